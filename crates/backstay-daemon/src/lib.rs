@@ -1,0 +1,1 @@
+//! backstay-daemon

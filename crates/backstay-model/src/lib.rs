@@ -1,0 +1,28 @@
+//! The words of Backstay, and every decision that needs no input or output.
+//!
+//! Ids, positions, backup records, restore plans, retention and error kinds live
+//! here, so that a plan can be tested as a value and the crates above share one
+//! vocabulary (`GLOSSARY.md`).
+//!
+//! What this crate refuses: it opens no file and no connection, reads no clock,
+//! no environment and no random number. The traits in [`parts`] describe reading
+//! and writing; nothing here does either.
+
+pub mod error;
+pub mod finding;
+pub mod id;
+pub mod lsn;
+pub mod parts;
+pub mod position;
+pub mod record;
+pub mod secret;
+pub mod size;
+
+pub use error::{ErrorKind, Fault};
+pub use finding::{Finding, FindingLevel};
+pub use id::{BackupId, InstanceId, RepositoryId};
+pub use lsn::{Lsn, TimelineId};
+pub use position::Position;
+pub use record::{BackupRecord, BackupType, EngineKind};
+pub use secret::Secret;
+pub use size::ByteSize;
