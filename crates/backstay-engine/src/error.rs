@@ -1,0 +1,291 @@
+//! The one error of this crate.
+//!
+//! A variant says what was being done or what is the case; the cause is its
+//! `source` and is printed by the edge. Every error a person can mend has a hint
+//! that names the statement, the command or the setting that mends it.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use backstay_model::error::Classified;
+use backstay_model::{ByteSize, ErrorKind, TimelineId};
+
+type Source = Box<dyn std::error::Error + Send + Sync>;
+
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    #[error("read the setting `{setting}`: {reason}")]
+    Setting { setting: &'static str, reason: String },
+
+    #[error("connect to the server at {server}")]
+    Connect {
+        server: String,
+        #[source]
+        source: Source,
+    },
+    #[error("connect to the server at {server}: no answer within {seconds} s")]
+    ConnectTimeout { server: String, seconds: u64 },
+    #[error("the server at {server} offers no TLS, and `sslmode={mode}` asks for it")]
+    TlsRefused { server: String, mode: &'static str },
+    #[error("agree on TLS with the server at {server}")]
+    Tls {
+        server: String,
+        #[source]
+        source: Source,
+    },
+    #[error("log in to the server at {server} as {user}")]
+    Login {
+        server: String,
+        user: String,
+        #[source]
+        source: ServerMessage,
+    },
+
+    #[error("{action}")]
+    Server {
+        /// Verb and object: `start the backup`.
+        action: &'static str,
+        #[source]
+        source: ServerMessage,
+    },
+    #[error("the connection to the server ended: {action}")]
+    ConnectionLost {
+        action: &'static str,
+        #[source]
+        source: Source,
+    },
+    #[error("the server did not answer within {seconds} s: {action}")]
+    Timeout { action: &'static str, seconds: u64 },
+    #[error("the server spoke out of turn: {reason}")]
+    Protocol { reason: String },
+
+    #[error("role {role} lacks {}", .missing.join(", "))]
+    Privilege {
+        role: String,
+        missing: Vec<String>,
+        /// The statements that help, ready to be run.
+        grants: Vec<String>,
+    },
+    #[error("PostgreSQL {version} is not supported; 13 to 18 are")]
+    UnsupportedVersion { version: String },
+    #[error("the server was restarted during the backup")]
+    Restarted,
+    #[error(
+        "the standby was promoted during the backup: timeline {started} at its start, {stopped} at its end"
+    )]
+    Promoted { started: TimelineId, stopped: TimelineId },
+    #[error("the server no longer has the log segment {segment}, which the backup needs")]
+    WalMissing { segment: String },
+    #[error("the standby did not receive the log up to {needed} within {seconds} s")]
+    WalLate { needed: String, seconds: u64 },
+
+    #[error(
+        "data directory {path} is of another server: system identifier {found}, the server has {expected}"
+    )]
+    ForeignDirectory { path: PathBuf, found: u64, expected: u64 },
+    #[error("read {path}")]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{path} is not what it should be: {reason}")]
+    Malformed { path: PathBuf, reason: String },
+
+    #[error("target directory {path} is not empty")]
+    TargetNotEmpty { path: PathBuf },
+    #[error("a server runs in target directory {path}, or died there: it has a postmaster.pid")]
+    TargetRunning { path: PathBuf },
+    #[error("target directory {path} cannot be made")]
+    TargetUnusable {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{path} has {} free, {} are needed", ByteSize(*free), ByteSize(*needed))]
+    TargetTooSmall { path: PathBuf, needed: u64, free: u64 },
+    #[error("no tablespace of the backup lies at {location}")]
+    TablespaceUnknown { location: String },
+    #[error("write {path}")]
+    Write {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+
+    #[error("find the program `{program}` of PostgreSQL {major}")]
+    ProgramMissing { program: &'static str, major: u32 },
+    #[error("run {program}")]
+    Program {
+        program: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the scratch server did not {what}; its log ends with: {log}")]
+    Scratch { what: &'static str, log: String },
+
+    #[error("cancelled")]
+    Cancelled,
+}
+
+impl Error {
+    /// What `tokio-postgres` says, sorted into what the server refused and what
+    /// the connection did.
+    pub fn sql(action: &'static str, source: tokio_postgres::Error) -> Self {
+        match source.as_db_error() {
+            Some(error) => ServerMessage::from(error).during(action),
+            None => Error::ConnectionLost { action, source: Box::new(source) },
+        }
+    }
+}
+
+/// An `ErrorResponse` of a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerMessage {
+    /// SQLSTATE.
+    pub code: String,
+    pub message: String,
+    pub detail: Option<String>,
+    pub hint: Option<String>,
+}
+
+impl ServerMessage {
+    /// The error of a statement that was refused with this message.
+    pub fn during(self, action: &'static str) -> Error {
+        Error::Server { action, source: self }
+    }
+
+    fn kind(&self) -> ErrorKind {
+        match self.code.as_str() {
+            // Password, authorisation, privilege.
+            "28P01" | "28000" | "42501" => ErrorKind::Denied,
+            // Function or parameter unknown, feature not supported.
+            "42883" | "42704" | "0A000" => ErrorKind::Unsupported,
+            // Out of connections, slots or disk; shutting down; starting up.
+            code if code.starts_with("53") || code.starts_with("57P") || code.starts_with("08") => {
+                ErrorKind::Unavailable
+            }
+            // Object not in prerequisite state, query cancelled, lock not available.
+            "55000" | "55006" | "55P03" | "57014" => ErrorKind::Conflict,
+            "3D000" => ErrorKind::NotFound,
+            "XX001" | "XX002" => ErrorKind::Corrupt,
+            _ => ErrorKind::Internal,
+        }
+    }
+}
+
+impl fmt::Display for ServerMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (SQLSTATE {})", self.message, self.code)?;
+        if let Some(detail) = &self.detail {
+            write!(f, "; {detail}")?;
+        }
+        if let Some(hint) = &self.hint {
+            write!(f, "; {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ServerMessage {}
+
+impl From<&tokio_postgres::error::DbError> for ServerMessage {
+    fn from(error: &tokio_postgres::error::DbError) -> Self {
+        Self {
+            code: error.code().code().to_owned(),
+            message: error.message().to_owned(),
+            detail: error.detail().map(str::to_owned),
+            hint: error.hint().map(str::to_owned),
+        }
+    }
+}
+
+impl Classified for Error {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Error::Setting { .. }
+            | Error::TlsRefused { .. }
+            | Error::Tls { .. }
+            | Error::ForeignDirectory { .. }
+            | Error::TablespaceUnknown { .. } => ErrorKind::Invalid,
+            Error::Connect { .. }
+            | Error::ConnectTimeout { .. }
+            | Error::ConnectionLost { .. }
+            | Error::Timeout { .. }
+            | Error::Restarted
+            | Error::WalLate { .. } => ErrorKind::Unavailable,
+            Error::Login { source, .. } | Error::Server { source, .. } => source.kind(),
+            Error::Privilege { .. } => ErrorKind::Denied,
+            Error::UnsupportedVersion { .. } | Error::ProgramMissing { .. } => ErrorKind::Unsupported,
+            Error::Promoted { .. } | Error::TargetNotEmpty { .. } | Error::TargetRunning { .. } => {
+                ErrorKind::Conflict
+            }
+            Error::TargetTooSmall { .. } => ErrorKind::Conflict,
+            Error::WalMissing { .. } => ErrorKind::Unavailable,
+            Error::Read { source, .. }
+            | Error::TargetUnusable { source, .. }
+            | Error::Write { source, .. } => io_kind(source),
+            Error::Program { source, .. } => io_kind(source),
+            Error::Malformed { .. } => ErrorKind::Corrupt,
+            Error::Scratch { .. } => ErrorKind::Unavailable,
+            Error::Cancelled => ErrorKind::Cancelled,
+            Error::Protocol { .. } => ErrorKind::Internal,
+        }
+    }
+
+    fn hints(&self) -> Vec<String> {
+        let one = |text: &str| vec![text.to_owned()];
+        match self {
+            Error::Setting { setting, .. } => vec![format!("correct `{setting}` of the instance in backstay.toml; `backstay config check` reads it again")],
+            Error::Connect { .. } | Error::ConnectTimeout { .. } => vec![
+                "check host and port in `url` of the instance, and that the server listens there (`listen_addresses`)".to_owned(),
+                "`backstay config check --connect` tries it again".to_owned(),
+            ],
+            Error::TlsRefused { .. } => one("set `ssl = on` at the server, or `sslmode=prefer` in `url`"),
+            Error::Tls { .. } => one("name the certificate of the authority with `ssl_root_certificate`; `sslmode=require` in `url` encrypts without checking the name"),
+            Error::Login { source, user, .. } => match source.code.as_str() {
+                "28P01" => vec![format!("check `password` of the instance; `ALTER ROLE {user} PASSWORD '…'` sets a new one")],
+                "28000" => vec![format!("allow the role in pg_hba.conf: `host all {user} ADDRESS scram-sha-256`, for the remote way also `host replication {user} ADDRESS scram-sha-256`, then `SELECT pg_reload_conf()`")],
+                "3D000" => one("name an existing database in `url`"),
+                _ => Vec::new(),
+            },
+            Error::Server { source, .. } if source.code == "42501" => {
+                one("run `backstay config check --connect`: it names the missing right and the GRANT")
+            }
+            Error::Server { .. } | Error::Protocol { .. } | Error::Cancelled => Vec::new(),
+            Error::ConnectionLost { .. } | Error::Timeout { .. } => one("see the server's log, then run `backstay backup` again"),
+            Error::Privilege { grants, .. } => grants.iter().map(|grant| format!("run `{grant}` as a superuser")).collect(),
+            Error::UnsupportedVersion { .. } => one("`pg_upgrade` brings an older server to a supported version"),
+            Error::Restarted | Error::Promoted { .. } => one("run `backstay backup` again"),
+            Error::WalMissing { .. } => one("give the role REPLICATION (`ALTER ROLE … REPLICATION`) and raise `max_replication_slots` or `wal_keep_size`, so that the log is kept for the backup"),
+            Error::WalLate { .. } => one("`SELECT pg_switch_wal()` on the primary sends the log on; see `SELECT * FROM pg_stat_wal_receiver` on the standby"),
+            Error::ForeignDirectory { .. } => one("set `data_directory` to what `SHOW data_directory` says, or leave it out to back up over the network"),
+            Error::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                one("run as the owner of the data directory or as root, or leave `data_directory` out to back up over the network")
+            }
+            Error::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => one("check `data_directory` of the instance"),
+            Error::Read { .. } => one("check the disk: `dmesg`, `smartctl -a`"),
+            Error::Malformed { .. } => one("`backstay verify` checks what is stored"),
+            Error::TargetNotEmpty { .. } => one("choose an empty or new directory with `--into`, or move the old one away"),
+            Error::TargetRunning { .. } => one("stop the server there with `pg_ctl stop`, or choose another directory with `--into`"),
+            Error::TargetUnusable { .. } | Error::Write { .. } => one("check owner, mode and free space of the directory given with `--into`"),
+            Error::TargetTooSmall { .. } => one("choose a larger file system with `--into`, or move tablespaces with `--tablespace OLD=NEW`"),
+            Error::TablespaceUnknown { .. } => one("`backstay show BACKUP` lists the tablespaces; give `--tablespace OLD=NEW` with one of them as OLD"),
+            Error::ProgramMissing { major, .. } => vec![format!("install the package `postgresql-{major}`, or name the directory with `bin_directory`")],
+            Error::Program { .. } => one("check `bin_directory` of the instance"),
+            Error::Scratch { .. } => one("run `backstay drill --keep` to look at the restored directory"),
+        }
+    }
+}
+
+/// What a caller can do about an error of the file system.
+fn io_kind(error: &io::Error) -> ErrorKind {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => ErrorKind::Denied,
+        io::ErrorKind::NotFound => ErrorKind::NotFound,
+        io::ErrorKind::AlreadyExists => ErrorKind::Conflict,
+        _ => ErrorKind::Unavailable,
+    }
+}

@@ -1,0 +1,1 @@
+//! A base backup over the replication protocol.

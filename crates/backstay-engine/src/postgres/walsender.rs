@@ -1,0 +1,1 @@
+//! The replication protocol: an own client, since no driver speaks it whole.
