@@ -1,1 +1,14 @@
-//! backstay-repo
+//! Stored backups: blocks, frames, packs, maps, manifests, keys and stores.
+//!
+//! This crate decides where bytes go and never what they mean. It is responsible
+//! for one promise: what it called committed can be read again, or it says
+//! exactly what cannot.
+//!
+//! Refuses: to write over anything; to delete anything but by the collector's
+//! plan; to know a database.
+
+pub mod error;
+pub mod layout;
+pub mod store;
+
+pub use error::{Error, Result};

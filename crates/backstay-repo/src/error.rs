@@ -1,0 +1,224 @@
+//! The errors of the repository.
+//!
+//! Each variant is a fact or a verb and its object in the words of the domain;
+//! what a caller may act on is its kind.
+
+use std::path::PathBuf;
+
+use backstay_model::error::{Classified, ErrorKind, Fault};
+use backstay_model::id::IdError;
+use backstay_model::{BackupId, InstanceId};
+
+use crate::layout::{NameError, ObjectName};
+use crate::store::StoreError;
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Id(#[from] IdError),
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// An error of the engine, carried through the pipeline.
+    #[error(transparent)]
+    Engine(Fault),
+
+    #[error("there is no repository at {location}")]
+    NoRepository { location: String },
+    #[error("there is a repository at {location} already")]
+    RepositoryExists { location: String },
+    #[error("the repository is of format {found}, this version knows formats up to {known}")]
+    NewerFormat { found: u32, known: u32 },
+    #[error("the repository requires {requirements:?}, which this version does not know")]
+    UnknownRequirement { requirements: Vec<String> },
+    #[error("the store does not keep its word: {reason}")]
+    UnfitStore { reason: String },
+
+    #[error("no key slot of the repository opens with this {secret}")]
+    WrongKey { secret: &'static str },
+    #[error("the repository is encrypted and no key was given")]
+    KeyMissing,
+    #[error("the repository is not encrypted, but a key was given")]
+    KeyNotNeeded,
+    #[error("cannot {action} key file {}", path.display())]
+    KeyFile {
+        action: &'static str,
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("{} is not a key file", path.display())]
+    NotAKeyFile { path: PathBuf },
+    #[error("key file {} can be read by others (mode {mode:04o})", path.display())]
+    KeyFileExposed { path: PathBuf, mode: u32 },
+    #[error("key slot {slot} does not exist")]
+    NoSuchSlot { slot: String },
+    #[error("key slot {slot} is the last one: without it nothing could be read again")]
+    LastSlot { slot: String },
+    #[error("rotating the key would lock out the slots {slots:?}, whose secrets were not given")]
+    SlotsWouldBeLost { slots: Vec<String> },
+    #[error("{slot:?} cannot be the name of a key slot")]
+    BadSlotName { slot: String },
+    #[error("no random numbers from the operating system")]
+    NoRandomness,
+
+    #[error("{object} is damaged: {reason}")]
+    Damaged { object: String, reason: String },
+    #[error("{object} is missing, and {needed_by} needs it")]
+    Missing { object: String, needed_by: String },
+    #[error("there is no backup {backup} of {instance}")]
+    NoSuchBackup { instance: InstanceId, backup: BackupId },
+
+    #[error("a backup of {instance} runs already, on {host} since {since}")]
+    AlreadyRunning { instance: InstanceId, host: String, since: String, session: BackupId },
+    #[error("session {session} of {instance} was declared dead while it was paused; its work does not count")]
+    DeclaredDead { instance: InstanceId, session: BackupId },
+    #[error("session {session} of {instance} exists already")]
+    SessionTaken { instance: InstanceId, session: BackupId },
+    #[error(
+        "backup {backup} of {instance} vanished without having been condemned since the collection {run}"
+    )]
+    BackupVanished { instance: InstanceId, backup: BackupId, run: String },
+    #[error(
+        "the collection would delete {deleted} of {total} data objects, more than the share of {max_percent} %"
+    )]
+    ShareExceeded { deleted: u64, total: u64, max_percent: u8 },
+    #[error("backup {backup} is held by the running session {session}, which builds on it")]
+    StillNeeded { backup: BackupId, session: BackupId },
+
+    #[error("cannot write {}", path.display())]
+    WriteFile {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("directory {} is not empty", path.display())]
+    DirectoryNotEmpty { path: PathBuf },
+
+    #[error("stopped on request")]
+    Cancelled,
+    /// A bug: a rule of our own code does not hold.
+    #[error("the repository code broke its own rule: {rule}")]
+    Broken { rule: String },
+}
+
+impl Error {
+    pub fn damaged(object: &ObjectName, reason: impl Into<String>) -> Self {
+        Error::Damaged { object: object.to_string(), reason: reason.into() }
+    }
+
+    pub fn broken(rule: impl Into<String>) -> Self {
+        Error::Broken { rule: rule.into() }
+    }
+}
+
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Self {
+        Error::Engine(fault)
+    }
+}
+
+impl Classified for Error {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Error::Store(error) => error.kind(),
+            Error::Id(error) => error.kind(),
+            Error::Engine(fault) => fault.kind(),
+            Error::NoRepository { .. } | Error::NoSuchSlot { .. } | Error::NoSuchBackup { .. } => {
+                ErrorKind::NotFound
+            }
+            Error::RepositoryExists { .. }
+            | Error::LastSlot { .. }
+            | Error::SlotsWouldBeLost { .. }
+            | Error::AlreadyRunning { .. }
+            | Error::DeclaredDead { .. }
+            | Error::SessionTaken { .. }
+            | Error::ShareExceeded { .. }
+            | Error::StillNeeded { .. }
+            | Error::DirectoryNotEmpty { .. } => ErrorKind::Conflict,
+            Error::NewerFormat { .. } | Error::UnknownRequirement { .. } | Error::UnfitStore { .. } => {
+                ErrorKind::Unsupported
+            }
+            Error::WrongKey { .. } | Error::KeyMissing => ErrorKind::Denied,
+            Error::Name(_)
+            | Error::KeyNotNeeded
+            | Error::NotAKeyFile { .. }
+            | Error::KeyFileExposed { .. }
+            | Error::BadSlotName { .. } => ErrorKind::Invalid,
+            Error::KeyFile { source, .. } | Error::WriteFile { source, .. } => match source.kind() {
+                std::io::ErrorKind::NotFound => ErrorKind::NotFound,
+                std::io::ErrorKind::PermissionDenied => ErrorKind::Denied,
+                std::io::ErrorKind::AlreadyExists => ErrorKind::Conflict,
+                _ => ErrorKind::Unavailable,
+            },
+            Error::NoRandomness => ErrorKind::Unavailable,
+            Error::Damaged { .. } | Error::Missing { .. } | Error::BackupVanished { .. } => {
+                ErrorKind::Corrupt
+            }
+            Error::Cancelled => ErrorKind::Cancelled,
+            Error::Broken { .. } => ErrorKind::Internal,
+        }
+    }
+
+    fn hints(&self) -> Vec<String> {
+        let hint = match self {
+            Error::Store(error) => return error.hints(),
+            Error::Id(error) => return error.hints(),
+            Error::Engine(fault) => return fault.hints(),
+            Error::Cancelled | Error::Broken { .. } | Error::Name(_) | Error::NoRandomness => {
+                return Vec::new();
+            }
+            Error::NoRepository { .. } => {
+                "`backstay init` makes one there; if there should be one, see whether repository.store is mounted and spelt right"
+            }
+            Error::RepositoryExists { .. } => "set repository.store to another place, or use the one there",
+            Error::NewerFormat { .. } | Error::UnknownRequirement { .. } => {
+                "`backstay --version` must be at least that of the program which wrote the repository"
+            }
+            Error::UnfitStore { .. } => "set repository.store to a store that honours create-if-absent",
+            Error::WrongKey { .. } => {
+                "set repository.key to the key of this repository; `backstay key list` shows its slots"
+            }
+            Error::KeyMissing => {
+                "set repository.key, for instance to { file = \"/etc/backstay/repository.key\" }"
+            }
+            Error::KeyNotNeeded => "remove repository.key from the configuration",
+            Error::KeyFile { .. } => "set repository.key to a file that the user running backstay can read",
+            Error::NotAKeyFile { .. } => {
+                "set repository.key to the file that `backstay init` wrote: one line beginning with backstay-key-1"
+            }
+            Error::KeyFileExposed { path, .. } => {
+                return vec![format!("chmod 600 {}", path.display())];
+            }
+            Error::NoSuchSlot { .. } | Error::BadSlotName { .. } => "`backstay key list` shows the slots",
+            Error::LastSlot { .. } => "`backstay key add` makes another slot first",
+            Error::SlotsWouldBeLost { .. } => {
+                "give the secrets of these slots to `backstay key rotate`, or name the slots with --drop"
+            }
+            Error::Damaged { .. } | Error::Missing { .. } => {
+                "`backstay verify --level digest` names everything that is damaged and what it costs"
+            }
+            Error::NoSuchBackup { .. } => "`backstay list` shows the backups",
+            Error::AlreadyRunning { .. } => {
+                "wait for it; if that process is gone, `backstay collect` declares it dead"
+            }
+            Error::DeclaredDead { .. } => "run `backstay backup` again",
+            Error::SessionTaken { .. } => "run `backstay backup` again",
+            Error::BackupVanished { .. } => {
+                "see who deleted at repository.store; `backstay verify` shows what is left, `backstay collect --accept-loss` goes on"
+            }
+            Error::ShareExceeded { .. } => {
+                "look at `backstay collect --dry-run`, then allow it with `backstay collect --max-share 100`"
+            }
+            Error::StillNeeded { .. } => "run `backstay collect` again after that backup has ended",
+            Error::WriteFile { .. } | Error::DirectoryNotEmpty { .. } => {
+                "give `backstay init --kit` an empty directory that can be written"
+            }
+        };
+        vec![hint.to_owned()]
+    }
+}
