@@ -7,8 +7,13 @@
 //! Refuses: to write over anything; to delete anything but by the collector's
 //! plan; to know a database.
 
+pub mod container;
+pub mod document;
+pub mod frame;
+pub mod seal;
 pub mod error;
 pub mod layout;
 pub mod store;
+pub mod varint;
 
 pub use error::{Error, Result};

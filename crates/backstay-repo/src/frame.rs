@@ -1,0 +1,112 @@
+//! Frames: the unit of compression and encryption (`docs/format.md`, section 5).
+//!
+//! A [`FrameSealer`] belongs to one thread: it keeps the compressor's context and
+//! its buffers, so that sealing a frame allocates nothing. It opens what it just
+//! sealed and compares, when asked to: memory that flips a bit after the database
+//! was read would otherwise be found on the day of the restore.
+
+use zstd::bulk::{Compressor, Decompressor};
+
+use crate::seal::{Codec, ObjectSeal, SealError, TAG_SIZE};
+
+/// The largest raw length of any frame. Larger lengths in a frame table are damage.
+pub const FRAME_RAW_MAX: usize = 256 << 10;
+
+/// What the frame table says of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameEntry {
+    /// With the tag.
+    pub stored_length: u32,
+    pub raw_length: u32,
+    pub codec: Codec,
+}
+
+pub struct FrameSealer {
+    compressor: Compressor<'static>,
+    verify: Option<FrameOpener>,
+    scratch: Vec<u8>,
+}
+
+impl FrameSealer {
+    /// `level` is zstd's; 0 stores everything as it is.
+    pub fn new(level: i32, verify: bool) -> std::io::Result<Self> {
+        Ok(Self {
+            compressor: Compressor::new(level)?,
+            verify: verify.then(FrameOpener::new).transpose()?,
+            scratch: Vec::new(),
+        })
+    }
+
+    /// Compresses and seals `raw` as frame `number` and appends it to `out`.
+    /// A frame that does not shrink is stored as it is.
+    pub fn seal(
+        &mut self,
+        seal: &ObjectSeal,
+        number: u32,
+        raw: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<FrameEntry, SealError> {
+        let raw_length = u32::try_from(raw.len()).map_err(|_| SealError::WrongLength(number))?;
+        let start = out.len();
+        self.scratch.clear();
+        self.scratch.reserve(zstd::zstd_safe::compress_bound(raw.len()));
+        let codec = match self.compressor.compress_to_buffer(raw, &mut self.scratch) {
+            Ok(length) if length < raw.len() => {
+                out.extend_from_slice(&self.scratch[..length]);
+                Codec::Zstd
+            }
+            _ => {
+                out.extend_from_slice(raw);
+                Codec::Raw
+            }
+        };
+        seal.seal(number, raw_length, codec, out, start)?;
+        let entry = FrameEntry { stored_length: (out.len() - start) as u32, raw_length, codec };
+        if let Some(opener) = &mut self.verify {
+            self.scratch.clear();
+            self.scratch.extend_from_slice(&out[start..]);
+            if opener.open(seal, number, entry, &mut self.scratch)? != raw {
+                return Err(SealError::WrongLength(number));
+            }
+        }
+        Ok(entry)
+    }
+}
+
+pub struct FrameOpener {
+    decompressor: Decompressor<'static>,
+    raw: Vec<u8>,
+}
+
+impl FrameOpener {
+    pub fn new() -> std::io::Result<Self> {
+        Ok(Self { decompressor: Decompressor::new()?, raw: Vec::new() })
+    }
+
+    /// The raw bytes of a frame. `stored` is consumed: it is decrypted in place.
+    pub fn open<'a>(
+        &'a mut self,
+        seal: &ObjectSeal,
+        number: u32,
+        entry: FrameEntry,
+        stored: &'a mut [u8],
+    ) -> Result<&'a [u8], SealError> {
+        let raw_length = entry.raw_length as usize;
+        let plain = seal.open(number, entry.raw_length, entry.codec, stored)?;
+        match entry.codec {
+            Codec::Raw if plain.len() == raw_length => Ok(plain),
+            Codec::Raw => Err(SealError::WrongLength(number)),
+            Codec::Zstd => {
+                self.raw.clear();
+                self.raw.reserve(raw_length);
+                match self.decompressor.decompress_to_buffer(plain, &mut self.raw) {
+                    Ok(length) if length == raw_length => Ok(&self.raw[..length]),
+                    _ => Err(SealError::WrongLength(number)),
+                }
+            }
+        }
+    }
+}
+
+/// The smallest a stored frame can be.
+pub const STORED_MIN: usize = TAG_SIZE;
