@@ -1,1 +1,28 @@
-//! testkit
+//! Real database servers for tests, and the few things every such test needs.
+//!
+//! Responsible for finding PostgreSQL installations, running private servers on
+//! them, and leaving nothing behind: whatever a [`Workspace`] holds is stopped and
+//! removed when its owner is dropped, panics or is killed.
+//!
+//! Refuses to pretend: a test whose server is missing is either failed
+//! (`REQUIRE_ENGINES=postgresql`) or skipped in a loud voice, never passed.
+//! Nothing but tests and `xtask` may depend on this crate.
+#![allow(
+    clippy::print_stderr,
+    reason = "a skipped test must be seen by whoever runs it, and tests have no other channel"
+)]
+
+pub mod engines;
+pub mod ownership;
+pub mod port;
+pub mod postgres;
+pub mod servers;
+pub mod wait;
+pub mod workspace;
+
+pub use engines::require_postgres;
+pub use port::free_port;
+pub use postgres::{Postgres, PostgresOptions, StopMode};
+pub use servers::{Installation, PostgresVersion};
+pub use wait::{wait_for, wait_until};
+pub use workspace::{Workspace, short_temp_dir};

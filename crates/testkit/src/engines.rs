@@ -1,0 +1,48 @@
+//! Whether a test may go without its server.
+
+use crate::servers::{self, Installation, PostgresVersion};
+
+/// Names the engines whose absence fails a test, separated by commas.
+pub const REQUIRE_ENGINES: &str = "REQUIRE_ENGINES";
+
+/// The installation a test needs, or `None` after saying on standard error that
+/// the test is skipped.
+///
+/// # Panics
+/// When it is missing and [`REQUIRE_ENGINES`] lists `postgresql`: a green run
+/// that tested nothing is worse than a red one.
+#[allow(clippy::panic, reason = "called by tests only, which report a failure by panicking")]
+pub fn require_postgres(version: PostgresVersion) -> Option<Installation> {
+    match servers::find(version) {
+        Some(installation) => Some(installation),
+        None if is_required("postgresql", std::env::var(REQUIRE_ENGINES).ok().as_deref()) => {
+            panic!(
+                "PostgreSQL {version} is required by {REQUIRE_ENGINES} but missing: run `cargo xtask servers`"
+            )
+        }
+        None => {
+            eprintln!(
+                "SKIPPED: PostgreSQL {version} is not here; `cargo xtask servers` prepares it, \
+                 {REQUIRE_ENGINES}=postgresql makes this a failure"
+            );
+            None
+        }
+    }
+}
+
+fn is_required(engine: &str, list: Option<&str>) -> bool {
+    list.is_some_and(|list| list.split(',').any(|name| name.trim() == engine))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_listed_engines_are_required() {
+        assert!(is_required("postgresql", Some("redis, postgresql")));
+        assert!(!is_required("postgresql", Some("redis,postgresql-17")));
+        assert!(!is_required("postgresql", Some("")));
+        assert!(!is_required("postgresql", None));
+    }
+}

@@ -1,0 +1,174 @@
+//! A short-lived directory in which servers run.
+//!
+//! Invariant: when its owner is dropped, or its process ends in any way, every
+//! PostgreSQL whose data directory lies in the workspace is stopped and the
+//! directory is removed. Dropping covers success and panics; for a process that
+//! is killed there is a watcher, a shell that waits for the end of a pipe which
+//! only our process holds open.
+
+use std::fs::{self, DirBuilder, Permissions};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, Result};
+use tempfile::TempDir;
+
+use crate::ownership::server_owner;
+
+/// Waits for a line or the end of its input; without the line, stops what runs
+/// in the directory and removes it. Data directories lie at most four deep.
+const WATCHER: &str = r#"
+read -r word && [ "$word" = keep ] && exit 0
+pids=$(find "$1" -maxdepth 4 -name postmaster.pid -exec head -n 1 {} \; 2>/dev/null)
+for pid in $pids; do kill -QUIT "$pid" 2>/dev/null; done
+tries=0
+for pid in $pids; do
+    while kill -0 "$pid" 2>/dev/null && [ "$tries" -lt 100 ]; do sleep 0.1; tries=$((tries + 1)); done
+done
+rm -rf "$1"
+"#;
+
+/// Owns a directory and everything that runs in it.
+#[derive(Debug)]
+pub struct Workspace {
+    path: PathBuf,
+    /// `None` once the directory was given away by [`Workspace::keep`].
+    watcher: Option<Child>,
+}
+
+impl Workspace {
+    /// Makes a directory with a short path that the server's user may enter.
+    ///
+    /// # Errors
+    /// When the directory or its watcher cannot be made.
+    pub fn new() -> Result<Workspace> {
+        Workspace::below(&short_base())
+    }
+
+    /// [`Workspace::new`] in a directory of choice, such as one with much space.
+    ///
+    /// # Errors
+    /// When the directory or its watcher cannot be made.
+    pub fn below(base: &Path) -> Result<Workspace> {
+        let path = open_temp_dir(base)?.keep();
+        let watcher = Command::new("/bin/sh")
+            .args(["-c", WATCHER, "backstay-workspace-watcher"])
+            .arg(&path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .current_dir("/")
+            // Ctrl-C reaches the whole foreground group; the watcher must outlive us.
+            .process_group(0)
+            .spawn()
+            .context("start the watcher of a workspace")?;
+        Ok(Workspace { path, watcher: Some(watcher) })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes a directory in it that belongs to the server's user.
+    ///
+    /// # Errors
+    /// When it exists or cannot be made.
+    pub fn directory(&self, name: &str) -> Result<PathBuf> {
+        let path = self.path.join(name);
+        DirBuilder::new().mode(0o700).create(&path).with_context(|| format!("make {}", path.display()))?;
+        server_owner()?.take(&path)?;
+        Ok(path)
+    }
+
+    /// Gives the directory away: it stays, with all that runs in it.
+    pub fn keep(&mut self) -> PathBuf {
+        if let Some(mut watcher) = self.watcher.take() {
+            if let Some(mut pipe) = watcher.stdin.take() {
+                // A watcher that is gone cannot remove anything either.
+                let _ = pipe.write_all(b"keep\n");
+            }
+            let _ = watcher.wait();
+        }
+        self.path.clone()
+    }
+}
+
+impl Drop for Workspace {
+    fn drop(&mut self) {
+        // Closing the pipe is the watcher's signal; it does the work for both ways.
+        if let Some(mut watcher) = self.watcher.take() {
+            drop(watcher.stdin.take());
+            let _ = watcher.wait();
+        }
+    }
+}
+
+/// A temporary directory with a path short enough for sockets (107 bytes), which
+/// every user may enter. Removed on drop.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn short_temp_dir() -> Result<TempDir> {
+    open_temp_dir(&short_base())
+}
+
+fn open_temp_dir(base: &Path) -> Result<TempDir> {
+    let directory = tempfile::Builder::new()
+        .prefix("bs-")
+        .rand_bytes(6)
+        .tempdir_in(base)
+        .with_context(|| format!("make a temporary directory in {}", base.display()))?;
+    fs::set_permissions(directory.path(), Permissions::from_mode(0o755))?;
+    Ok(directory)
+}
+
+/// `TMPDIR` when it leaves room for a socket's name, else `/tmp`.
+fn short_base() -> PathBuf {
+    const LONGEST_BASE: usize = 40;
+    let base = std::env::temp_dir();
+    if base.as_os_str().len() <= LONGEST_BASE { base } else { PathBuf::from("/tmp") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dropped_workspace_is_gone() {
+        let workspace = Workspace::new().unwrap();
+        let path = workspace.path().to_owned();
+        workspace.directory("data").unwrap();
+        drop(workspace);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_kept_workspace_stays() {
+        let mut workspace = Workspace::new().unwrap();
+        let path = workspace.keep();
+        drop(workspace);
+        assert!(path.is_dir());
+        fs::remove_dir(path).unwrap();
+    }
+
+    #[test]
+    fn a_workspace_vanishes_when_its_process_is_killed() {
+        let directory = short_temp_dir().unwrap();
+        // `cat` stands for a test process: it holds the only end of the watcher's pipe.
+        let mut owner = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut watcher = Command::new("/bin/sh")
+            .args(["-c", WATCHER, "watcher"])
+            .arg(directory.path())
+            .stdin(owner.stdout.take().unwrap())
+            .spawn()
+            .unwrap();
+        assert!(directory.path().is_dir());
+        owner.kill().unwrap();
+        owner.wait().unwrap();
+        watcher.wait().unwrap();
+        assert!(!directory.path().exists());
+    }
+}
