@@ -1,0 +1,228 @@
+//! A session for ordinary statements.
+//!
+//! Every wait has a limit, an error carries what was being done, and the task that
+//! moves the session's bytes lives and dies with the [`Session`]: when a backup is
+//! dropped half-way, its session closes and the server forgets the backup.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::JoinSet;
+use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect};
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, NoTls, Row, Socket};
+use tokio_rustls::client::TlsStream;
+use tracing::debug;
+
+use super::settings::{Address, STATEMENT_LIMIT};
+use super::tls::{Tls, end_point_hash};
+use crate::error::ServerMessage;
+use crate::{Error, Result};
+
+/// A connection that runs statements one after the other.
+pub struct Session {
+    client: Client,
+    /// Moves bytes; aborted when the session is dropped.
+    _driver: JoinSet<()>,
+}
+
+impl Session {
+    pub async fn open(address: &Address) -> Result<Session> {
+        let tls = Tls::new(address.tls, address.root_certificate.as_deref())?;
+        let mut driver = JoinSet::new();
+        let attempt = async {
+            match tls {
+                None => {
+                    let (client, connection) = address.config.connect(NoTls).await?;
+                    driver.spawn(drive(connection));
+                    Ok(client)
+                }
+                Some(tls) => {
+                    let (client, connection) = address.config.connect(Handshake(tls)).await?;
+                    driver.spawn(drive(connection));
+                    Ok(client)
+                }
+            }
+        };
+        // The driver's own limit is per address and does not cover the log-in.
+        let limit = address.connect_limit * address.endpoints().len().max(1) as u32 + Duration::from_secs(5);
+        let client = tokio::time::timeout(limit, attempt)
+            .await
+            .map_err(|_| Error::ConnectTimeout { server: address.describe(), seconds: limit.as_secs() })?
+            .map_err(|error| connect_error(address, error))?;
+        Ok(Session { client, _driver: driver })
+    }
+
+    /// Runs one statement with parameters and returns its rows.
+    pub async fn query(
+        &self,
+        action: &'static str,
+        statement: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>> {
+        self.query_within(STATEMENT_LIMIT, action, statement, parameters).await
+    }
+
+    pub async fn query_within(
+        &self,
+        limit: Duration,
+        action: &'static str,
+        statement: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>> {
+        tokio::time::timeout(limit, self.client.query(statement, parameters))
+            .await
+            .map_err(|_| Error::Timeout { action, seconds: limit.as_secs() })?
+            .map_err(|error| Error::sql(action, error))
+    }
+
+    /// The only row of a statement that always has one.
+    pub async fn row(
+        &self,
+        action: &'static str,
+        statement: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Row> {
+        self.row_within(STATEMENT_LIMIT, action, statement, parameters).await
+    }
+
+    pub async fn row_within(
+        &self,
+        limit: Duration,
+        action: &'static str,
+        statement: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Row> {
+        let rows = self.query_within(limit, action, statement, parameters).await?;
+        rows.into_iter()
+            .next()
+            .ok_or_else(|| Error::Protocol { reason: format!("no row came back: {action}") })
+    }
+
+    /// Runs a statement without a result.
+    pub async fn execute(&self, action: &'static str, statement: &str) -> Result<()> {
+        tokio::time::timeout(STATEMENT_LIMIT, self.client.batch_execute(statement))
+            .await
+            .map_err(|_| Error::Timeout { action, seconds: STATEMENT_LIMIT.as_secs() })?
+            .map_err(|error| Error::sql(action, error))
+    }
+
+    /// Whether the server has ended the session.
+    pub fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+}
+
+/// One column of a row, as the type the statement promises.
+pub fn column<'a, T: tokio_postgres::types::FromSql<'a>>(row: &'a Row, index: usize) -> Result<T> {
+    row.try_get(index).map_err(|error| Error::Protocol { reason: error.to_string() })
+}
+
+/// The connection's own future ends with the session; an error it ends with is
+/// the error that the running statement gets too.
+async fn drive<T>(connection: tokio_postgres::Connection<Socket, T>)
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    if let Err(error) = connection.await {
+        debug!(%error, "the connection ended");
+    }
+}
+
+fn connect_error(address: &Address, error: tokio_postgres::Error) -> Error {
+    let server = address.describe();
+    if let Some(message) = error.as_db_error().map(ServerMessage::from) {
+        return Error::Login { server, user: address.user.clone(), source: message };
+    }
+    let text = error.to_string();
+    let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+    if cause.contains("does not support TLS") {
+        return Error::TlsRefused { server, mode: address.tls.name() };
+    }
+    if cause.contains("password missing") {
+        return Error::Setting {
+            setting: "password",
+            reason: format!("the server at {server} asks for one"),
+        };
+    }
+    match text.contains("TLS") {
+        true => Error::Tls { server, source: Box::new(error) },
+        false => Error::Connect { server, source: Box::new(error) },
+    }
+}
+
+/// Our TLS, in the shape the driver asks for.
+#[derive(Clone)]
+struct Handshake(Tls);
+
+struct HostHandshake {
+    tls: Tls,
+    host: String,
+}
+
+impl<S> MakeTlsConnect<S> for Handshake
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    type Stream = Encrypted<S>;
+    type TlsConnect = HostHandshake;
+    type Error = io::Error;
+
+    fn make_tls_connect(&mut self, host: &str) -> io::Result<HostHandshake> {
+        Ok(HostHandshake { tls: self.0.clone(), host: host.to_owned() })
+    }
+}
+
+impl<S> TlsConnect<S> for HostHandshake
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    type Stream = Encrypted<S>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Encrypted<S>>> + Send>>;
+
+    fn connect(self, stream: S) -> Self::Future {
+        Box::pin(
+            async move { self.tls.connect(&self.host, stream).await.map(|tls| Encrypted(Box::new(tls))) },
+        )
+    }
+}
+
+struct Encrypted<S>(Box<TlsStream<S>>);
+
+impl<S: AsyncRead + AsyncWrite + Unpin> tokio_postgres::tls::TlsStream for Encrypted<S> {
+    fn channel_binding(&self) -> ChannelBinding {
+        match end_point_hash(&self.0) {
+            Some(hash) => ChannelBinding::tls_server_end_point(hash),
+            None => ChannelBinding::none(),
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Encrypted<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Encrypted<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
