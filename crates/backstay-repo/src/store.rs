@@ -14,9 +14,15 @@ use jiff::Timestamp;
 
 use crate::layout::{ObjectName, Prefix};
 
+pub mod conformance;
+pub mod disk;
 mod error;
+pub mod memory;
+pub mod url;
 
+pub use disk::DiskStore;
 pub use error::{Operation, StoreError};
+pub use memory::MemoryStore;
 
 /// One object as a listing shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,7 +69,8 @@ pub trait Store: Send + Sync + fmt::Debug {
     async fn list(&self, under: &Prefix) -> Result<Box<dyn Listing>, StoreError>;
 
     /// The distinct next segments under the prefix that have objects below them
-    /// (not the objects that lie there directly), sorted.
+    /// (not the objects that lie there directly), sorted. A store of directories
+    /// may show one below which nothing is left.
     async fn list_directories(&self, under: &Prefix) -> Result<Vec<String>, StoreError>;
 
     async fn head(&self, name: &ObjectName) -> Result<ObjectMeta, StoreError>;
@@ -71,6 +78,12 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Removes the object; one that is not there is success. Only the collector
     /// and `init`'s probe call it.
     async fn delete(&self, name: &ObjectName) -> Result<(), StoreError>;
+
+    /// Removes what uploads that never ended have left, if it was last written
+    /// before that time, and says how many. The time is by the store's clock, so
+    /// callers leave a wide margin; an upload that is swept while it still runs
+    /// fails at its commit and harms nothing.
+    async fn sweep_unfinished(&self, written_before: Timestamp) -> Result<u64, StoreError>;
 }
 
 /// A listing in pages of a bounded size, so that ten million objects never lie in memory.
@@ -91,13 +104,16 @@ pub trait Upload: Send {
     async fn write(&mut self, bytes: Bytes) -> Result<(), StoreError>;
 
     /// Makes the object visible and durable, and says its size in bytes.
-    /// `AlreadyExists` where the store can tell that the name was taken.
-    async fn commit(self: Box<Self>) -> Result<u64, StoreError>;
+    /// `AlreadyExists` where the store can tell that the name was taken. A call
+    /// that failed with an `Unavailable` error may be repeated.
+    async fn commit(&mut self) -> Result<u64, StoreError>;
 
-    async fn abort(self: Box<Self>) -> Result<(), StoreError>;
+    /// Gives the upload up. Only worth a call where an unfinished one costs money
+    /// until it is swept; dropping does the same where that is free.
+    async fn abort(&mut self) -> Result<(), StoreError>;
 }
 
-impl dyn Store {
+impl dyn Store + '_ {
     /// Every object under the prefix in one vector: for places that are small by
     /// their nature (intents, condemned markers, key slots).
     pub async fn list_all(&self, under: &Prefix) -> Result<Vec<ObjectMeta>, StoreError> {

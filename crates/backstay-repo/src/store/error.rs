@@ -26,6 +26,13 @@ pub enum Operation {
     Delete,
 }
 
+impl Operation {
+    /// Whether "there is no such file" answers the question that was asked.
+    fn looks_at_one_object(self) -> bool {
+        matches!(self, Operation::Get | Operation::GetRange | Operation::Head)
+    }
+}
+
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -111,7 +118,9 @@ impl StoreError {
         let object = object.to_string();
         let cause = error;
         match cause.kind() {
-            io::ErrorKind::NotFound => StoreError::NotFound { object },
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory if operation.looks_at_one_object() => {
+                StoreError::NotFound { object }
+            }
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
                 StoreError::Denied { operation, object, cause: cause.into() }
             }

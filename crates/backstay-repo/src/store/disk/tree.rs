@@ -1,0 +1,386 @@
+//! The file system calls of the disk store, each on a thread that may block.
+//!
+//! Every path is resolved from one open directory, so that a repository whose
+//! file system is unmounted or replaced under a running process gives errors
+//! and never a second, empty repository on the disk below.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, Stat};
+use rustix::io::Errno;
+
+use crate::layout::ObjectName;
+use crate::store::{ObjectMeta, Operation, StoreError};
+
+/// Where files lie until they have their name. Hidden, so no object can meet it.
+pub(super) const UNFINISHED: &str = ".unfinished";
+const DIRECTORY_MODE: Mode = Mode::RWXU;
+const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
+/// Directories remembered as durable; beyond that they are forgotten and brought
+/// to the disk once more, which costs an fsync and nothing else.
+const DURABLE_DIRECTORIES_MAX: usize = 4096;
+/// How often a directory may vanish under a writer (the collector removes empty
+/// ones) before it is called an error.
+const DIRECTORY_ATTEMPTS: u32 = 16;
+const OPEN_DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+const OPEN_FILE: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+pub(super) struct Tree {
+    path: PathBuf,
+    root: OnceLock<OwnedFd>,
+    durable: Mutex<HashSet<String>>,
+}
+
+/// A file without a name. Dropped before [`publish`](Unfinished::publish), it is removed.
+pub(super) struct Unfinished {
+    operation: Operation,
+    object: ObjectName,
+    pub(super) file: File,
+    temporary: String,
+    tree: Arc<Tree>,
+    root: OwnedFd,
+    directory: OwnedFd,
+    done: bool,
+}
+
+impl Tree {
+    pub fn new(path: PathBuf) -> Self {
+        Self { path, root: OnceLock::new(), durable: Mutex::new(HashSet::new()) }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The repository's directory, opened once; `NotFound` while it does not exist.
+    pub fn root(&self) -> io::Result<&OwnedFd> {
+        if let Some(root) = self.root.get() {
+            return Ok(root);
+        }
+        let opened = rustix::fs::open(&self.path, OPEN_DIRECTORY, Mode::empty())?;
+        Ok(self.root.get_or_init(|| opened))
+    }
+
+    fn root_or_create(&self) -> io::Result<&OwnedFd> {
+        match self.root() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                create_durably(&self.path)?;
+                self.root()
+            }
+            other => other,
+        }
+    }
+
+    /// Opens (making it when needed) the directory of an object, durable up to the root.
+    fn directory_of(&self, object: &ObjectName) -> io::Result<OwnedFd> {
+        let root = self.root_or_create()?;
+        let Some((parent, _)) = object.as_str().rsplit_once('/') else {
+            return root.try_clone();
+        };
+        self.directory(root, parent)
+    }
+
+    fn directory(&self, root: &OwnedFd, path: &str) -> io::Result<OwnedFd> {
+        let known = self.durable.lock().unwrap_or_else(PoisonError::into_inner).contains(path);
+        if known {
+            match rustix::fs::openat(root, path, OPEN_DIRECTORY, Mode::empty()) {
+                Err(Errno::NOENT) => {}
+                other => return Ok(other?),
+            }
+        }
+        let mut opened = root.try_clone()?;
+        for segment in path.split('/') {
+            match rustix::fs::mkdirat(&opened, segment, DIRECTORY_MODE) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(error) => return Err(error.into()),
+            }
+            // Also when another process made it a moment ago: it may not have
+            // come as far as its own fsync.
+            rustix::fs::fsync(&opened)?;
+            opened = rustix::fs::openat(&opened, segment, OPEN_DIRECTORY | OFlags::NOFOLLOW, Mode::empty())?;
+        }
+        let mut durable = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
+        if durable.len() >= DURABLE_DIRECTORIES_MAX {
+            durable.clear();
+        }
+        durable.insert(path.to_owned());
+        Ok(opened)
+    }
+
+    /// Begins a file that is to become `object`.
+    pub fn begin(
+        self: &Arc<Self>,
+        operation: Operation,
+        object: &ObjectName,
+    ) -> Result<Unfinished, StoreError> {
+        let failed = |error| StoreError::from_io(operation, object, error);
+        let mut attempt = 0;
+        loop {
+            match self.try_begin(operation, object) {
+                // The directory was removed as empty between two of our calls.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && attempt < DIRECTORY_ATTEMPTS => {
+                    attempt += 1;
+                }
+                other => return other.map_err(failed),
+            }
+        }
+    }
+
+    fn try_begin(self: &Arc<Self>, operation: Operation, object: &ObjectName) -> io::Result<Unfinished> {
+        let root = self.root_or_create()?;
+        let unfinished = self.directory(root, UNFINISHED)?;
+        let directory = self.directory_of(object)?;
+        let mut random = [0u8; 16];
+        aws_lc_rs::rand::fill(&mut random).map_err(|_| io::Error::other("no random numbers"))?;
+        let name = format!("tmp-{}", hex::encode(random));
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&unfinished, &name, flags, FILE_MODE)?;
+        Ok(Unfinished {
+            operation,
+            object: object.clone(),
+            file: File::from(file),
+            temporary: format!("{UNFINISHED}/{name}"),
+            tree: Arc::clone(self),
+            root: root.try_clone()?,
+            directory,
+            done: false,
+        })
+    }
+
+    pub(super) fn open_object(
+        &self,
+        operation: Operation,
+        object: &ObjectName,
+    ) -> Result<(File, u64), StoreError> {
+        let failed = |error: io::Error| StoreError::from_io(operation, object, error);
+        let root = self.root().map_err(failed)?;
+        let opened = rustix::fs::openat(root, object.as_str(), OPEN_FILE, Mode::empty())
+            .map_err(|error| failed(error.into()))?;
+        let stat = rustix::fs::fstat(&opened).map_err(|error| failed(error.into()))?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => Ok((File::from(opened), stat.st_size as u64)),
+            FileType::Directory => Err(StoreError::not_found(object)),
+            _ => Err(failed(io::Error::other("not a regular file"))),
+        }
+    }
+
+    pub fn read_whole(&self, object: &ObjectName, max_bytes: u64) -> Result<Bytes, StoreError> {
+        let (file, size_bytes) = self.open_object(Operation::Get, object)?;
+        if size_bytes > max_bytes {
+            return Err(StoreError::TooLarge { object: object.to_string(), size_bytes, max_bytes });
+        }
+        read_exactly(&file, Operation::Get, object, 0, size_bytes)
+    }
+
+    pub fn read_range(&self, object: &ObjectName, offset: u64, length: u64) -> Result<Bytes, StoreError> {
+        let (file, size_bytes) = self.open_object(Operation::GetRange, object)?;
+        let available = size_bytes.saturating_sub(offset);
+        if available < length {
+            return Err(StoreError::WrongRange {
+                object: object.to_string(),
+                offset,
+                length,
+                got: available,
+            });
+        }
+        read_exactly(&file, Operation::GetRange, object, offset, length)
+    }
+
+    pub fn look_at(&self, object: &ObjectName) -> Result<ObjectMeta, StoreError> {
+        let failed = |error: io::Error| StoreError::from_io(Operation::Head, object, error);
+        let root = self.root().map_err(failed)?;
+        let stat = rustix::fs::statat(root, object.as_str(), AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|error| failed(error.into()))?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => Ok(meta(object.clone(), &stat)),
+            FileType::Directory => Err(StoreError::not_found(object)),
+            _ => Err(failed(io::Error::other("not a regular file"))),
+        }
+    }
+
+    /// Removes the file, durably, and the directories that it leaves empty.
+    pub fn remove(&self, object: &ObjectName) -> Result<(), StoreError> {
+        let failed = |error: io::Error| StoreError::from_io(Operation::Delete, object, error);
+        let root = match self.root() {
+            Ok(root) => root,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(failed(error)),
+        };
+        match rustix::fs::unlinkat(root, object.as_str(), AtFlags::empty()) {
+            Ok(()) => {}
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::ISDIR) => return Ok(()),
+            Err(error) => return Err(failed(error.into())),
+        }
+        let mut path = object.as_str();
+        loop {
+            let parent = path.rsplit_once('/').map(|(parent, _)| parent);
+            match rustix::fs::openat(root, parent.unwrap_or("."), OPEN_DIRECTORY, Mode::empty()) {
+                Ok(directory) => rustix::fs::fsync(directory).map_err(|error| failed(error.into()))?,
+                Err(Errno::NOENT) => {}
+                Err(error) => return Err(failed(error.into())),
+            }
+            let Some(parent) = parent else { return Ok(()) };
+            // Not empty, or gone already, or not ours to remove: all are fine.
+            if rustix::fs::unlinkat(root, parent, AtFlags::REMOVEDIR).is_err() {
+                return Ok(());
+            }
+            self.durable.lock().unwrap_or_else(PoisonError::into_inner).remove(parent);
+            path = parent;
+        }
+    }
+
+    pub fn sweep(&self, written_before: Timestamp) -> Result<u64, StoreError> {
+        let failed = |error: io::Error| StoreError::from_io(Operation::Delete, UNFINISHED, error);
+        let opened = self.root().and_then(|root| {
+            Ok(rustix::fs::openat(root, UNFINISHED, OPEN_DIRECTORY | OFlags::NOFOLLOW, Mode::empty())?)
+        });
+        let directory = match opened {
+            Ok(directory) => directory,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+            Err(error) => return Err(failed(error)),
+        };
+        let mut swept = 0;
+        for entry in Dir::read_from(&directory).map_err(|error| failed(error.into()))? {
+            let entry = entry.map_err(|error| failed(error.into()))?;
+            if !entry.file_name().to_bytes().starts_with(b"tmp-") {
+                continue;
+            }
+            let old = match rustix::fs::statat(&directory, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => modified(&stat).is_some_and(|at| at < written_before),
+                Err(Errno::NOENT) => false,
+                Err(error) => return Err(failed(error.into())),
+            };
+            if !old {
+                continue;
+            }
+            match rustix::fs::unlinkat(&directory, entry.file_name(), AtFlags::empty()) {
+                Ok(()) => swept += 1,
+                Err(Errno::NOENT) => {}
+                Err(error) => return Err(failed(error.into())),
+            }
+        }
+        Ok(swept)
+    }
+}
+
+impl Unfinished {
+    fn failed(&self, operation: Operation, error: impl Into<io::Error>) -> StoreError {
+        StoreError::from_io(operation, &self.object, error.into())
+    }
+
+    pub fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
+        self.file.write_all_at(bytes, offset).map_err(|error| self.failed(self.operation, error))
+    }
+
+    /// Makes the file durable, gives it its name unless that is taken, and makes
+    /// the name durable. May be called again after an error.
+    pub fn publish(&mut self) -> Result<(), StoreError> {
+        self.file.sync_all().map_err(|error| self.failed(self.operation, error))?;
+        let mut named = self.give_name();
+        if named == Err(Errno::NOENT) && !self.is_named() {
+            // The directory was removed as empty while the file was being written.
+            self.directory =
+                self.tree.directory_of(&self.object).map_err(|error| self.failed(self.operation, error))?;
+            named = self.give_name();
+        }
+        match named {
+            Ok(()) => {}
+            // A server that lost its first answer repeats the call and reports the
+            // name as taken, by our own file.
+            Err(Errno::EXIST | Errno::NOENT) if self.is_named() => {}
+            Err(Errno::EXIST) => {
+                // The other one's name must be as durable as our word that it exists.
+                rustix::fs::fsync(&self.directory).map_err(|error| self.failed(self.operation, error))?;
+                return Err(StoreError::already_exists(&self.object));
+            }
+            Err(error) => return Err(self.failed(self.operation, error)),
+        }
+        rustix::fs::fsync(&self.directory).map_err(|error| self.failed(self.operation, error))?;
+        self.done = true;
+        // Left over where the name was given by a link; elsewhere it is gone.
+        self.discard();
+        Ok(())
+    }
+
+    fn give_name(&self) -> Result<(), Errno> {
+        let (from, name) = (&*self.temporary, self.object.file_name());
+        let flags = RenameFlags::NOREPLACE;
+        match rustix::fs::renameat_with(&self.root, from, &self.directory, name, flags) {
+            // Network file systems do not know the flag; a hard link refuses a taken name too.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                rustix::fs::linkat(&self.root, from, &self.directory, name, AtFlags::empty())
+            }
+            other => other,
+        }
+    }
+
+    fn is_named(&self) -> bool {
+        let there = rustix::fs::statat(&self.directory, self.object.file_name(), AtFlags::SYMLINK_NOFOLLOW);
+        let ours = rustix::fs::fstat(&self.file);
+        matches!((there, ours), (Ok(a), Ok(b)) if (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino))
+    }
+
+    /// Whatever goes wrong here, the file has no name, and is swept later.
+    pub fn discard(&mut self) {
+        let _ = rustix::fs::unlinkat(&self.root, &*self.temporary, AtFlags::empty());
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if !self.done {
+            self.discard();
+        }
+    }
+}
+
+/// Makes the directory and those above it that are missing, each durable in its parent.
+fn create_durably(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    create_durably(parent)?;
+    match rustix::fs::mkdir(path, DIRECTORY_MODE) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(error) => return Err(error.into()),
+    }
+    File::open(parent)?.sync_all()
+}
+
+fn read_exactly(
+    file: &File,
+    operation: Operation,
+    object: &ObjectName,
+    offset: u64,
+    length: u64,
+) -> Result<Bytes, StoreError> {
+    let mut bytes = vec![0; length as usize];
+    match file.read_exact_at(&mut bytes, offset) {
+        Ok(()) => Ok(bytes.into()),
+        // It had that size a moment ago: something cuts files under us.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            Err(StoreError::WrongRange { object: object.to_string(), offset, length, got: 0 })
+        }
+        Err(error) => Err(StoreError::from_io(operation, object, error)),
+    }
+}
+
+fn modified(stat: &Stat) -> Option<Timestamp> {
+    Timestamp::new(stat.st_mtime as i64, i32::try_from(stat.st_mtime_nsec).ok()?).ok()
+}
+
+pub(super) fn meta(name: ObjectName, stat: &Stat) -> ObjectMeta {
+    ObjectMeta { name, size_bytes: stat.st_size as u64, modified: modified(stat) }
+}
