@@ -8,16 +8,23 @@
 //! no environment and no random number. The traits in [`parts`] describe reading
 //! and writing; nothing here does either.
 
+pub mod drill;
 pub mod error;
 pub mod finding;
 pub mod id;
 pub mod lsn;
 pub mod parts;
+pub mod plan;
+pub mod policy;
 pub mod position;
 pub mod progress;
 pub mod record;
 pub mod secret;
 pub mod size;
+pub mod status;
+pub mod summary;
+pub mod target;
+pub mod verify;
 
 pub use error::{ErrorKind, Fault};
 pub use finding::{Finding, FindingLevel};
@@ -28,3 +35,6 @@ pub use progress::{Progress, ProgressReading};
 pub use record::{BackupRecord, BackupType, EngineKind};
 pub use secret::Secret;
 pub use size::ByteSize;
+pub use summary::{BackupMarks, BackupSummary};
+pub use target::RecoveryTarget;
+pub use verify::{VerifyLevel, VerifyReport};

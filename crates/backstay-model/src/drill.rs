@@ -1,0 +1,90 @@
+//! What a restore drill proved: the checks, the seconds, and the record of both.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::finding::{Finding, FindingLevel};
+use crate::id::{BackupId, InstanceId};
+use crate::target::RecoveryTarget;
+
+/// One question asked of a restored server, and both answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    pub name: String,
+    pub expected: String,
+    pub found: String,
+    pub ok: bool,
+}
+
+impl Check {
+    /// A check that holds when both texts are the same.
+    pub fn equal(name: impl Into<String>, expected: impl Into<String>, found: impl Into<String>) -> Self {
+        let (expected, found) = (expected.into(), found.into());
+        Self { name: name.into(), ok: expected == found, expected, found }
+    }
+}
+
+/// A restored server was started and questioned.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Proof {
+    pub at: Timestamp,
+    pub sound: bool,
+    pub checks: Vec<Check>,
+}
+
+/// What `drill` tells, and what is stored of it as a proof.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DrillReport {
+    pub instance: InstanceId,
+    pub backup: BackupId,
+    pub target: RecoveryTarget,
+    pub at: Timestamp,
+    pub sound: bool,
+    pub place_seconds: f64,
+    pub recover_seconds: f64,
+    pub prove_seconds: f64,
+    /// From the first byte placed to a server that answers: place and recover.
+    pub recovery_time_seconds: f64,
+    /// What was placed; with `place_seconds` it is the measured rate of a restore.
+    pub restored_bytes: u64,
+    pub checks: Vec<Check>,
+    pub findings: Vec<Finding>,
+    /// Where the restored directory lies, when it was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_at: Option<String>,
+}
+
+impl DrillReport {
+    /// Sound is what passed every check and has no finding of level error.
+    pub fn judge(checks: &[Check], findings: &[Finding]) -> bool {
+        !checks.is_empty()
+            && checks.iter().all(|check| check.ok)
+            && findings.iter().all(|finding| finding.level < FindingLevel::Error)
+    }
+
+    /// Bytes a second that the restore reached, if anything was there to measure.
+    pub fn place_rate(&self) -> Option<f64> {
+        // Shorter than this is noise: a few files from the cache.
+        const SHORTEST_SECONDS: f64 = 0.05;
+        (self.place_seconds >= SHORTEST_SECONDS && self.restored_bytes > 0)
+            .then(|| self.restored_bytes as f64 / self.place_seconds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drill_without_a_single_check_has_proved_nothing() {
+        assert!(!DrillReport::judge(&[], &[]));
+        let good = Check::equal("databases", "2", "2");
+        let bad = Check::equal("databases", "2", "1");
+        assert!(DrillReport::judge(std::slice::from_ref(&good), &[]));
+        assert!(!DrillReport::judge(&[good.clone(), bad], &[]));
+        let note = Finding::info("orders", "took long", "`backstay status`");
+        let fault = Finding::error("orders", "index is broken", "`REINDEX`");
+        assert!(DrillReport::judge(std::slice::from_ref(&good), std::slice::from_ref(&note)));
+        assert!(!DrillReport::judge(&[good], &[note, fault]));
+    }
+}

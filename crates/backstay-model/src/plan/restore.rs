@@ -1,0 +1,143 @@
+//! The plan of a restore: which base, how much, how long, and every reason to refuse.
+//!
+//! Invariant: a plan without a base has at least one refusal, and a plan is only
+//! executed when it has none. A base never ends after the target. A newer backup
+//! that is passed over because it is damaged is always named in a finding.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Classified, ErrorKind};
+use crate::finding::Finding;
+use crate::id::{BackupId, InstanceId};
+use crate::lsn::{Lsn, TimelineId};
+use crate::record::BackupRecord;
+use crate::summary::BackupMarks;
+use crate::target::RecoveryTarget;
+
+mod reach;
+mod steps;
+
+/// What a person asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestoreRequest {
+    pub instance: InstanceId,
+    pub backup: Option<BackupId>,
+    pub target: RecoveryTarget,
+    /// The directory, as it is to be shown.
+    pub into: String,
+    /// Whether the server is to be started and asked.
+    pub start: bool,
+}
+
+/// What earlier restores of this instance measured; `None` where nobody did.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct MeasuredRates {
+    pub place_bytes_per_second: Option<f64>,
+    pub recover_seconds: Option<f64>,
+}
+
+/// One reason not to do it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    pub kind: ErrorKind,
+    pub message: String,
+    pub hints: Vec<String>,
+}
+
+impl Refusal {
+    pub fn new(kind: ErrorKind, message: impl Into<String>, hints: Vec<String>) -> Self {
+        Self { kind, message: message.into(), hints }
+    }
+
+    /// The refusal that an error of a preflight amounts to, with its causes.
+    pub fn from_error(error: &dyn Classified) -> Self {
+        let mut message = error.to_string();
+        let mut cause = error.source();
+        while let Some(source) = cause {
+            message.push_str(": ");
+            message.push_str(&source.to_string());
+            cause = source.source();
+        }
+        Self { kind: error.kind(), message, hints: error.hints() }
+    }
+}
+
+/// The instant and the position that the restored server will show.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reached {
+    pub time: Timestamp,
+    pub position: Option<String>,
+}
+
+/// A stretch of the log to be replayed after the base.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogRange {
+    pub timeline: TimelineId,
+    pub from: Lsn,
+    pub to: Lsn,
+    pub bytes: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RestorePlan {
+    pub instance: InstanceId,
+    pub target: RecoveryTarget,
+    pub reached: Option<Reached>,
+    pub base: Option<BackupId>,
+    /// Empty: the log from a base's start to its stop is part of the base.
+    pub log: Vec<LogRange>,
+    pub files: u64,
+    pub bytes: u64,
+    pub expected_seconds: f64,
+    pub steps: Vec<String>,
+    pub refusals: Vec<Refusal>,
+    /// What the person should know although it is no reason to refuse.
+    pub findings: Vec<Finding>,
+}
+
+impl RestorePlan {
+    pub fn is_refused(&self) -> bool {
+        !self.refusals.is_empty()
+    }
+
+    pub fn refuse(&mut self, refusal: Refusal) {
+        self.refusals.push(refusal);
+    }
+}
+
+/// Plans a restore from what the repository knows of the instance.
+pub fn plan_restore(
+    request: &RestoreRequest,
+    backups: &[(BackupRecord, BackupMarks)],
+    rates: MeasuredRates,
+) -> RestorePlan {
+    let mut plan = RestorePlan {
+        instance: request.instance.clone(),
+        target: request.target.clone(),
+        reached: None,
+        base: None,
+        log: Vec::new(),
+        files: 0,
+        bytes: 0,
+        expected_seconds: 0.0,
+        steps: Vec::new(),
+        refusals: Vec::new(),
+        findings: Vec::new(),
+    };
+    let mut newest_first: Vec<_> =
+        backups.iter().filter(|(record, _)| record.instance == request.instance).collect();
+    newest_first.sort_by(|(a, _), (b, _)| (b.finished_at, &b.id).cmp(&(a.finished_at, &a.id)));
+
+    match reach::choose_base(request, &newest_first) {
+        Ok(choice) => {
+            plan.findings = choice.findings;
+            steps::describe(&mut plan, request, choice.base, rates);
+        }
+        Err(refusal) => plan.refuse(refusal),
+    }
+    plan
+}
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -1,0 +1,183 @@
+//! Which base reaches the target.
+//!
+//! No log is archived yet, so the reachable instants are the ends of the backups,
+//! and every other target is refused with the nearest ones named: half of what
+//! was asked for would be worse than a clear no.
+
+use super::{Refusal, RestoreRequest};
+use crate::error::ErrorKind;
+use crate::finding::{Finding, FindingLevel};
+use crate::lsn::Lsn;
+use crate::position::Position;
+use crate::record::BackupRecord;
+use crate::summary::BackupMarks;
+use crate::target::RecoveryTarget;
+
+pub(super) struct Choice<'a> {
+    pub base: &'a BackupRecord,
+    pub findings: Vec<Finding>,
+}
+
+type Backup = (BackupRecord, BackupMarks);
+
+/// The base, or the one reason why there is none. `newest_first` holds all
+/// backups of the instance.
+pub(super) fn choose_base<'a>(
+    request: &RestoreRequest,
+    newest_first: &[&'a Backup],
+) -> Result<Choice<'a>, Refusal> {
+    let instance = &request.instance;
+    if newest_first.is_empty() {
+        return Err(Refusal::new(
+            ErrorKind::NotFound,
+            format!("there is no backup of {instance}"),
+            vec![format!("`backstay backup {instance}` makes one")],
+        ));
+    }
+    if let Some(wanted) = &request.backup {
+        let Some((record, marks)) = newest_first.iter().find(|(record, _)| record.id == *wanted) else {
+            return Err(Refusal::new(
+                ErrorKind::NotFound,
+                format!("there is no backup {wanted} of {instance}"),
+                vec![format!("`backstay list {instance}` shows the backups")],
+            ));
+        };
+        return if !ends_at(record, &request.target) {
+            Err(outside(request, newest_first))
+        } else if marks.is_damaged() {
+            Err(damaged(request, record, marks, newest_first))
+        } else {
+            Ok(Choice { base: record, findings: condemned_note(record, marks).into_iter().collect() })
+        };
+    }
+
+    // What is reachable at all, sound or not: a damaged backup must be named and
+    // not be taken for one that never was.
+    let reaching: Vec<&Backup> =
+        newest_first.iter().copied().filter(|(record, _)| ends_at(record, &request.target)).collect();
+    let Some((newest, marks)) = reaching.first() else { return Err(outside(request, newest_first)) };
+    let Some(sound) = reaching.iter().position(|(_, marks)| !marks.is_damaged()) else {
+        return Err(damaged(request, newest, marks, newest_first));
+    };
+    let (base, marks) = reaching[sound];
+    let mut findings: Vec<Finding> =
+        reaching[..sound].iter().map(|(newer, marks)| passed_over(newer, marks, base)).collect();
+    findings.extend(condemned_note(base, marks));
+    Ok(Choice { base, findings })
+}
+
+fn stop(record: &BackupRecord) -> Option<Lsn> {
+    record.stop_position.as_ref().and_then(Position::lsn)
+}
+
+/// Whether the end of this backup is what the target asks for.
+fn ends_at(record: &BackupRecord, target: &RecoveryTarget) -> bool {
+    match target {
+        RecoveryTarget::Latest | RecoveryTarget::Immediate => true,
+        RecoveryTarget::Time(time) => record.finished_at == *time,
+        RecoveryTarget::Lsn(lsn) => stop(record) == Some(*lsn),
+        RecoveryTarget::Xid(_) | RecoveryTarget::Name(_) => false,
+    }
+}
+
+fn outside(request: &RestoreRequest, newest_first: &[&Backup]) -> Refusal {
+    let sound: Vec<&BackupRecord> =
+        newest_first.iter().filter(|(_, marks)| !marks.is_damaged()).map(|(record, _)| record).collect();
+    let reaches_before: Box<dyn Fn(&BackupRecord) -> bool + '_> = match &request.target {
+        RecoveryTarget::Time(time) => Box::new(|record| record.finished_at <= *time),
+        RecoveryTarget::Lsn(lsn) => Box::new(|record| stop(record).is_some_and(|stop| stop <= *lsn)),
+        // Where a transaction or a name lies is not known: the newest backup is the best offer.
+        _ => Box::new(|_| true),
+    };
+    let before = sound.iter().find(|record| reaches_before(record));
+    let after = sound.iter().rfind(|record| !reaches_before(record));
+    let place = |record: &BackupRecord| match &record.stop_position {
+        Some(position) => format!("{} ({position})", record.finished_at),
+        None => record.finished_at.to_string(),
+    };
+    let nearest = match (before, after) {
+        (Some(before), Some(after)) => format!("; the nearest are {} and {}", place(before), place(after)),
+        (Some(only), None) | (None, Some(only)) => format!("; the nearest is {}", place(only)),
+        (None, None) => String::new(),
+    };
+    let instance = &request.instance;
+    let hints = before
+        .into_iter()
+        .chain(after)
+        .map(|record| {
+            format!("`backstay restore {instance} --backup {}` restores {}", record.id, record.finished_at)
+        })
+        .chain([format!("`backstay status {instance}` shows every instant that can be reached")])
+        .collect();
+    let target = &request.target;
+    Refusal::new(
+        ErrorKind::Unrecoverable,
+        format!(
+            "{target} of {instance} cannot be reached: no log is archived, so only the ends of its backups can be restored{nearest}"
+        ),
+        hints,
+    )
+}
+
+fn damaged(
+    request: &RestoreRequest,
+    record: &BackupRecord,
+    marks: &BackupMarks,
+    newest_first: &[&Backup],
+) -> Refusal {
+    let instance = &request.instance;
+    let mut sound = newest_first.iter().filter(|(_, marks)| !marks.is_damaged()).map(|(record, _)| record);
+    // The one before; for the oldest, the one after.
+    let oldest_sound = sound.clone().next_back();
+    let instead = sound.find(|other| other.finished_at <= record.finished_at).or(oldest_sound);
+    let hint = match instead {
+        Some(other) => format!(
+            "`backstay restore {instance} --backup {}` restores the one that ended {}",
+            other.id, other.finished_at
+        ),
+        None => format!(
+            "`backstay verify {instance}` names what is damaged; `backstay backup {instance}` makes a new one"
+        ),
+    };
+    let only = if instead.is_none() { ", and no backup of it is sound" } else { "" };
+    Refusal::new(
+        ErrorKind::Corrupt,
+        format!("backup {} of {instance} is damaged ({}){only}", record.id, first_fault(marks)),
+        vec![hint],
+    )
+}
+
+fn passed_over(newer: &BackupRecord, marks: &BackupMarks, base: &BackupRecord) -> Finding {
+    let instance = &base.instance;
+    Finding::error(
+        newer.id.as_str(),
+        format!(
+            "this newer backup of {instance} is damaged ({}); the restore takes the one before, {}, which ended {}",
+            first_fault(marks),
+            base.id,
+            base.finished_at
+        ),
+        format!(
+            "`backstay verify {}` names what is damaged; `backstay restore {instance} --backup ID` chooses another",
+            newer.id
+        ),
+    )
+}
+
+fn first_fault(marks: &BackupMarks) -> String {
+    let mut faults = marks.findings.iter().filter(|finding| finding.level == FindingLevel::Error);
+    let Some(first) = faults.next() else { return "for an unknown reason".to_owned() };
+    match faults.count() {
+        0 => format!("{}: {}", first.subject, first.message),
+        more => format!("{}: {}, and {more} more", first.subject, first.message),
+    }
+}
+
+fn condemned_note(record: &BackupRecord, marks: &BackupMarks) -> Option<Finding> {
+    let at = marks.condemned_at?;
+    Some(Finding::warning(
+        record.id.as_str(),
+        format!("retention let this backup go at {at}; it can vanish after the grace window"),
+        "`backstay expire --dry-run` shows what goes and when",
+    ))
+}

@@ -1,0 +1,50 @@
+//! What a restore does, step by step, and how long that should take.
+
+use super::{MeasuredRates, Reached, RestorePlan, RestoreRequest};
+use crate::record::BackupRecord;
+use crate::size::ByteSize;
+
+/// Bytes a second that a restore places when nobody has measured this instance:
+/// low enough for one spinning disk, since a promise that is too good costs more
+/// than one that is too bad.
+const PLACE_BYTES_PER_SECOND: f64 = 100.0 * 1024.0 * 1024.0;
+
+/// Seconds to start a server and reach consistency when nobody has measured it.
+const RECOVER_SECONDS: f64 = 5.0;
+
+/// Fills in everything that follows from the base.
+pub(super) fn describe(
+    plan: &mut RestorePlan,
+    request: &RestoreRequest,
+    base: &BackupRecord,
+    rates: MeasuredRates,
+) {
+    let statistics = &base.statistics;
+    plan.base = Some(base.id.clone());
+    plan.reached = Some(Reached {
+        time: base.finished_at,
+        position: base.stop_position.as_ref().map(ToString::to_string),
+    });
+    plan.files = statistics.files;
+    plan.bytes = statistics.logical_bytes;
+
+    let rate = rates.place_bytes_per_second.filter(|rate| *rate > 0.0).unwrap_or(PLACE_BYTES_PER_SECOND);
+    let recover = rates.recover_seconds.unwrap_or(RECOVER_SECONDS);
+    plan.expected_seconds = plan.bytes as f64 / rate + if request.start { recover } else { 0.0 };
+
+    let into = &request.into;
+    let size = ByteSize(plan.bytes);
+    plan.steps = vec![
+        format!("check that {into} is empty, can be written and has {size} free"),
+        format!("check that every object of backup {} is there", base.id),
+        format!("place {} files ({size}) of backup {} into {into}", plan.files, base.id),
+        "write the settings of the restored server: no archiving, no standby, no old recovery target"
+            .to_owned(),
+        "make everything durable, then put the control file in its place: only now can it start".to_owned(),
+    ];
+    if request.start {
+        let end = base.stop_position.as_ref().map_or_else(|| "its end".to_owned(), ToString::to_string);
+        plan.steps.push(format!("start the server; it replays the log inside the backup to {end}"));
+        plan.steps.push("prove it: connect to every database and ask for its tables".to_owned());
+    }
+}
