@@ -1,1 +1,51 @@
-fn main() {}
+//! The chores of the project, each one command that does all its own set-up.
+//!
+//! `cargo xtask demo` and `cargo xtask test` are the two commands of the README.
+//! Nothing here is part of the product: what a chore needs of Backstay it asks
+//! from the binary, as a person would.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a chore tells what it does on the terminal; it has no other output"
+)]
+
+mod process;
+mod servers;
+mod setup;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The chores of Backstay", disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Prepare the real servers that tests run against; does nothing when they are there
+    Servers,
+    /// Check everything: format, lints, guide, all tests on real servers
+    Test(test::Options),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().chore {
+        Chore::Servers => servers::run(),
+        Chore::Test(options) => test::run(&options),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            for cause in error.chain().skip(1) {
+                eprintln!("caused by: {cause}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,5 +1,7 @@
 //! Whether a test may go without its server.
 
+use std::path::PathBuf;
+
 use crate::servers::{self, Installation, PostgresVersion};
 
 /// Names the engines whose absence fails a test, separated by commas.
@@ -25,6 +27,26 @@ pub fn require_postgres(version: PostgresVersion) -> Option<Installation> {
                 "SKIPPED: PostgreSQL {version} is not here; `cargo xtask servers` prepares it, \
                  {REQUIRE_ENGINES}=postgresql makes this a failure"
             );
+            None
+        }
+    }
+}
+
+/// The Python that runs the rescue script, or `None` after saying that the test is skipped.
+///
+/// # Panics
+/// When it is missing and [`REQUIRE_ENGINES`] lists `rescue`.
+#[allow(clippy::panic, reason = "called by tests only, which report a failure by panicking")]
+pub fn require_rescue_python() -> Option<PathBuf> {
+    match servers::rescue_python() {
+        Some(python) => Some(python),
+        None if is_required("rescue", std::env::var(REQUIRE_ENGINES).ok().as_deref()) => {
+            panic!(
+                "the rescue script's Python is required by {REQUIRE_ENGINES} but missing: run `cargo xtask servers`"
+            )
+        }
+        None => {
+            eprintln!("SKIPPED: the rescue script's Python is not here; `cargo xtask servers` prepares it");
             None
         }
     }

@@ -20,7 +20,7 @@ pub mod servers;
 pub mod wait;
 pub mod workspace;
 
-pub use engines::require_postgres;
+pub use engines::{require_postgres, require_rescue_python};
 pub use port::free_port;
 pub use postgres::{Postgres, PostgresOptions, StopMode};
 pub use servers::{Installation, PostgresVersion};

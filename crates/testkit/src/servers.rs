@@ -17,12 +17,15 @@ use crate::ownership;
 /// Names a directory to be used in place of the default cache of servers.
 pub const CACHE_VARIABLE: &str = "BACKSTAY_SERVERS";
 
-/// Written last into a root: the root is whole, and by this version of the recipe.
-pub const MARKER: &str = "backstay-root-is-complete";
+/// Written last into a prepared directory; without it the directory is not looked at.
+pub const MARKER: &str = "prepared-for-backstay";
 
 /// Where the launchers lie in a root. PostgreSQL finds its libraries and shared
 /// files relative to its own program, so the tree below has Debian's shape.
 pub const LAUNCHERS: &str = "opt/backstay";
+
+/// The directory of the virtual environment in which the rescue script runs.
+pub const RESCUE_PYTHON: &str = "rescue-python";
 
 /// The versions that tests run against: the oldest and the newest that Debian has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -126,6 +129,13 @@ pub fn find(version: PostgresVersion) -> Option<Installation> {
 pub fn find_program(release: &str, name: &str) -> Option<PathBuf> {
     let launcher = complete_root(release)?.join(LAUNCHERS).join("bin").join(name);
     launcher.is_file().then_some(launcher)
+}
+
+/// A Python that has what the rescue script imports.
+pub fn rescue_python() -> Option<PathBuf> {
+    let environment = cache_directory().join(RESCUE_PYTHON);
+    let python = environment.join("bin/python");
+    (environment.join(MARKER).is_file() && python.is_file()).then_some(python)
 }
 
 /// The root of a Debian release, when it was prepared to the end.

@@ -1,4 +1,5 @@
 //! The harness itself, on every real server that is here.
+#![allow(clippy::unwrap_used, reason = "a test reports by panicking, also in its helpers")]
 
 use std::path::Path;
 use std::time::Duration;

@@ -1,0 +1,185 @@
+//! A Debian root of another release, and the launchers through which its programs
+//! run outside of it.
+//!
+//! A root is made under a temporary name, checked, marked and then renamed, so an
+//! interrupted preparation is simply begun again.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use testkit::ownership::we_are_root;
+use testkit::servers::{LAUNCHERS, MARKER, cache_directory, complete_root};
+
+use super::{packages, publish, remove_tree};
+use crate::process::{find_in_path, line_of, run_quietly};
+
+/// What a root must hold.
+pub struct Recipe {
+    pub release: &'static str,
+    pub packages: &'static [&'static str],
+    /// The PostgreSQL in it.
+    pub postgres: u32,
+    /// Other programs that get a launcher, and how each is asked for its version.
+    pub programs: &'static [(&'static str, &'static str)],
+}
+
+pub const BOOKWORM: Recipe = Recipe {
+    release: "bookworm",
+    packages: &["postgresql-15", "postgresql-client-15"],
+    postgres: 15,
+    programs: &[],
+};
+
+pub const TRIXIE: Recipe = Recipe {
+    release: "trixie",
+    packages: &[
+        "postgresql-17",
+        "postgresql-17-timescaledb",
+        "postgresql-client-17",
+        "valkey-server",
+        "pgbackrest",
+    ],
+    postgres: 17,
+    programs: &[("pgbackrest", "version"), ("valkey-server", "--version"), ("valkey-cli", "--version")],
+};
+
+/// The dynamic loader and the directory of libraries of the architecture we run on.
+#[cfg(target_arch = "x86_64")]
+const LOADER: (&str, &str) = ("usr/lib64/ld-linux-x86-64.so.2", "usr/lib/x86_64-linux-gnu");
+#[cfg(target_arch = "aarch64")]
+const LOADER: (&str, &str) = ("usr/lib/ld-linux-aarch64.so.1", "usr/lib/aarch64-linux-gnu");
+
+impl Recipe {
+    /// Makes the root unless it is there.
+    pub fn prepare(&self) -> Result<()> {
+        if complete_root(self.release).is_some() {
+            return Ok(());
+        }
+        let cache = cache_directory();
+        let place = cache.join(self.release);
+        let made = cache.join(format!("{}.tmp", self.release));
+        // Made to the end by an earlier run that was stopped before it could say so.
+        if self.is_bootstrapped(&made) && self.finish(&made).is_ok() {
+            return publish(&made, &place);
+        }
+        remove_tree(&made)?;
+        self.bootstrap(&made)?;
+        self.finish(&made)?;
+        publish(&made, &place)
+    }
+
+    fn bootstrap(&self, made: &Path) -> Result<()> {
+        let needed = packages::missing(&[("debootstrap", "debootstrap")]);
+        if !needed.is_empty() {
+            packages::install(&["debootstrap", "debian-archive-keyring", "ca-certificates"])?;
+        }
+        let program = find_in_path("debootstrap").context("find debootstrap, which was just installed")?;
+        let mut command = Command::new(program);
+        command.arg("--variant=minbase").arg(format!("--include={}", self.packages.join(",")));
+        command.arg(self.release).arg(made);
+        if !we_are_root() {
+            bail!(
+                "PostgreSQL {} is missing, and making a Debian root for it takes root; run this, then the chore again:\n\
+                 \n    sudo {}\n",
+                self.postgres,
+                line_of(&command)
+            );
+        }
+        eprintln!(
+            "making a Debian {} root with PostgreSQL {} (one to three minutes, once)",
+            self.release, self.postgres
+        );
+        let log = made.with_extension("log");
+        let output = fs::File::create(&log)?;
+        let status = command.stdout(output.try_clone()?).stderr(output).status()?;
+        if !status.success() {
+            let text = fs::read_to_string(&log).unwrap_or_default();
+            let tail: Vec<&str> = text.lines().rev().take(15).collect();
+            let tail: Vec<&str> = tail.into_iter().rev().collect();
+            bail!("`{}` ended with {status}\n{}", line_of(&command), tail.join("\n"));
+        }
+        Ok(())
+    }
+
+    /// Whether `debootstrap` came to its end there: it removes its own directory last.
+    fn is_bootstrapped(&self, root: &Path) -> bool {
+        root.join("var/lib/dpkg/status").is_file()
+            && !root.join("debootstrap").exists()
+            && root.join(format!("usr/lib/postgresql/{}/bin/postgres", self.postgres)).is_file()
+    }
+
+    fn finish(&self, root: &Path) -> Result<()> {
+        let launchers = root.join(LAUNCHERS);
+        remove_tree(&launchers)?;
+        let bin = format!("usr/lib/postgresql/{}/bin", self.postgres);
+        let postgres = launchers.join(format!("lib/postgresql/{}", self.postgres));
+        fs::create_dir_all(postgres.join("bin"))?;
+        for program in fs::read_dir(root.join(&bin)).with_context(|| format!("read {bin} of the root"))? {
+            let name = program?.file_name();
+            let name = name.to_string_lossy();
+            launcher(&postgres.join("bin").join(&*name), &format!("{bin}/{name}"))?;
+        }
+        // Debian's shape: the programs look for these two relative to themselves.
+        symlink("../../usr/share", launchers.join("share"))?;
+        let libraries = format!("../../../../../usr/lib/postgresql/{}/lib", self.postgres);
+        symlink(libraries, postgres.join("lib"))?;
+
+        fs::create_dir_all(launchers.join("bin"))?;
+        for (name, _) in self.programs {
+            launcher(&launchers.join("bin").join(name), &format!("usr/bin/{name}"))?;
+        }
+        // The downloaded packages are of no further use.
+        remove_tree(&root.join("var/cache/apt/archives"))?;
+        self.check(root)?;
+        fs::write(root.join(MARKER), self.packages.join("\n")).context("mark the root as complete")
+    }
+
+    /// Every program must at least start, or the root is not what it should be.
+    fn check(&self, root: &Path) -> Result<()> {
+        let launchers = root.join(LAUNCHERS);
+        let bin = launchers.join(format!("lib/postgresql/{}/bin", self.postgres));
+        for program in
+            ["postgres", "initdb", "psql", "pgbench", "pg_verifybackup", "pg_checksums", "pg_amcheck"]
+        {
+            run_quietly(Command::new(bin.join(program)).arg("--version"))?;
+        }
+        for (program, question) in self.programs {
+            run_quietly(Command::new(launchers.join("bin").join(program)).arg(question))?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes a script that runs a program of the root with the root's own loader and
+/// libraries. It finds the root from its own path, so the root can be renamed.
+fn launcher(path: &Path, program: &str) -> Result<()> {
+    let (loader, libraries) = LOADER;
+    let script = format!(
+        "#!/bin/sh\n\
+         self=$(readlink -f \"$0\")\n\
+         root=${{self%/{LAUNCHERS}/*}}\n\
+         exec \"$root/{loader}\" --argv0 \"$self\" --library-path \"$root/{libraries}\" \"$root/{program}\" \"$@\"\n"
+    );
+    fs::write(path, script).with_context(|| format!("write {}", path.display()))?;
+    fs::set_permissions(path, Permissions::from_mode(0o755))?;
+    Ok(())
+}
+
+/// Shown to the user after a preparation.
+pub fn show_versions() -> Result<()> {
+    for version in testkit::PostgresVersion::ALL {
+        if let Some(installation) = testkit::servers::find(version) {
+            let says = packages::version_of(installation.tool("postgres").arg("--version"))?;
+            eprintln!("{says}: {}", installation.bin_directory().display());
+        }
+    }
+    Ok(())
+}
+
+/// Installs a server with Debian's own package.
+pub fn install_native(version: testkit::PostgresVersion) -> Result<()> {
+    packages::install_postgres(&format!("postgresql-{version}"))
+}
