@@ -126,6 +126,11 @@ pub enum Error {
     #[error("the scratch server did not {what}; its log ends with: {log}")]
     Scratch { what: &'static str, log: String },
 
+    #[error("read the facts of a backup")]
+    Facts {
+        #[source]
+        source: serde_json::Error,
+    },
     #[error("cancelled")]
     Cancelled,
 }
@@ -228,7 +233,7 @@ impl Classified for Error {
             | Error::TargetUnusable { source, .. }
             | Error::Write { source, .. } => io_kind(source),
             Error::Program { source, .. } => io_kind(source),
-            Error::Malformed { .. } => ErrorKind::Corrupt,
+            Error::Malformed { .. } | Error::Facts { .. } => ErrorKind::Corrupt,
             Error::Scratch { .. } => ErrorKind::Unavailable,
             Error::Cancelled => ErrorKind::Cancelled,
             Error::Protocol { .. } => ErrorKind::Internal,
@@ -267,7 +272,7 @@ impl Classified for Error {
             }
             Error::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => one("check `data_directory` of the instance"),
             Error::Read { .. } => one("check the disk: `dmesg`, `smartctl -a`"),
-            Error::Malformed { .. } => one("`backstay verify` checks what is stored"),
+            Error::Malformed { .. } | Error::Facts { .. } => one("`backstay verify` checks what is stored"),
             Error::TargetNotEmpty { .. } => one("choose an empty or new directory with `--into`, or move the old one away"),
             Error::TargetRunning { .. } => one("stop the server there with `pg_ctl stop`, or choose another directory with `--into`"),
             Error::TargetUnusable { .. } | Error::Write { .. } => one("check owner, mode and free space of the directory given with `--into`"),

@@ -5,5 +5,16 @@
 //! `BASE_BACKUP`. Both take the log from start to stop along, so that every
 //! backup restores alone.
 
+pub mod connect;
+pub mod facts;
+pub mod outcome;
+pub mod page;
 pub mod remote;
+pub mod rules;
+pub mod settings;
+pub mod tls;
 pub mod walsender;
+
+pub use facts::SUPPORTED_MAJORS;
+pub use outcome::{BackupFacts, Outcome};
+pub use settings::PostgresSettings;
