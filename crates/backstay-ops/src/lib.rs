@@ -1,1 +1,55 @@
-//! backstay-ops
+//! What a person can ask of Backstay, each verb once and for every engine.
+//!
+//! An operation brings an engine and a repository together: it asks the one for
+//! facts and parts, hands them to the other, and reports what happened as a value
+//! of `backstay_model`. The decisions in between are plans of `model`.
+//!
+//! Refuses: to loop, to schedule, to print, to listen, to read configuration.
+//! Everything that an operation needs comes in with its [`Context`].
+//!
+//! The verbs, all of the shape `verb::run(&Context, …) -> Result<Report>`:
+//!
+//! | verb | call | report |
+//! |---|---|---|
+//! | init | [`init::run`] | [`init::InitReport`] |
+//! | backup | [`backup::run`] | [`model::BackupSummary`] |
+//! | list, show | [`list::run`], [`list::show`] | [`model::BackupSummary`], [`list::BackupDetail`] |
+//! | status | [`status::run`] | [`model::status::InstanceStatus`] |
+//! | verify | [`verify::run`] | [`model::VerifyReport`] |
+//! | restore | [`restore::plan`], [`restore::run`] | [`model::plan::RestorePlan`], [`restore::RestoreReport`] |
+//! | drill | [`drill::run`] | [`model::drill::DrillReport`] |
+//! | expire | [`expire::plan`], [`expire::run`] | [`model::policy::ExpirePlan`], [`expire::ExpireReport`] |
+//! | collect | [`collect::run`] | [`collect::CollectReport`] |
+//! | key | [`key::list`], [`key::add`], [`key::remove`], [`key::rotate`] | [`key::KeySlot`] |
+//!
+//! Their calls:
+//!
+//! ```text
+//! open::repository(store_url: &str, unlock: Unlock, clock) -> Arc<Repo>;  Context::new(repo, clock, cancel, progress)
+//! init::run(&InitOptions { store, protection, kit }, &dyn Clock) -> InitReport
+//! backup::run(&Context, &Instance, &BackupOptions) -> BackupSummary
+//! list::run(&Context, Option<&InstanceId>) -> Vec<BackupSummary>;  list::show(&Context, &BackupId) -> BackupDetail
+//! status::run(&Context, &Instance) -> InstanceStatus
+//! verify::run(&Context, &Subject, VerifyLevel) -> VerifyReport
+//! restore::plan(&Context, &Instance, &RestoreOptions) -> RestorePlan
+//! restore::run(&Context, &Instance, &RestoreOptions, RestorePlan) -> RestoreReport
+//! drill::run(&Context, &Instance, &DrillOptions) -> DrillReport
+//! expire::plan(&Context, &Instance, as_of: Timestamp) -> ExpirePlan;  expire::run(&Context, &Instance) -> ExpireReport
+//! collect::run(&Context, &CollectOptions) -> CollectReport
+//! key::{list, add, remove, rotate}(&Context, …) -> …;  check::run(&Instance) -> ServerFacts
+//! ```
+
+pub mod backup;
+pub mod clock;
+pub mod drill;
+pub mod error;
+pub mod instance;
+pub mod restore;
+pub mod verify;
+
+pub use backstay_engine as engine;
+pub use backstay_model as model;
+pub use backstay_repo as repo;
+pub use clock::{Clock, SystemClock};
+pub use error::{Error, Result};
+pub use instance::{Instance, Policy};
