@@ -35,6 +35,8 @@ pub enum Error {
     NewerFormat { found: u32, known: u32 },
     #[error("the repository requires {requirements:?}, which this version does not know")]
     UnknownRequirement { requirements: Vec<String> },
+    #[error("there is no repository at {location}, but something lies there: {found:?}")]
+    PlaceNotEmpty { location: String, found: Vec<String> },
     #[error("the store does not keep its word: {reason}")]
     UnfitStore { reason: String },
 
@@ -53,10 +55,10 @@ pub enum Error {
     },
     #[error("{} is not a key file", path.display())]
     NotAKeyFile { path: PathBuf },
-    #[error("key file {} can be read by others (mode {mode:04o})", path.display())]
-    KeyFileExposed { path: PathBuf, mode: u32 },
     #[error("key slot {slot} does not exist")]
     NoSuchSlot { slot: String },
+    #[error("there is a key slot {slot} already")]
+    SlotTaken { slot: String },
     #[error("key slot {slot} is the last one: without it nothing could be read again")]
     LastSlot { slot: String },
     #[error("rotating the key would lock out the slots {slots:?}, whose secrets were not given")]
@@ -132,6 +134,8 @@ impl Classified for Error {
                 ErrorKind::NotFound
             }
             Error::RepositoryExists { .. }
+            | Error::PlaceNotEmpty { .. }
+            | Error::SlotTaken { .. }
             | Error::LastSlot { .. }
             | Error::SlotsWouldBeLost { .. }
             | Error::AlreadyRunning { .. }
@@ -147,7 +151,6 @@ impl Classified for Error {
             Error::Name(_)
             | Error::KeyNotNeeded
             | Error::NotAKeyFile { .. }
-            | Error::KeyFileExposed { .. }
             | Error::BadSlotName { .. } => ErrorKind::Invalid,
             Error::KeyFile { source, .. } | Error::WriteFile { source, .. } => match source.kind() {
                 std::io::ErrorKind::NotFound => ErrorKind::NotFound,
@@ -176,6 +179,9 @@ impl Classified for Error {
                 "`backstay init` makes one there; if there should be one, see whether repository.store is mounted and spelt right"
             }
             Error::RepositoryExists { .. } => "set repository.store to another place, or use the one there",
+            Error::PlaceNotEmpty { .. } => {
+                "set repository.store to an empty place; if a repository lost its backstay.json, put the one of the recovery kit back"
+            }
             Error::NewerFormat { .. } | Error::UnknownRequirement { .. } => {
                 "`backstay --version` must be at least that of the program which wrote the repository"
             }
@@ -191,10 +197,8 @@ impl Classified for Error {
             Error::NotAKeyFile { .. } => {
                 "set repository.key to the file that `backstay init` wrote: one line beginning with backstay-key-1"
             }
-            Error::KeyFileExposed { path, .. } => {
-                return vec![format!("chmod 600 {}", path.display())];
-            }
             Error::NoSuchSlot { .. } | Error::BadSlotName { .. } => "`backstay key list` shows the slots",
+            Error::SlotTaken { .. } => "give `backstay key add` another name; `backstay key list` shows those taken",
             Error::LastSlot { .. } => "`backstay key add` makes another slot first",
             Error::SlotsWouldBeLost { .. } => {
                 "give the secrets of these slots to `backstay key rotate`, or name the slots with --drop"

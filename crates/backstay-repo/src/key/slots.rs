@@ -1,0 +1,267 @@
+//! All slots of a repository: opening, adding, removing, rotating.
+//!
+//! A rotation writes a new object beside the old one of every slot and deletes
+//! the old ones last, so that a crash leaves each slot with at least one object
+//! that opens. Until then a slot has several, and the one with the most
+//! generations counts.
+
+use backstay_model::RepositoryId;
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use super::slot::SlotDocument;
+use super::{KeyKind, KeySecret, Keyring};
+use crate::layout::{self, ObjectName};
+use crate::store::{Store, StoreError};
+use crate::{Error, Result};
+
+/// A slot is a few hundred bytes for each generation.
+const SLOT_BYTES_MAX: u64 = 1 << 20;
+const SLOT_NAME_MAX: usize = 32;
+
+/// A secret and the name of the slot it is to open.
+#[derive(Debug, Clone)]
+pub struct NewSlot {
+    pub slot: String,
+    pub secret: KeySecret,
+}
+
+/// What can be said of a slot without opening it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlotInfo {
+    pub slot: String,
+    pub kind: KeyKind,
+    pub created: Timestamp,
+    /// More than one after a rotation that was interrupted.
+    pub objects: Vec<ObjectName>,
+}
+
+/// The slots of one repository.
+#[derive(Debug, Clone, Copy)]
+pub struct Slots<'s> {
+    store: &'s dyn Store,
+    repository: RepositoryId,
+}
+
+fn check_name(slot: &str) -> Result<()> {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';
+    let good = (1..=SLOT_NAME_MAX).contains(&slot.len())
+        && slot.bytes().all(allowed)
+        && slot.as_bytes()[0].is_ascii_alphanumeric();
+    if good { Ok(()) } else { Err(Error::BadSlotName { slot: slot.to_owned() }) }
+}
+
+/// Argon2 takes a quarter of a second of one core: not on a thread that serves others.
+async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(join) if join.is_cancelled() => Err(Error::Cancelled),
+        Err(join) => Err(Error::broken(join.to_string())),
+    }
+}
+
+impl<'s> Slots<'s> {
+    pub fn new(store: &'s dyn Store, repository: RepositoryId) -> Self {
+        Self { store, repository }
+    }
+
+    async fn stored(&self) -> Result<Vec<(ObjectName, Result<SlotDocument>)>> {
+        let mut listed = self.store.list_all(&layout::key_slots()).await?;
+        listed.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut stored = Vec::with_capacity(listed.len());
+        for meta in listed {
+            let bytes = match self.store.get(&meta.name, SLOT_BYTES_MAX).await {
+                Ok(bytes) => bytes,
+                // Removed between the listing and the look.
+                Err(StoreError::NotFound { .. }) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let document = SlotDocument::parse(&meta.name, &bytes);
+            stored.push((meta.name, document));
+        }
+        Ok(stored)
+    }
+
+    /// Every slot; one that cannot be read is an error, since a list without it
+    /// would lead a person to remove the others.
+    pub async fn list(&self) -> Result<Vec<SlotInfo>> {
+        let mut slots: Vec<SlotInfo> = Vec::new();
+        for (name, document) in self.stored().await? {
+            let document = document?;
+            match slots.iter_mut().find(|known| known.slot == document.slot) {
+                Some(known) => {
+                    known.created = known.created.max(document.created);
+                    known.objects.push(name);
+                }
+                None => slots.push(SlotInfo {
+                    slot: document.slot,
+                    kind: document.kind,
+                    created: document.created,
+                    objects: vec![name],
+                }),
+            }
+        }
+        Ok(slots)
+    }
+
+    /// Opens the keyring with a secret: of all slots that it opens, the one with
+    /// the most generations. A damaged slot is an error only when no other opens.
+    pub async fn unlock(&self, secret: &KeySecret) -> Result<Keyring> {
+        let found = self.open_any(secret, None).await?;
+        found.ok_or(Error::WrongKey { secret: secret.kind().as_str() })
+    }
+
+    async fn open_any(&self, secret: &KeySecret, only: Option<&str>) -> Result<Option<Keyring>> {
+        let (mut best, mut damage): (Option<Keyring>, Option<Error>) = (None, None);
+        for (name, document) in self.stored().await? {
+            let outcome = match document {
+                Err(error) => Err(error),
+                Ok(document) if only.is_some_and(|slot| slot != document.slot) => continue,
+                Ok(document) => {
+                    let (repository, secret) = (self.repository, secret.clone());
+                    off_thread(move || document.unwrap(&name, repository, &secret)).await
+                }
+            };
+            match outcome {
+                Ok(Some(ring)) => {
+                    let better = |known: &Keyring| ring.generations().len() > known.generations().len();
+                    if best.as_ref().is_none_or(better) {
+                        best = Some(ring);
+                    }
+                }
+                Ok(None) => {}
+                Err(error) => damage = Some(error),
+            }
+        }
+        match (best, damage) {
+            (None, Some(error)) => Err(error),
+            (best, _) => Ok(best),
+        }
+    }
+
+    /// The object of a slot for a keyring. The tag follows from the repository and
+    /// the number of generations: two that rotate or add at the same time meet at
+    /// the same name, and only one of them can create it.
+    fn object(&self, slot: &str, ring: &Keyring) -> Result<ObjectName> {
+        let mut hash = blake3::Hasher::new();
+        hash.update(self.repository.as_bytes());
+        hash.update(&(ring.generations().len() as u64).to_le_bytes());
+        let mut tag = [0; 8];
+        tag.copy_from_slice(&hash.finalize().as_bytes()[..8]);
+        Ok(layout::key_slot(slot, u64::from_le_bytes(tag))?)
+    }
+
+    async fn write(&self, ring: &Keyring, new: &NewSlot, created: Timestamp) -> Result<ObjectName> {
+        check_name(&new.slot)?;
+        let name = self.object(&new.slot, ring)?;
+        let (wrapped_ring, repository, new) = (ring.clone(), self.repository, new.clone());
+        let document = off_thread(move || {
+            SlotDocument::wrap(&wrapped_ring, repository, &new.slot, &new.secret, created)
+        })
+        .await?;
+        match self.store.put_if_absent(&name, Bytes::from(document.to_json()?)).await {
+            Ok(()) => Ok(name),
+            Err(StoreError::AlreadyExists { .. }) => Err(Error::SlotTaken { slot: document.slot }),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Adds a slot. Its name must be free.
+    pub async fn add(&self, ring: &Keyring, new: &NewSlot, now: Timestamp) -> Result<()> {
+        if self.list().await?.iter().any(|known| known.slot == new.slot) {
+            return Err(Error::SlotTaken { slot: new.slot.clone() });
+        }
+        self.write(ring, new, now).await.map(drop)
+    }
+
+    /// Removes a slot; never the last one, also when two are removed at once.
+    pub async fn remove(&self, slot: &str) -> Result<()> {
+        let slots = self.list().await?;
+        let Some(found) = slots.iter().find(|known| known.slot == slot) else {
+            return Err(Error::NoSuchSlot { slot: slot.to_owned() });
+        };
+        if slots.len() == 1 {
+            return Err(Error::LastSlot { slot: slot.to_owned() });
+        }
+        let mut removed = Vec::new();
+        for name in &found.objects {
+            removed.push((name, self.store.get(name, SLOT_BYTES_MAX).await?));
+            self.store.delete(name).await?;
+        }
+        if !self.list().await?.is_empty() {
+            return Ok(());
+        }
+        // Somebody removed the others meanwhile: ours goes back.
+        for (name, bytes) in removed {
+            self.store.put_if_absent(name, bytes).await?;
+        }
+        Err(Error::LastSlot { slot: slot.to_owned() })
+    }
+
+    /// Draws a new generation and wraps the keyring anew for every slot in `keep`,
+    /// whose secrets must open them. A slot that is neither in `keep` nor in
+    /// `drop` ends it before anything is written.
+    pub async fn rotate(&self, keep: &[NewSlot], drop: &[String], now: Timestamp) -> Result<Keyring> {
+        let slots = self.list().await?;
+        let mut forgotten: Vec<String> = Vec::new();
+        for known in &slots {
+            if !keep.iter().any(|kept| kept.slot == known.slot) && !drop.contains(&known.slot) {
+                forgotten.push(known.slot.clone());
+            }
+        }
+        if !forgotten.is_empty() {
+            return Err(Error::SlotsWouldBeLost { slots: forgotten });
+        }
+        let mut kept: Vec<&NewSlot> = keep.iter().collect();
+        kept.sort_by(|a, b| a.slot.cmp(&b.slot));
+        kept.dedup_by(|a, b| a.slot == b.slot);
+        // The richest ring: a rotation that was interrupted reached some slots only.
+        let mut ring: Option<Keyring> = None;
+        for new in &kept {
+            if !slots.iter().any(|known| known.slot == new.slot) {
+                return Err(Error::NoSuchSlot { slot: new.slot.clone() });
+            }
+            let opened = self.open_any(&new.secret, Some(&new.slot)).await?;
+            let opened = opened.ok_or(Error::WrongKey { secret: new.secret.kind().as_str() })?;
+            if ring.as_ref().is_none_or(|known| opened.generations().len() > known.generations().len()) {
+                ring = Some(opened);
+            }
+        }
+        let Some(ring) = ring else {
+            let slot = slots.first().map(|known| known.slot.clone()).unwrap_or_default();
+            return Err(Error::LastSlot { slot });
+        };
+        let next = ring.rotated()?;
+        let mut written = Vec::new();
+        for new in kept {
+            match self.write(&next, new, now).await {
+                Ok(name) => written.push(name),
+                Err(error) => {
+                    // Nothing was sealed with the new generation yet: take it back.
+                    for name in &written {
+                        self.store.delete(name).await?;
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        for old in slots.iter().flat_map(|known| &known.objects) {
+            self.store.delete(old).await?;
+        }
+        Ok(next)
+    }
+
+    /// Writes the first slots of a new repository and says their names.
+    pub(crate) async fn write_first(
+        &self,
+        ring: &Keyring,
+        slots: &[NewSlot],
+        now: Timestamp,
+    ) -> Result<Vec<ObjectName>> {
+        let mut written = Vec::new();
+        for new in slots {
+            written.push(self.write(ring, new, now).await?);
+        }
+        Ok(written)
+    }
+}
