@@ -106,10 +106,12 @@ impl RestorePlan {
     }
 }
 
-/// Plans a restore from what the repository knows of the instance.
+/// Plans a restore from what the repository knows of the instance. `unreadable`
+/// holds backups whose manifest is there and does not open, with the reason.
 pub fn plan_restore(
     request: &RestoreRequest,
     backups: &[(BackupRecord, BackupMarks)],
+    unreadable: &[(BackupId, String)],
     rates: MeasuredRates,
 ) -> RestorePlan {
     let mut plan = RestorePlan {
@@ -129,7 +131,7 @@ pub fn plan_restore(
         backups.iter().filter(|(record, _)| record.instance == request.instance).collect();
     newest_first.sort_by(|(a, _), (b, _)| (b.finished_at, &b.id).cmp(&(a.finished_at, &a.id)));
 
-    match reach::choose_base(request, &newest_first) {
+    match reach::choose_base(request, &newest_first, unreadable) {
         Ok(choice) => {
             plan.findings = choice.findings;
             steps::describe(&mut plan, request, choice.base, rates);

@@ -7,6 +7,7 @@
 use super::{Refusal, RestoreRequest};
 use crate::error::ErrorKind;
 use crate::finding::{Finding, FindingLevel};
+use crate::id::BackupId;
 use crate::lsn::Lsn;
 use crate::position::Position;
 use crate::record::BackupRecord;
@@ -25,8 +26,16 @@ type Backup = (BackupRecord, BackupMarks);
 pub(super) fn choose_base<'a>(
     request: &RestoreRequest,
     newest_first: &[&'a Backup],
+    unreadable: &[(BackupId, String)],
 ) -> Result<Choice<'a>, Refusal> {
     let instance = &request.instance;
+    let wanted_or_all = |id: &BackupId| request.backup.as_ref().is_none_or(|wanted| wanted == id);
+    let not_opening = unreadable.iter().find(|(id, _)| wanted_or_all(id));
+    if let Some((id, reason)) = not_opening
+        && (request.backup.is_some() || newest_first.is_empty())
+    {
+        return Err(cannot_be_read(request, id, reason, newest_first));
+    }
     if newest_first.is_empty() {
         return Err(Refusal::new(
             ErrorKind::NotFound,
@@ -62,6 +71,17 @@ pub(super) fn choose_base<'a>(
     let (base, marks) = reaching[sound];
     let mut findings: Vec<Finding> =
         reaching[..sound].iter().map(|(newer, marks)| passed_over(newer, marks, base)).collect();
+    // An id begins with the time of its start, so this compares times.
+    findings.extend(unreadable.iter().filter(|(id, _)| *id > base.id).map(|(id, reason)| {
+        Finding::error(
+            id.as_str(),
+            format!(
+                "this newer backup of {instance} cannot be read ({reason}); the restore takes {}, which ended {}",
+                base.id, base.finished_at
+            ),
+            format!("`backstay verify {instance}` names what is damaged"),
+        )
+    }));
     findings.extend(condemned_note(base, marks));
     Ok(Choice { base, findings })
 }
@@ -143,6 +163,29 @@ fn damaged(
     Refusal::new(
         ErrorKind::Corrupt,
         format!("backup {} of {instance} is damaged ({}){only}", record.id, first_fault(marks)),
+        vec![hint],
+    )
+}
+
+fn cannot_be_read(
+    request: &RestoreRequest,
+    id: &BackupId,
+    reason: &str,
+    newest_first: &[&Backup],
+) -> Refusal {
+    let instance = &request.instance;
+    let mut sound = newest_first.iter().filter(|(_, marks)| !marks.is_damaged()).map(|(record, _)| record);
+    let newest_sound = sound.clone().next();
+    let hint = match sound.find(|other| other.id < *id).or(newest_sound) {
+        Some(other) => format!(
+            "`backstay restore {instance} --backup {}` restores the one that ended {}",
+            other.id, other.finished_at
+        ),
+        None => format!("`backstay verify {instance}` names what is damaged"),
+    };
+    Refusal::new(
+        ErrorKind::Corrupt,
+        format!("backup {id} of {instance} cannot be read ({reason})"),
         vec![hint],
     )
 }

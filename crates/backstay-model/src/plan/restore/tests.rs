@@ -44,7 +44,7 @@ fn request(target: &str) -> RestoreRequest {
 }
 
 fn plan(request: &RestoreRequest, backups: &[(BackupRecord, BackupMarks)]) -> RestorePlan {
-    plan_restore(request, backups, MeasuredRates::default())
+    plan_restore(request, backups, &[], MeasuredRates::default())
 }
 
 #[test]
@@ -178,13 +178,13 @@ fn the_time_expected_follows_what_was_measured() {
     let mut request = request("latest");
     let rates =
         MeasuredRates { place_bytes_per_second: Some((1u64 << 29) as f64), recover_seconds: Some(3.0) };
-    assert_eq!(plan_restore(&request, &[sound(1)], rates).expected_seconds, 2.0);
+    assert_eq!(plan_restore(&request, &[sound(1)], &[], rates).expected_seconds, 2.0);
     request.start = true;
-    assert_eq!(plan_restore(&request, &[sound(1)], rates).expected_seconds, 5.0);
-    let unmeasured = plan_restore(&request, &[sound(1)], MeasuredRates::default());
+    assert_eq!(plan_restore(&request, &[sound(1)], &[], rates).expected_seconds, 5.0);
+    let unmeasured = plan_restore(&request, &[sound(1)], &[], MeasuredRates::default());
     assert!(unmeasured.expected_seconds > 5.0);
     let zero = MeasuredRates { place_bytes_per_second: Some(0.0), recover_seconds: None };
-    assert!(plan_restore(&request, &[sound(1)], zero).expected_seconds.is_finite());
+    assert!(plan_restore(&request, &[sound(1)], &[], zero).expected_seconds.is_finite());
 }
 
 #[test]
@@ -225,4 +225,29 @@ fn a_plan_without_a_base_has_a_refusal_and_never_both_for_every_combination() {
             }
         }
     }
+}
+
+#[test]
+fn a_backup_whose_manifest_does_not_open_is_named_and_never_taken_for_absent() {
+    let unreadable = |n: u8| vec![(record(n).id, "the tag is wrong".to_owned())];
+    let plan_with = |request: &RestoreRequest, backups: &[(BackupRecord, BackupMarks)], n| {
+        plan_restore(request, backups, &unreadable(n), MeasuredRates::default())
+    };
+    let newer = plan_with(&request("latest"), &[sound(1)], 2);
+    assert_eq!(newer.base, Some(record(1).id));
+    assert!(newer.findings[0].message.contains("the tag is wrong"));
+
+    let older = plan_with(&request("latest"), &[sound(2)], 1);
+    assert!(older.findings.is_empty() && !older.is_refused());
+
+    let alone = plan_with(&request("latest"), &[], 1);
+    assert_eq!(alone.refusals[0].kind, ErrorKind::Corrupt);
+
+    let named = RestoreRequest { backup: Some(record(2).id), ..request("latest") };
+    let refused = plan_with(&named, &[sound(1), sound(3)], 2);
+    assert_eq!(refused.refusals[0].kind, ErrorKind::Corrupt);
+    assert!(refused.refusals[0].hints[0].contains(record(1).id.as_str()));
+
+    let other = RestoreRequest { backup: Some(record(1).id), ..request("latest") };
+    assert_eq!(plan_with(&other, &[sound(1)], 2).base, Some(record(1).id));
 }
