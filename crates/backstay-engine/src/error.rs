@@ -9,7 +9,7 @@ use std::io;
 use std::path::PathBuf;
 
 use backstay_model::error::Classified;
-use backstay_model::{ByteSize, ErrorKind, TimelineId};
+use backstay_model::{ByteSize, ErrorKind, Fault, TimelineId};
 
 type Source = Box<dyn std::error::Error + Send + Sync>;
 
@@ -73,7 +73,7 @@ pub enum Error {
     #[error("the server was restarted during the backup")]
     Restarted,
     #[error(
-        "the standby was promoted during the backup: timeline {started} at its start, {stopped} at its end"
+        "the standby or its primary was promoted during the backup: timeline {started} at its start, {stopped} at its end"
     )]
     Promoted { started: TimelineId, stopped: TimelineId },
     #[error("the server no longer has the log segment {segment}, which the backup needs")]
@@ -85,6 +85,8 @@ pub enum Error {
         "data directory {path} is of another server: system identifier {found}, the server has {expected}"
     )]
     ForeignDirectory { path: PathBuf, found: u64, expected: u64 },
+    #[error("data directory {path} is not the running server's: it knows nothing of its last checkpoint")]
+    StaleDirectory { path: PathBuf },
     #[error("read {path}")]
     Read {
         path: PathBuf,
@@ -131,6 +133,12 @@ pub enum Error {
         #[source]
         source: serde_json::Error,
     },
+    #[error("read the parent of the backup")]
+    Parent {
+        #[source]
+        source: Fault,
+    },
+
     #[error("cancelled")]
     Cancelled,
 }
@@ -214,6 +222,7 @@ impl Classified for Error {
             | Error::TlsRefused { .. }
             | Error::Tls { .. }
             | Error::ForeignDirectory { .. }
+            | Error::StaleDirectory { .. }
             | Error::TablespaceUnknown { .. } => ErrorKind::Invalid,
             Error::Connect { .. }
             | Error::ConnectTimeout { .. }
@@ -235,6 +244,7 @@ impl Classified for Error {
             Error::Program { source, .. } => io_kind(source),
             Error::Malformed { .. } | Error::Facts { .. } => ErrorKind::Corrupt,
             Error::Scratch { .. } => ErrorKind::Unavailable,
+            Error::Parent { source } => source.kind(),
             Error::Cancelled => ErrorKind::Cancelled,
             Error::Protocol { .. } => ErrorKind::Internal,
         }
@@ -259,6 +269,7 @@ impl Classified for Error {
             Error::Server { source, .. } if source.code == "42501" => {
                 one("run `backstay config check --connect`: it names the missing right and the GRANT")
             }
+            Error::Parent { source } => source.hints(),
             Error::Server { .. } | Error::Protocol { .. } | Error::Cancelled => Vec::new(),
             Error::ConnectionLost { .. } | Error::Timeout { .. } => one("see the server's log, then run `backstay backup` again"),
             Error::Privilege { grants, .. } => grants.iter().map(|grant| format!("run `{grant}` as a superuser")).collect(),
@@ -266,7 +277,7 @@ impl Classified for Error {
             Error::Restarted | Error::Promoted { .. } => one("run `backstay backup` again"),
             Error::WalMissing { .. } => one("give the role REPLICATION (`ALTER ROLE … REPLICATION`) and raise `max_replication_slots` or `wal_keep_size`, so that the log is kept for the backup"),
             Error::WalLate { .. } => one("`SELECT pg_switch_wal()` on the primary sends the log on; see `SELECT * FROM pg_stat_wal_receiver` on the standby"),
-            Error::ForeignDirectory { .. } => one("set `data_directory` to what `SHOW data_directory` says, or leave it out to back up over the network"),
+            Error::ForeignDirectory { .. } | Error::StaleDirectory { .. } => one("set `data_directory` to what `SHOW data_directory` says, or leave it out to back up over the network"),
             Error::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 one("run as the owner of the data directory or as root, or leave `data_directory` out to back up over the network")
             }

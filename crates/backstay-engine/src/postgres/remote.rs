@@ -1,1 +1,349 @@
-//! A base backup over the replication protocol.
+//! A base backup over the replication protocol, for a server whose directory
+//! cannot be read from here.
+//!
+//! Responsible for turning `BASE_BACKUP` into the steps of [`parts`]: a task
+//! receives, a bounded queue carries, lanes check and take. On PostgreSQL 17 and
+//! later, where the server keeps summaries of its log, only changed blocks travel;
+//! what lies between them is said to be unchanged, so that the backup is as
+//! complete as any other.
+//!
+//! Invariants: an increment that the server refuses becomes an ordinary backup
+//! with a finding, never a failure. The log from start to stop is held by a
+//! temporary slot of the same connection, and is in the backup.
+//!
+//! [`parts`]: backstay_model::parts
+
+mod assemble;
+mod buffers;
+mod extent;
+mod incremental;
+mod parent;
+mod receive;
+mod tally;
+mod tar;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+
+use backstay_model::parts::{ExtentData, PartKind, PartSource, Step};
+use backstay_model::{Fault, Finding};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+pub use self::parent::IncrementParent;
+
+use self::assemble::{Assembler, Piece};
+use self::buffers::Buffers;
+use self::extent::{Pages, ReceivedExtent, SecondLook, ZeroExtent};
+use self::parent::ParentSizes;
+use self::receive::{Delivery, Receiver};
+use super::connect::Session;
+use super::facts::{self, Privileges, ServerFacts};
+use super::outcome::{BackupFacts, Outcome, Way};
+use super::page::PageCheck;
+use super::settings::Address;
+use super::walsender::{self, BackupOptions, BaseBackup, Walsender};
+use crate::{Error, Result};
+
+/// The first version that can send changed blocks only.
+const INCREMENT_MAJOR: u32 = 17;
+
+/// Pieces of the parent's manifest that wait to be sent.
+const MANIFEST_PIECES_WAITING: usize = 4;
+
+/// What is asked for.
+pub struct RemoteOptions {
+    /// Written into `backup_label`; also names the slot.
+    pub label: String,
+    /// Build on this backup if the server can.
+    pub parent: Option<IncrementParent>,
+}
+
+/// A backup that has begun: the server has made its checkpoint and is sending.
+/// Dropping it ends the connection, and the server gives up.
+pub struct RemoteBackup {
+    deliveries: mpsc::Receiver<Delivery>,
+    /// Receives; aborted when the backup is dropped.
+    _receiving: JoinSet<()>,
+    pages: Arc<Pages>,
+    outcome: Outcome,
+    facts: BackupFacts,
+    cancelled: CancellationToken,
+    estimated_bytes: u64,
+    incremental: bool,
+    present: Arc<str>,
+    ended: bool,
+}
+
+impl RemoteBackup {
+    /// Checks the rights of the role, begins the backup and starts to receive, on
+    /// the runtime this is awaited on.
+    pub async fn start(
+        address: &Address,
+        options: RemoteOptions,
+        outcome: Outcome,
+        cancelled: CancellationToken,
+    ) -> Result<Self> {
+        tokio::select! {
+            () = cancelled.cancelled() => Err(Error::Cancelled),
+            begun = Self::begin(address, options, outcome, cancelled.clone()) => begun,
+        }
+    }
+
+    async fn begin(
+        address: &Address,
+        options: RemoteOptions,
+        outcome: Outcome,
+        cancelled: CancellationToken,
+    ) -> Result<Self> {
+        let session = Session::open(address).await?;
+        Privileges::read(&session).await?.require_remote()?;
+        let mut server = facts::read(&session, address).await?;
+        let mut walsender = Walsender::connect(address).await?;
+        let identity = walsender.identify_system().await?;
+        if identity.system_identifier != server.system_identifier {
+            return Err(Error::Protocol { reason: "the address leads to two different servers".to_owned() });
+        }
+
+        let mut sizes = None;
+        if let Some(parent) = options.parent {
+            match offer_parent(&mut walsender, &server, parent).await? {
+                Offer::Taken(offered) => sizes = Some(offered),
+                Offer::Declined(reason) => outcome.find(whole_because(&reason)),
+            }
+        }
+        let (backup, sizes) = begin_backup(&mut walsender, &options.label, sizes, &outcome).await?;
+        server.timeline = backup.timeline;
+        let incremental = sizes.is_some();
+
+        let buffers = Arc::new(Buffers::default());
+        let check = PageCheck::new(
+            server.data_checksums,
+            server.block_size,
+            server.segment_blocks,
+            backup.start,
+            outcome.clone(),
+        );
+        let facts = BackupFacts {
+            way: Way::Remote,
+            from_standby: server.in_recovery,
+            start_lsn: backup.start,
+            // Not known before the end; replaced there, before anybody sees it.
+            stop_lsn: backup.start,
+            timeline: backup.timeline,
+            label: options.label,
+            owner: None,
+            server,
+        };
+        let (sender, deliveries) = receive::queue();
+        let estimated_bytes = backup.estimated_bytes();
+        let receiver = Receiver {
+            walsender,
+            backup,
+            assembler: Assembler::new(facts.server.block_size, sizes, Arc::clone(&buffers)),
+            outcome: outcome.clone(),
+            cancelled: cancelled.clone(),
+        };
+        let mut receiving = JoinSet::new();
+        receiving.spawn(receiver.run(sender));
+        let second_look = SecondLook {
+            session,
+            runtime: Handle::current(),
+            outcome: outcome.clone(),
+            taken: AtomicU32::new(0),
+        };
+        Ok(Self {
+            deliveries,
+            _receiving: receiving,
+            pages: Arc::new(Pages { check, second_look, buffers }),
+            outcome,
+            facts,
+            cancelled,
+            estimated_bytes,
+            incremental,
+            present: "".into(),
+            ended: false,
+        })
+    }
+
+    /// What the server thinks it will send, or with an increment: what it would.
+    pub fn estimated_bytes(&self) -> u64 {
+        self.estimated_bytes
+    }
+
+    /// Whether only changed blocks travel.
+    pub fn is_incremental(&self) -> bool {
+        self.incremental
+    }
+
+    /// What is known at the start; the stop position is not yet.
+    pub fn server(&self) -> &ServerFacts {
+        &self.facts.server
+    }
+
+    fn step(&mut self, piece: Piece) -> Step {
+        match piece {
+            Piece::Begin(spec) => {
+                if let PartKind::File(shape) = spec.kind {
+                    self.present = spec.path.as_str().into();
+                    self.pages.check.note_size(&spec.path, shape.size);
+                }
+                Step::Begin(spec)
+            }
+            Piece::Bytes { offset, bytes } => {
+                let length = bytes.len() as u32;
+                let (path, pages) = (Arc::clone(&self.present), Arc::clone(&self.pages));
+                let extent = ReceivedExtent { path, offset, bytes, pages };
+                Step::Extent { offset, length, data: ExtentData::Read(Box::new(extent)) }
+            }
+            Piece::Zeros { offset, length } => {
+                Step::Extent { offset, length, data: ExtentData::Read(Box::new(ZeroExtent { length })) }
+            }
+            Piece::Unchanged { offset, length } => {
+                Step::Extent { offset, length, data: ExtentData::Unchanged }
+            }
+        }
+    }
+}
+
+impl PartSource for RemoteBackup {
+    fn next(&mut self) -> Result<Option<Step>, Fault> {
+        if self.ended {
+            // Behind the barrier: all pages have been looked at.
+            self.pages.check.conclude();
+            self.outcome.finish(self.facts.clone());
+            return Ok(None);
+        }
+        if self.cancelled.is_cancelled() {
+            return Err(Error::Cancelled.into());
+        }
+        match self.deliveries.blocking_recv() {
+            Some(Delivery::Piece { piece, .. }) => Ok(Some(self.step(piece))),
+            Some(Delivery::End { stop }) => {
+                self.facts.stop_lsn = stop;
+                self.ended = true;
+                Ok(Some(Step::Barrier))
+            }
+            Some(Delivery::Failed(error)) => Err(error.into()),
+            None => {
+                Err(Error::Protocol { reason: "the receiver of the backup ended early".to_owned() }.into())
+            }
+        }
+    }
+}
+
+/// What became of the offer to build on a parent.
+enum Offer {
+    Taken(ParentSizes),
+    /// Why all blocks will be sent.
+    Declined(String),
+}
+
+/// The server's own no, which is a reason to send all blocks; anything else is an
+/// error as before.
+fn declined(error: Error) -> Result<String> {
+    match walsender::refusal(&error) {
+        Some(said) => Ok(said.to_string()),
+        None => Err(error),
+    }
+}
+
+fn whole_because(reason: &str) -> Finding {
+    Finding::info(
+        "incremental backup",
+        format!("all blocks were sent instead of the changed ones: {reason}"),
+        "set `summarize_wal = on` on PostgreSQL 17 or later, and keep `wal_summary_keep_time` above the time between two backups",
+    )
+}
+
+/// Uploads the parent's manifest; its files are read on a thread that may block.
+async fn offer_parent(
+    walsender: &mut Walsender,
+    server: &ServerFacts,
+    parent: IncrementParent,
+) -> Result<Offer> {
+    let no = |reason: &str| Ok(Offer::Declined(reason.to_owned()));
+    if walsender.major() < INCREMENT_MAJOR {
+        return no("the server is older than PostgreSQL 17");
+    }
+    if walsender.show("summarize_wal").await? != "on" {
+        return no("the server keeps no summaries of its log");
+    }
+    if parent.system_identifier != server.system_identifier {
+        return no("the parent is a backup of another server");
+    }
+    let (pieces, mut waiting) = mpsc::channel(MANIFEST_PIECES_WAITING);
+    let mut reading = JoinSet::new();
+    reading.spawn_blocking(move || {
+        parent.write_manifest(|piece| pieces.blocking_send(piece).map_err(|_| Error::Cancelled))
+    });
+    let uploaded = walsender.upload_manifest(&mut waiting).await;
+    drop(waiting);
+    match (uploaded, reading.join_next().await) {
+        // What was sent of it was cut off, and the server's complaint is about that.
+        (_, Some(Ok(Err(Error::Parent { source })))) => {
+            Ok(Offer::Declined(format!("the parent cannot be read: {source}")))
+        }
+        (Err(error), _) => declined(error).map(Offer::Declined),
+        (Ok(()), Some(Ok(sizes))) => sizes.map(Offer::Taken),
+        (Ok(()), _) => Err(Error::Protocol { reason: "the reader of the parent ended early".to_owned() }),
+    }
+}
+
+/// Begins with the increment if one was offered, without it when the server says no.
+async fn begin_backup(
+    walsender: &mut Walsender,
+    label: &str,
+    sizes: Option<ParentSizes>,
+    outcome: &Outcome,
+) -> Result<(BaseBackup, Option<ParentSizes>)> {
+    let slot = slot_name(label);
+    let mut options = BackupOptions { label: label.to_owned(), incremental: sizes.is_some() };
+    let mut no_slot = hold_log(walsender, &slot).await?;
+    let begun = walsender.begin_base_backup(&options).await;
+    let (backup, sizes) = match begun {
+        Err(error) if options.incremental => {
+            outcome.find(whole_because(&declined(error)?));
+            options.incremental = false;
+            // The server drops temporary slots with the command that failed.
+            no_slot = hold_log(walsender, &slot).await?;
+            (walsender.begin_base_backup(&options).await?, None)
+        }
+        begun => (begun?, sizes),
+    };
+    if let Some(reason) = no_slot {
+        outcome.find(Finding::info(
+            "replication slot",
+            format!("the log was not held for the backup: {reason}"),
+            "raise `max_replication_slots`, or `wal_keep_size` to what is written during a backup",
+        ));
+    }
+    Ok((backup, sizes))
+}
+
+/// Makes the slot; when the server says no, why.
+async fn hold_log(walsender: &mut Walsender, slot: &str) -> Result<Option<String>> {
+    match walsender.create_temporary_slot(slot).await {
+        Ok(()) => Ok(None),
+        Err(error) => match walsender::refusal(&error) {
+            Some(said) => Ok(Some(said.to_string())),
+            None => Err(error),
+        },
+    }
+}
+
+/// Longest name that a server takes.
+const SLOT_NAME_MAX: usize = 63;
+
+/// Slots are named with small letters, digits and `_`.
+fn slot_name(label: &str) -> String {
+    let letter = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' };
+    let mut name = format!("backstay_{}", label.chars().map(letter).collect::<String>());
+    name.truncate(SLOT_NAME_MAX);
+    name
+}
+
+#[cfg(test)]
+mod tests;
