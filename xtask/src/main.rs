@@ -9,6 +9,9 @@
     reason = "a chore tells what it does on the terminal; it has no other output"
 )]
 
+mod backstay;
+mod demo;
+mod guide;
 mod process;
 mod servers;
 mod setup;
@@ -27,6 +30,10 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Chore {
+    /// Back up, destroy and restore a database of a few hundred MiB, and prove that it is back
+    Demo(demo::Options),
+    /// Run every command of docs/guide and compare what it prints with what the page shows
+    Guide(guide::Options),
     /// Prepare the real servers that tests run against; does nothing when they are there
     Servers,
     /// Check everything: format, lints, guide, all tests on real servers
@@ -35,6 +42,8 @@ enum Chore {
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().chore {
+        Chore::Demo(options) => demo::run(&options),
+        Chore::Guide(options) => guide::run(&options),
         Chore::Servers => servers::run(),
         Chore::Test(options) => test::run(&options),
     };

@@ -43,7 +43,9 @@ fn sources() -> Vec<Source> {
     found
 }
 
-fn assert_tidy(rule: fn(&Source) -> Vec<String>) {
+type Rule = fn(&Source) -> Vec<String>;
+
+fn assert_tidy(rule: Rule) {
     let complaints: Vec<String> = sources().iter().flat_map(rule).collect();
     assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
 }
@@ -123,7 +125,7 @@ fn each_rule_sees_what_it_forbids() {
     let long = "// line\n".repeat(501);
     let inline = format!("//! Doc.\n#[cfg(test)]\nmod tests {{\n{}}}\n", "    fn f() {}\n".repeat(200));
     let sleeping = "//! Doc.\n#[cfg(test)]\nmod tests {\n    fn f() { std::thread::sleep(x); }\n}\n";
-    let cases: [(fn(&Source) -> Vec<String>, &str, &str); 18] = [
+    let cases: [(Rule, &str, &str); 18] = [
         (rules::length, "crates/a/src/x.rs", &long),
         (rules::length, "rescue/x.py", &long),
         (rules::inline_tests, "crates/a/src/x.rs", &inline),

@@ -1,0 +1,117 @@
+//! `cargo xtask guide`: every command of `docs/guide/*.md` is run, and what it
+//! prints is compared with what the page shows.
+//!
+//! Recovery instructions are read once a year by a frightened person, and must be
+//! right. Each page is a person of its own: an empty directory as its home, a
+//! fresh PostgreSQL, and one shell from the first command to the last.
+//!
+//! A page sees `backstay` and PostgreSQL's programs in its `PATH`, a superuser's
+//! connection in `PGHOST`, `PGPORT`, `PGUSER` and `PGPASSWORD`, and the server's
+//! data directory in `PGDATA`.
+
+mod document;
+mod expectation;
+mod session;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use testkit::postgres::{PASSWORD, SUPERUSER};
+use testkit::{Installation, Postgres, PostgresOptions};
+
+use self::document::{Part, parts};
+use self::session::Session;
+use crate::process::project;
+use crate::{backstay, servers};
+
+#[derive(Args, Default)]
+pub struct Options {
+    /// Only the pages whose name contains this
+    filter: Option<String>,
+}
+
+pub fn run(options: &Options) -> Result<()> {
+    let pages = pages(options.filter.as_deref())?;
+    if pages.is_empty() {
+        bail!("run the guide: docs/guide has no such page");
+    }
+    let installation = servers::prepare_any()?;
+    let program = backstay::build()?;
+    let mut failures = Vec::new();
+    for page in &pages {
+        let name = page.strip_prefix(project()).unwrap_or(page).display().to_string();
+        let begun = Instant::now();
+        match run_page(page, &installation, &program) {
+            Ok(commands) => {
+                println!("{name}: {commands} commands as written ({:.1} s)", begun.elapsed().as_secs_f64());
+            }
+            Err(error) => {
+                println!("{name}: FAILED");
+                failures.push(format!("{name}: {error:#}"));
+            }
+        }
+    }
+    if !failures.is_empty() {
+        bail!("the guide is not true:\n{}", failures.join("\n\n"));
+    }
+    Ok(())
+}
+
+fn pages(filter: Option<&str>) -> Result<Vec<PathBuf>> {
+    let directory = project().join("docs/guide");
+    let mut pages = Vec::new();
+    for entry in fs::read_dir(&directory).with_context(|| format!("read {}", directory.display()))? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.ends_with(".md") && filter.is_none_or(|filter| name.contains(filter)) {
+            pages.push(path);
+        }
+    }
+    pages.sort();
+    Ok(pages)
+}
+
+/// Runs one page and says how many commands it had.
+fn run_page(page: &Path, installation: &Installation, program: &Path) -> Result<usize> {
+    let text = fs::read_to_string(page)?;
+    let parts = parts(&text)?;
+    let server = Postgres::start_new(installation, &PostgresOptions::default())?;
+    let home = server.workspace().path().join("home");
+    fs::create_dir(&home)?;
+
+    let mut session = Session::open(&home, &environment(&server, program)?)?;
+    let mut commands = 0;
+    for part in &parts {
+        match part {
+            Part::Skipped { line } => println!("  line {line}: not run, as the page says"),
+            Part::Command(command) => {
+                commands += 1;
+                let (output, status) = session.run(&command.text)?;
+                if status != 0 && !command.may_fail {
+                    bail!("line {}: `{}` ended with {status}\n{output}", command.line, command.text);
+                }
+                if let Some(difference) = expectation::difference(&command.expected, &output) {
+                    bail!("line {}: `{}` {difference}\nit printed:\n{output}", command.line, command.text);
+                }
+            }
+        }
+    }
+    Ok(commands)
+}
+
+fn environment(server: &Postgres, program: &Path) -> Result<Vec<(&'static str, String)>> {
+    let programs = program.parent().context("find the directory of the program")?;
+    let path = std::env::var("PATH").unwrap_or_default();
+    let bin = server.installation().bin_directory();
+    Ok(vec![
+        ("PATH", format!("{}:{}:{path}", programs.display(), bin.display())),
+        ("PGHOST", "127.0.0.1".to_owned()),
+        ("PGPORT", server.port().to_string()),
+        ("PGUSER", SUPERUSER.to_owned()),
+        ("PGPASSWORD", PASSWORD.to_owned()),
+        ("PGDATA", server.data_directory().display().to_string()),
+    ])
+}
