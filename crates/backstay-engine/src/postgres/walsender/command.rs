@@ -193,5 +193,3 @@ pub(super) fn identifier(name: &str) -> String {
 pub(super) fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
-
-}

@@ -77,7 +77,8 @@ impl Login<'_> {
                 }
                 Message::AuthenticationMd5Password(body) => {
                     let hash = md5_hash(self.user.as_bytes(), self.password()?.as_bytes(), body.salt());
-                    frontend::password_message(hash.as_bytes(), &mut wire.outgoing).map_err(|error| malformed(&error))?;
+                    frontend::password_message(hash.as_bytes(), &mut wire.outgoing)
+                        .map_err(|error| malformed(&error))?;
                     wire.send(self.limit, ACTION).await?;
                 }
                 Message::AuthenticationSasl(body) => {
@@ -88,7 +89,8 @@ impl Login<'_> {
                         return Err(self.refused("it goes on with a SASL exchange that never began"));
                     };
                     exchange.update(body.data()).map_err(|error| self.refused(&error.to_string()))?;
-                    frontend::sasl_response(exchange.message(), &mut wire.outgoing).map_err(|error| malformed(&error))?;
+                    frontend::sasl_response(exchange.message(), &mut wire.outgoing)
+                        .map_err(|error| malformed(&error))?;
                     wire.send(self.limit, ACTION).await?;
                 }
                 Message::AuthenticationSaslFinal(body) => {
@@ -167,6 +169,4 @@ impl Login<'_> {
     fn failed(&self, source: ServerMessage) -> Error {
         Error::Login { server: self.server.to_owned(), user: self.user.to_owned(), source }
     }
-}
-
 }
