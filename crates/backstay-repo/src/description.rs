@@ -231,6 +231,6 @@ mod tests {
         assert_eq!(json[MAC], FROZEN_MAC);
     }
 
-    /// Recomputed by hand with the second reader's rules; changes only with the format.
+    /// As a second JSON and BLAKE3 implementation computes it; changes only with the format.
     const FROZEN_MAC: &str = "b1f215f56f39b155bba4ceea07646af764359cde8ddae5550de8062c346cbd4f";
 }

@@ -17,7 +17,9 @@ use crate::layout::{ObjectName, Prefix};
 pub mod conformance;
 pub mod disk;
 mod error;
+pub mod faulty;
 pub mod memory;
+pub mod retry;
 pub mod url;
 
 pub use disk::DiskStore;
