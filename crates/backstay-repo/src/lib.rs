@@ -10,10 +10,20 @@
 pub mod container;
 pub mod document;
 pub mod frame;
+pub mod map;
 pub mod seal;
+pub mod description;
 pub mod error;
+pub mod init;
+pub mod key;
+pub mod kit;
 pub mod layout;
 pub mod store;
 pub mod varint;
 
+pub mod manifest;
+pub mod reader;
+pub mod repo;
+pub mod usage;
+pub mod writer;
 pub use error::{Error, Result};

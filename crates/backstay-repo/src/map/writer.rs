@@ -1,0 +1,273 @@
+//! Writing maps: sections while the files go by, leaves and the root at the end.
+//!
+//! Blocking, and in one thread at a time. Holds one frame, whatever the size of the database.
+
+use std::sync::Arc;
+
+use backstay_model::BackupId;
+use tokio::runtime::Handle;
+
+use super::codec::{FrameDraft, KIND_LEAF, KIND_ROOT, KIND_SECTION};
+use super::{
+    BlockHash, FileRecord, LEAF_PAYLOAD_MAX, LeafEntry, Level, MAP_FRAME_RAW, MAP_OBJECT_SIZE, MapError,
+    MapPlace, Run, SessionIndex, Sessions,
+};
+use crate::container::ContainerUpload;
+use crate::frame::FrameSealer;
+use crate::layout::InstanceLayout;
+use crate::seal::{ObjectKind, SealKeys};
+use crate::store::Store;
+use crate::varint;
+use crate::{Error, Result};
+
+/// Maps are four fifths hashes, which do not compress; a higher level buys nothing.
+const LEVEL: i32 = 3;
+/// Room kept in a frame for its dictionary of sessions.
+const DICTIONARY_ROOM: usize = 4 << 10;
+/// A leaf ends behind a path whose BLAKE3 begins below this: one in 128.
+const LEAF_CUT_BELOW: u8 = 2;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WrittenMap {
+    pub number: u32,
+    pub size: u64,
+}
+
+pub struct MapWriter {
+    store: Arc<dyn Store>,
+    keys: Arc<SealKeys>,
+    layout: InstanceLayout,
+    handle: Handle,
+    session: BackupId,
+    index: SessionIndex,
+    sessions: Sessions,
+    sealer: FrameSealer,
+    current: Option<ContainerUpload>,
+    map: u32,
+    draft: FrameDraft,
+    written: Vec<WrittenMap>,
+}
+
+/// A section that grows run by run. Empty until the first one.
+#[derive(Debug, Default)]
+pub struct SectionBuilder {
+    at: Option<MapPlace>,
+    next_block: u64,
+    runs: u64,
+    blocks: u64,
+}
+
+impl SectionBuilder {
+    /// The finished section; `None` when nothing was put in.
+    pub fn finish(self) -> Option<Level> {
+        self.at.map(|at| Level { at, runs: self.runs, blocks: self.blocks })
+    }
+}
+
+impl MapWriter {
+    pub fn new(
+        store: Arc<dyn Store>,
+        keys: Arc<SealKeys>,
+        layout: InstanceLayout,
+        handle: Handle,
+        session: BackupId,
+        sessions: Sessions,
+    ) -> Result<Self> {
+        let index = sessions.index_of(&session).map_err(internal)?;
+        let sealer = FrameSealer::new(LEVEL, true).map_err(|error| Error::broken(error.to_string()))?;
+        let draft = FrameDraft::new(KIND_SECTION);
+        Ok(Self {
+            store,
+            keys,
+            layout,
+            handle,
+            session,
+            index,
+            sessions,
+            sealer,
+            current: None,
+            map: 0,
+            draft,
+            written: Vec::new(),
+        })
+    }
+
+    /// Appends a run to a section. Runs of one section come in ascending order, and
+    /// sections do not interleave: a file ends before the next one begins.
+    pub fn push_run(&mut self, section: &mut SectionBuilder, run: &Run) -> Result<()> {
+        let bound = 64 + run.stored.as_ref().map_or(0, |stored| stored.hashes.len() * 16);
+        if self.draft.payload.len() + bound > MAP_FRAME_RAW - DICTIONARY_ROOM {
+            self.flush_section()?;
+        }
+        let gap =
+            run.first_block.checked_sub(section.next_block).ok_or_else(|| internal(MapError::Unordered))?;
+        if section.at.is_none() {
+            section.at = Some(MapPlace {
+                session: self.index,
+                map: self.map,
+                frame: self.current.as_ref().map_or(0, |current| current.builder.next_frame()),
+                offset: self.draft.payload.len() as u32,
+            });
+        }
+        self.draft.put_run(gap, run);
+        section.next_block = run.first_block + run.count;
+        section.runs += 1;
+        section.blocks += run.count;
+        Ok(())
+    }
+
+    fn flush_section(&mut self) -> Result<()> {
+        if self.draft.payload.is_empty() {
+            return Ok(());
+        }
+        let draft = std::mem::replace(&mut self.draft, FrameDraft::new(KIND_SECTION));
+        let raw = draft.encode(&self.sessions).map_err(internal)?;
+        self.push_frame(&raw)?;
+        Ok(())
+    }
+
+    /// Seals a frame and says where it lies.
+    fn push_frame(&mut self, raw: &[u8]) -> Result<(u32, u32)> {
+        if self.current.is_none() {
+            let name = self.layout.map(&self.session, self.map);
+            let begin = ContainerUpload::begin(self.store.as_ref(), &self.keys, ObjectKind::Map, &name);
+            self.current = Some(self.handle.block_on(begin)?);
+        }
+        let Some(current) = &mut self.current else {
+            return Err(Error::broken("a map object was just begun"));
+        };
+        let frame = current.builder.push(&mut self.sealer, raw).map_err(|error| internal(error.into()))?;
+        let at = (self.map, frame);
+        if current.builder.size() >= MAP_OBJECT_SIZE {
+            self.close_object()?;
+        } else if current.builder.pending() >= 1 << 20 {
+            self.handle.block_on(current.send())?;
+        }
+        Ok(at)
+    }
+
+    fn close_object(&mut self) -> Result<()> {
+        if let Some(current) = self.current.take() {
+            let size = self.handle.block_on(current.commit())?;
+            self.written.push(WrittenMap { number: self.map, size });
+            self.map += 1;
+        }
+        Ok(())
+    }
+
+    /// Writes the file table. `records` ascend by path; `known` are the parent's leaves,
+    /// ascending too: one that did not change is referred to and not written again.
+    /// Says where the root frames lie and which leaves they name.
+    pub fn write_table(
+        &mut self,
+        records: &[FileRecord],
+        known: &[LeafEntry],
+        hash_key: &[u8; 32],
+    ) -> Result<(Vec<(u32, u32)>, Vec<LeafEntry>)> {
+        self.flush_section()?;
+        let mut leaves = Vec::new();
+        let mut leaf = LeafDraft::new();
+        for record in records {
+            leaf.draft.put_record(&leaf.last_path, record);
+            leaf.last_path.clone_from(&record.spec.path);
+            if leaf.entries == 0 {
+                leaf.first_path.clone_from(&record.spec.path);
+            }
+            leaf.entries += 1;
+            let cut = blake3::hash(record.spec.path.as_bytes()).as_bytes()[0] < LEAF_CUT_BELOW;
+            if cut || leaf.draft.payload.len() >= LEAF_PAYLOAD_MAX {
+                leaves.push(self.write_leaf(
+                    std::mem::replace(&mut leaf, LeafDraft::new()),
+                    known,
+                    hash_key,
+                )?);
+            }
+        }
+        if leaf.entries > 0 {
+            leaves.push(self.write_leaf(leaf, known, hash_key)?);
+        }
+        let root = self.write_root(&leaves)?;
+        Ok((root, leaves))
+    }
+
+    fn write_leaf(&mut self, leaf: LeafDraft, known: &[LeafEntry], hash_key: &[u8; 32]) -> Result<LeafEntry> {
+        let raw = leaf.draft.with_count(leaf.entries).encode(&self.sessions).map_err(internal)?;
+        let mut digest = BlockHash::default();
+        digest.copy_from_slice(&blake3::keyed_hash(hash_key, &raw).as_bytes()[..16]);
+        if let Ok(found) = known.binary_search_by(|entry| entry.first_path.as_str().cmp(&leaf.first_path))
+            && known[found].digest == digest
+        {
+            return Ok(known[found].clone());
+        }
+        let (map, frame) = self.push_frame(&raw)?;
+        Ok(LeafEntry {
+            first_path: leaf.first_path,
+            session: self.index,
+            map,
+            frame,
+            digest,
+            entries: leaf.entries,
+        })
+    }
+
+    fn write_root(&mut self, leaves: &[LeafEntry]) -> Result<Vec<(u32, u32)>> {
+        let mut frames = Vec::new();
+        let mut draft = FrameDraft::new(KIND_ROOT);
+        let mut entries = 0;
+        for leaf in leaves {
+            draft.put_leaf_entry(leaf);
+            entries += 1;
+            if draft.payload.len() >= LEAF_PAYLOAD_MAX {
+                let full = std::mem::replace(&mut draft, FrameDraft::new(KIND_ROOT));
+                let raw = full.with_count(entries).encode(&self.sessions).map_err(internal)?;
+                frames.push(self.push_frame(&raw)?);
+                entries = 0;
+            }
+        }
+        if entries > 0 || frames.is_empty() {
+            let raw = draft.with_count(entries).encode(&self.sessions).map_err(internal)?;
+            frames.push(self.push_frame(&raw)?);
+        }
+        Ok(frames)
+    }
+
+    /// Commits the last object and says what was written.
+    pub fn finish(&mut self) -> Result<Vec<WrittenMap>> {
+        self.flush_section()?;
+        self.close_object()?;
+        Ok(std::mem::take(&mut self.written))
+    }
+}
+
+struct LeafDraft {
+    draft: FrameDraft,
+    first_path: String,
+    last_path: String,
+    entries: u64,
+}
+
+impl LeafDraft {
+    fn new() -> Self {
+        Self {
+            draft: FrameDraft::new(KIND_LEAF),
+            first_path: String::new(),
+            last_path: String::new(),
+            entries: 0,
+        }
+    }
+}
+
+impl FrameDraft {
+    /// Puts the number of entries before them.
+    fn with_count(mut self, entries: u64) -> Self {
+        let mut payload = Vec::with_capacity(self.payload.len() + 10);
+        varint::put(&mut payload, entries);
+        payload.append(&mut self.payload);
+        self.payload = payload;
+        self
+    }
+}
+
+fn internal(error: MapError) -> Error {
+    Error::broken(error.to_string())
+}

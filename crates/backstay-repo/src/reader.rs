@@ -1,0 +1,87 @@
+//! Reading a backup: its files, a restore of them, a check of every byte.
+
+use std::sync::Arc;
+
+use backstay_model::error::Fault;
+use backstay_model::parts::{ParentFile, ParentFiles};
+use tokio::runtime::Handle;
+
+mod crc;
+mod fetch;
+mod outlet;
+mod restore;
+mod window;
+
+pub use restore::{Damage, OnDamage, RestoreOptions, RestoreSummary};
+
+use crate::layout::InstanceLayout;
+use crate::manifest::Manifest;
+use crate::map::{FileRecord, FileTable, FileTableCursor, MapFrames, Sessions};
+use crate::repo::Repo;
+use crate::{Error, Result};
+
+/// One committed backup, opened for reading.
+pub struct BackupReader {
+    repo: Arc<Repo>,
+    manifest: Arc<Manifest>,
+}
+
+impl BackupReader {
+    pub fn new(repo: Arc<Repo>, manifest: Manifest) -> Self {
+        Self { repo, manifest: Arc::new(manifest) }
+    }
+
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    fn layout(&self) -> InstanceLayout {
+        InstanceLayout::new(self.manifest.record.instance.clone())
+    }
+
+    /// The maps of this backup. Blocking: not for async threads.
+    pub(crate) fn open_maps(&self, handle: Handle) -> Result<(MapFrames, FileTable)> {
+        let mut maps = MapFrames::new(
+            Arc::clone(self.repo.store()),
+            Arc::clone(self.repo.seal_keys()),
+            self.layout(),
+            handle,
+            Sessions::new(),
+        )?;
+        for (session, number, size) in self.manifest.maps() {
+            maps.know(session, number, size)?;
+        }
+        let table = FileTable::open(&mut maps, &self.manifest.root_place())?;
+        Ok((maps, table))
+    }
+
+    /// All files in the order of their paths. Opening is async, reading blocks.
+    pub async fn files(&self) -> Result<BackupFiles> {
+        let handle = Handle::current();
+        let reader = Self { repo: Arc::clone(&self.repo), manifest: Arc::clone(&self.manifest) };
+        let opened = tokio::task::spawn_blocking(move || reader.open_maps(handle)).await;
+        let (maps, table) = opened.map_err(|error| Error::broken(error.to_string()))??;
+        let cursor = table.cursor();
+        Ok(BackupFiles { maps, table, cursor })
+    }
+}
+
+/// The file table of a backup as a stream; [`ParentFiles`] for engines.
+pub struct BackupFiles {
+    maps: MapFrames,
+    table: FileTable,
+    cursor: FileTableCursor,
+}
+
+impl BackupFiles {
+    pub fn next_record(&mut self) -> Result<Option<FileRecord>> {
+        self.table.next(&mut self.maps, &mut self.cursor)
+    }
+}
+
+impl ParentFiles for BackupFiles {
+    fn next(&mut self) -> Result<Option<ParentFile>, Fault> {
+        let record = self.next_record()?;
+        Ok(record.map(|record| ParentFile { spec: record.spec, crc32c: record.crc32c }))
+    }
+}

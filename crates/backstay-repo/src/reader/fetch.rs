@@ -1,0 +1,106 @@
+//! A worker of a restore: fetches a batch, opens its frames, compares every block
+//! with its hash, and writes it out.
+
+use std::sync::Arc;
+
+use backstay_model::{BackupId, Progress};
+use tokio::runtime::Handle;
+
+use super::window::{Batch, Piece};
+use crate::frame::FrameOpener;
+use crate::map::BlockHash;
+use crate::seal::SealKeys;
+use crate::store::Store;
+use crate::{Error, Result};
+
+pub struct Fetcher {
+    store: Arc<dyn Store>,
+    keys: Arc<SealKeys>,
+    handle: Handle,
+    progress: Arc<Progress>,
+    opener: FrameOpener,
+    stored: Vec<u8>,
+}
+
+/// A frame, or a stretch of them, that could not be used, and what wanted it.
+pub struct Unusable {
+    pub error: Error,
+    pub pack: (BackupId, u32),
+    pub pieces: Vec<Piece>,
+}
+
+impl Fetcher {
+    pub fn new(
+        store: Arc<dyn Store>,
+        keys: Arc<SealKeys>,
+        handle: Handle,
+        progress: Arc<Progress>,
+    ) -> Result<Self> {
+        let opener = FrameOpener::new().map_err(|error| Error::broken(error.to_string()))?;
+        Ok(Self { store, keys, handle, progress, opener, stored: Vec::new() })
+    }
+
+    /// Works a batch off. What is damaged comes back; an error of the target ends the restore.
+    pub fn run(&mut self, batch: Batch) -> Result<Vec<Unusable>> {
+        let name = batch.container.name();
+        let bytes = match self.handle.block_on(self.store.get_range(name, batch.offset, batch.length)) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                return Ok(vec![Unusable { error: error.into(), pack: batch.pack, pieces: batch.pieces }]);
+            }
+        };
+        let mut unusable = Vec::new();
+        let mut pieces = batch.pieces.into_iter().peekable();
+        while let Some(first) = pieces.next() {
+            let frame = first.place.frame;
+            let mut of_frame = vec![first];
+            while let Some(next) = pieces.next_if(|piece| piece.place.frame == frame) {
+                of_frame.push(next);
+            }
+            let place = batch.container.place(frame)?;
+            let start = (place.offset - batch.offset) as usize;
+            self.stored.clear();
+            self.stored.extend_from_slice(&bytes[start..start + place.entry.stored_length as usize]);
+            match batch.container.open_frame(&mut self.opener, frame, &mut self.stored) {
+                Err(error) => unusable.push(Unusable { error, pack: batch.pack.clone(), pieces: of_frame }),
+                Ok(raw) => {
+                    for piece in of_frame {
+                        match cut(raw, &piece, self.keys.block_hash_key()) {
+                            Some(bytes) => {
+                                piece.outlet.put(piece.file_offset, bytes)?;
+                                self.progress.done(bytes.len() as u64);
+                            }
+                            None => {
+                                let reason =
+                                    format!("frame {frame} does not hold the blocks that a map names");
+                                let error = Error::damaged(name, reason);
+                                unusable.push(Unusable {
+                                    error,
+                                    pack: batch.pack.clone(),
+                                    pieces: vec![piece],
+                                });
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        Ok(unusable)
+    }
+}
+
+/// The bytes of a piece, when they are in the frame and every hash is right.
+fn cut<'a>(raw: &'a [u8], piece: &Piece, hash_key: &[u8; 32]) -> Option<&'a [u8]> {
+    let start = piece.place.offset as usize;
+    let bytes = raw.get(start..start.checked_add(piece.length as usize)?)?;
+    let blocks = bytes.chunks(piece.outlet.block_size() as usize);
+    let good = blocks.len() == piece.hashes.len()
+        && blocks.zip(&piece.hashes).all(|(block, hash)| hash_of(hash_key, block) == *hash);
+    good.then_some(bytes)
+}
+
+fn hash_of(key: &[u8; 32], block: &[u8]) -> BlockHash {
+    let mut hash = BlockHash::default();
+    hash.copy_from_slice(&blake3::keyed_hash(key, block).as_bytes()[..16]);
+    hash
+}

@@ -1,0 +1,441 @@
+//! A restore: one planner that walks the files and cuts windows, workers that fetch.
+//!
+//! The same walk serves a verification, which has no target and does not stop at
+//! the first damage.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use backstay_model::parts::{FileShape, ParentFile, PartTarget};
+use backstay_model::{BackupId, Progress};
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use super::BackupReader;
+use super::fetch::{Fetcher, Unusable};
+use super::outlet::Outlet;
+use super::window::{Batch, Piece, Window, batches};
+use crate::container::Container;
+use crate::map::{
+    Block, BlockCursor, FileRecord, MapFrames, SessionIndex, ZERO_HASH, block_count, block_length,
+};
+use crate::seal::ObjectKind;
+use crate::store::StoreError;
+use crate::{Error, Result};
+
+/// Blocks asked of the map in one go.
+const SLICE_BLOCKS: usize = 512;
+/// Batches between the planner and the workers, per worker.
+const QUEUE_PER_WORKER: usize = 2;
+/// Packs whose frame tables are kept: about 40 KiB each.
+const OPEN_PACKS: usize = 64;
+/// Files named in one finding; all are counted.
+const FILES_NAMED: usize = 10;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnDamage {
+    /// A restore: half a file is no file.
+    Stop,
+    /// A verification: everything that is damaged is to be named.
+    Collect,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct RestoreOptions {
+    pub workers: usize,
+    pub on_damage: OnDamage,
+}
+
+/// One object that could not be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    pub object: String,
+    pub reason: String,
+    /// Some of the files that need it, and how many blocks.
+    pub files: BTreeSet<String>,
+    pub blocks: u64,
+    /// The pack, when it is one.
+    pub pack: Option<(BackupId, u32)>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RestoreSummary {
+    pub files: u64,
+    pub bytes: u64,
+    pub objects: u64,
+    pub damage: Vec<Damage>,
+}
+
+impl BackupReader {
+    /// Writes every file to the target, or only checks every block when there is none.
+    pub async fn restore(
+        &self,
+        target: Option<Arc<dyn PartTarget>>,
+        options: RestoreOptions,
+        progress: Arc<Progress>,
+        cancel: &CancellationToken,
+    ) -> Result<RestoreSummary> {
+        let stop = cancel.child_token();
+        let guard = stop.clone().drop_guard();
+        let reader = Self { repo: Arc::clone(&self.repo), manifest: Arc::clone(&self.manifest) };
+        let handle = Handle::current();
+        let joined = tokio::task::spawn_blocking(move || {
+            Restore { reader: &reader, target, options, progress, stop: &stop, handle }.run()
+        })
+        .await;
+        drop(guard);
+        joined.map_err(|error| Error::broken(format!("the restore did not end: {error}")))?
+    }
+}
+
+struct Restore<'a> {
+    reader: &'a BackupReader,
+    target: Option<Arc<dyn PartTarget>>,
+    options: RestoreOptions,
+    progress: Arc<Progress>,
+    stop: &'a CancellationToken,
+    handle: Handle,
+}
+
+/// What workers and planner report to.
+struct Report<'a> {
+    on_damage: OnDamage,
+    stop: &'a CancellationToken,
+    failure: Mutex<Option<Error>>,
+    damage: Mutex<HashMap<(String, String), Damage>>,
+}
+
+impl Restore<'_> {
+    fn run(self) -> Result<RestoreSummary> {
+        let (mut maps, table) = self.reader.open_maps(self.handle.clone())?;
+        let report = Report {
+            on_damage: self.options.on_damage,
+            stop: self.stop,
+            failure: Mutex::new(None),
+            damage: Mutex::new(HashMap::new()),
+        };
+        let workers = self.options.workers.max(1);
+        let (sender, receiver) = sync_channel::<Batch>(workers * QUEUE_PER_WORKER);
+        let receiver = Mutex::new(receiver);
+        let mut summary = RestoreSummary::default();
+        std::thread::scope(|scope| {
+            for number in 0..workers {
+                let (report, receiver) = (&report, &receiver);
+                let fetcher = Fetcher::new(
+                    Arc::clone(self.reader.repo.store()),
+                    Arc::clone(self.reader.repo.seal_keys()),
+                    self.handle.clone(),
+                    Arc::clone(&self.progress),
+                );
+                let spawned = std::thread::Builder::new()
+                    .name(format!("restore-{number}"))
+                    .spawn_scoped(scope, move || work(fetcher, receiver, report));
+                if let Err(error) = spawned {
+                    report.fail(Error::broken(format!("start a worker: {error}")));
+                }
+            }
+            let planned = self.plan(&mut maps, table, sender, &report);
+            match planned {
+                Ok(found) => summary = found,
+                Err(error) => report.fail(error),
+            }
+        });
+        if let Some(error) = report.failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            return Err(error);
+        }
+        if self.stop.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
+        let damage = report.damage.into_inner().unwrap_or_else(PoisonError::into_inner);
+        summary.damage = damage.into_values().collect();
+        summary.damage.sort_by(|a, b| (&a.object, &a.reason).cmp(&(&b.object, &b.reason)));
+        Ok(summary)
+    }
+
+    fn plan(
+        &self,
+        maps: &mut MapFrames,
+        mut table: crate::map::FileTable,
+        sender: SyncSender<Batch>,
+        report: &Report<'_>,
+    ) -> Result<RestoreSummary> {
+        let mut planner = Planner {
+            packs: OpenPacks::new(self.reader, self.handle.clone()),
+            window: Window::default(),
+            sender,
+            report,
+            summary: RestoreSummary::default(),
+        };
+        let mut cursor = table.cursor();
+        loop {
+            let record = match table.next(maps, &mut cursor) {
+                Ok(Some(record)) => record,
+                Ok(None) => break,
+                // The rest of the table cannot be found without this leaf.
+                Err(error) => {
+                    report.damaged(error, None, &[])?;
+                    break;
+                }
+            };
+            if self.stop.is_cancelled() {
+                return Err(Error::Cancelled);
+            }
+            let Some(shape) = record.shape() else {
+                if let Some(target) = &self.target {
+                    target.create(&ParentFile { spec: record.spec, crc32c: None })?;
+                }
+                continue;
+            };
+            if let Err(error) = self.file(&mut planner, maps, &record, shape) {
+                report.damaged(error, None, &[])?;
+            }
+        }
+        planner.flush(maps)?;
+        planner.summary.objects = planner.packs.opened;
+        Ok(planner.summary)
+    }
+
+    fn file(
+        &self,
+        planner: &mut Planner<'_, '_>,
+        maps: &mut MapFrames,
+        record: &FileRecord,
+        shape: FileShape,
+    ) -> Result<()> {
+        let writer = match &self.target {
+            None => None,
+            Some(target) => {
+                let file = ParentFile { spec: record.spec.clone(), crc32c: record.crc32c };
+                target.create(&file)?
+            }
+        };
+        let outlet = Arc::new(Outlet::new(
+            record.spec.path.clone(),
+            shape.size,
+            shape.block_size,
+            record.crc32c,
+            writer,
+        ));
+        planner.summary.files += 1;
+        planner.summary.bytes += shape.size;
+        outlet.finish_empty()?;
+        planner.window.begin_file();
+        let total = block_count(shape);
+        let mut digest = blake3::Hasher::new_keyed(self.reader.repo.seal_keys().block_hash_key());
+        let mut block_cursor = BlockCursor::new(record);
+        let mut blocks = Vec::new();
+        let mut at = 0;
+        while at < total {
+            let count = SLICE_BLOCKS.min((total - at) as usize);
+            block_cursor.whole_slice(maps, at, count, &mut blocks)?;
+            let mut zeros: Option<(u64, u64)> = None;
+            for (index, block) in blocks.iter().enumerate() {
+                let number = at + index as u64;
+                digest.update(if *block == Block::Zero { &ZERO_HASH } else { block.hash() });
+                let length = block_length(shape, number);
+                if planner.window.push(&outlet, number, block, length).is_some() {
+                    let start = number * u64::from(shape.block_size);
+                    let (from, until) = zeros.unwrap_or((start, start));
+                    if until == start {
+                        zeros = Some((from, start + u64::from(length)));
+                    } else {
+                        self.zeros(&outlet, from, until)?;
+                        zeros = Some((start, start + u64::from(length)));
+                    }
+                }
+            }
+            if let Some((from, until)) = zeros {
+                self.zeros(&outlet, from, until)?;
+            }
+            at += count as u64;
+            if planner.window.is_full() {
+                planner.flush(maps)?;
+                planner.window.begin_file();
+            }
+        }
+        if digest.finalize().as_bytes()[..16] != record.digest {
+            return Err(Error::Damaged {
+                object: record.spec.path.clone(),
+                reason: "the hashes in its map do not make its digest".to_owned(),
+            });
+        }
+        Ok(())
+    }
+
+    fn zeros(&self, outlet: &Outlet, from: u64, until: u64) -> Result<()> {
+        outlet.put_zeros(from, until - from)?;
+        self.progress.done(until - from);
+        Ok(())
+    }
+}
+
+struct Planner<'r, 'w> {
+    packs: OpenPacks<'r>,
+    window: Window,
+    sender: SyncSender<Batch>,
+    report: &'w Report<'w>,
+    summary: RestoreSummary,
+}
+
+impl Planner<'_, '_> {
+    fn flush(&mut self, maps: &MapFrames) -> Result<()> {
+        for (pack, pieces) in self.window.take_by_pack() {
+            let name = self.packs.name(maps, pack)?;
+            let container = match self.packs.open(maps, pack) {
+                Ok(container) => container,
+                Err(error) => {
+                    self.report.damaged(error, Some(name), &pieces)?;
+                    continue;
+                }
+            };
+            let (batches, homeless) = batches(&name, &container, pieces);
+            if !homeless.is_empty() {
+                let error =
+                    Error::damaged(container.name(), "a map names frames that its table does not have");
+                self.report.damaged(error, Some(name), &homeless)?;
+            }
+            for batch in batches {
+                if self.report.stop.is_cancelled() || self.sender.send(batch).is_err() {
+                    return Err(Error::Cancelled);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn work(fetcher: Result<Fetcher>, receiver: &Mutex<Receiver<Batch>>, report: &Report<'_>) {
+    let mut fetcher = match fetcher {
+        Ok(fetcher) => fetcher,
+        Err(error) => return report.fail(error),
+    };
+    loop {
+        let next = receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(batch) = next else { return };
+        // After a failure the queue is emptied, so that the planner is not left waiting.
+        if report.stop.is_cancelled() {
+            continue;
+        }
+        let outcome = fetcher.run(batch).and_then(|unusable| {
+            unusable
+                .into_iter()
+                .try_for_each(|Unusable { error, pack, pieces }| report.damaged(error, Some(pack), &pieces))
+        });
+        if let Err(error) = outcome {
+            report.fail(error);
+        }
+    }
+}
+
+impl Report<'_> {
+    fn fail(&self, error: Error) {
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        if failure.is_none() && !(self.stop.is_cancelled() && matches!(error, Error::Cancelled)) {
+            *failure = Some(error);
+        }
+        self.stop.cancel();
+    }
+
+    /// Notes damage, or ends the restore. Only what is a fact about stored bytes is
+    /// damage: a store that is away is an error either way.
+    fn damaged(&self, error: Error, pack: Option<(BackupId, u32)>, pieces: &[Piece]) -> Result<()> {
+        let (object, reason) = facts_of_damage(error)?;
+        for piece in pieces {
+            piece.outlet.skip(u64::from(piece.length));
+        }
+        if self.on_damage == OnDamage::Stop {
+            return Err(Error::Damaged { object, reason });
+        }
+        let mut damage = self.damage.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = damage.entry((object.clone(), reason.clone())).or_insert_with(|| Damage {
+            object,
+            reason,
+            files: BTreeSet::new(),
+            blocks: 0,
+            pack: None,
+        });
+        if pack.is_some() {
+            entry.pack = pack;
+        }
+        for piece in pieces {
+            entry.blocks += piece.hashes.len() as u64;
+            if entry.files.len() < FILES_NAMED {
+                entry.files.insert(piece.outlet.path().to_owned());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The object and what is wrong with it; any other error comes back as it is.
+pub(crate) fn facts_of_damage(error: Error) -> Result<(String, String)> {
+    match error {
+        Error::Damaged { object, reason } => Ok((object, reason)),
+        Error::Missing { object, needed_by } => {
+            Ok((object, format!("it is missing, and {needed_by} needs it")))
+        }
+        Error::Store(StoreError::NotFound { object }) => Ok((object, "it is missing".to_owned())),
+        Error::Store(StoreError::WrongRange { object, .. }) => {
+            Ok((object, "it is shorter than its manifest says".to_owned()))
+        }
+        other => Err(other),
+    }
+}
+
+/// The packs that are being read, with their frame tables.
+struct OpenPacks<'a> {
+    reader: &'a BackupReader,
+    handle: Handle,
+    sizes: HashMap<(BackupId, u32), u64>,
+    open: HashMap<(SessionIndex, u32), (u64, Arc<Container>)>,
+    clock: u64,
+    opened: u64,
+}
+
+impl<'a> OpenPacks<'a> {
+    fn new(reader: &'a BackupReader, handle: Handle) -> Self {
+        let sizes = reader
+            .manifest
+            .packs()
+            .map(|(session, pack)| ((session.clone(), pack.number), pack.size))
+            .collect();
+        Self { reader, handle, sizes, open: HashMap::new(), clock: 0, opened: 0 }
+    }
+
+    fn name(&self, maps: &MapFrames, pack: (SessionIndex, u32)) -> Result<(BackupId, u32)> {
+        let id =
+            maps.sessions().id(pack.0).ok_or_else(|| Error::broken("a session number of another table"))?;
+        Ok((id, pack.1))
+    }
+
+    fn open(&mut self, maps: &MapFrames, pack: (SessionIndex, u32)) -> Result<Arc<Container>> {
+        self.clock += 1;
+        if let Some((used, container)) = self.open.get_mut(&pack) {
+            *used = self.clock;
+            return Ok(Arc::clone(container));
+        }
+        let key = self.name(maps, pack)?;
+        let name = self.reader.layout().pack(&key.0, key.1);
+        let size = *self
+            .sizes
+            .get(&key)
+            .ok_or_else(|| Error::damaged(&name, "a map names it and the manifest does not"))?;
+        let open = Container::open(
+            self.reader.repo.store(),
+            self.reader.repo.seal_keys(),
+            ObjectKind::Pack,
+            &name,
+            size,
+        );
+        let container = Arc::new(self.handle.block_on(open)?);
+        self.opened += 1;
+        if self.open.len() >= OPEN_PACKS
+            && let Some(oldest) = self.open.iter().min_by_key(|(_, (used, _))| *used).map(|(pack, _)| *pack)
+        {
+            self.open.remove(&oldest);
+        }
+        self.open.insert(pack, (self.clock, Arc::clone(&container)));
+        Ok(container)
+    }
+}
