@@ -6,7 +6,9 @@
 //! backup restores alone.
 
 pub mod connect;
+pub mod control;
 pub mod facts;
+pub mod local;
 pub mod outcome;
 pub mod page;
 pub mod remote;
@@ -15,6 +17,6 @@ pub mod settings;
 pub mod tls;
 pub mod walsender;
 
-pub use facts::SUPPORTED_MAJORS;
+pub use facts::MAJOR_VERSIONS as SUPPORTED_MAJORS;
 pub use outcome::{BackupFacts, Outcome};
 pub use settings::PostgresSettings;

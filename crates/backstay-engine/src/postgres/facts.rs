@@ -16,7 +16,7 @@ use super::settings::Address;
 use crate::{Error, Result};
 
 /// The first and the last major version that is supported.
-pub const SUPPORTED_MAJORS: std::ops::RangeInclusive<u32> = 13..=18;
+pub const MAJOR_VERSIONS: std::ops::RangeInclusive<u32> = 13..=18;
 
 /// The server, as it was when the backup began.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -156,7 +156,7 @@ pub async fn version(session: &Session) -> Result<u32> {
     let statement = "SELECT current_setting('server_version_num')::int, current_setting('server_version')";
     let row = session.row("read the server's version", statement, &[]).await?;
     let number = column::<i32>(&row, 0)? as u32;
-    match SUPPORTED_MAJORS.contains(&(number / 10_000)) {
+    match MAJOR_VERSIONS.contains(&(number / 10_000)) {
         true => Ok(number),
         false => Err(Error::UnsupportedVersion { version: column(&row, 1)? }),
     }

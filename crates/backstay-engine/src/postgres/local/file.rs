@@ -1,0 +1,139 @@
+//! Reading the files of a running server.
+//!
+//! A file has the size it had when it was opened: what it grew since is in the
+//! log, and what it lost is filled up with zeros, for the log will cut it again.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use backstay_model::parts::{EXTENT_SIZE, ExtentData, ExtentReader, Step};
+use backstay_model::{Fault, Lsn};
+
+use super::super::page::PageCheck;
+use crate::{Error, Result};
+
+/// A file being read by several threads at once.
+pub(super) struct OpenFile {
+    pub(super) file: File,
+    /// In the backup.
+    pub(super) path: String,
+    /// On this machine, for messages.
+    pub(super) real: PathBuf,
+    pub(super) size: u64,
+    pub(super) content: Content,
+}
+
+/// What is known of the bytes.
+pub(super) enum Content {
+    /// Pages where the rules say so; whatever else otherwise.
+    Relation(Arc<PageCheck>),
+    /// A segment of the log that begins at `start`; what lies behind `end` is not
+    /// of this backup and is delivered as zeros.
+    Log {
+        segment: String,
+        start: Lsn,
+        end: Lsn,
+        zero_after: u64,
+    },
+    Opaque,
+}
+
+/// The extents of a file, in order.
+pub(super) struct Extents {
+    file: Arc<OpenFile>,
+    offset: u64,
+}
+
+impl Extents {
+    pub(super) fn of(file: OpenFile) -> Self {
+        Self { file: Arc::new(file), offset: 0 }
+    }
+
+    pub(super) fn next(&mut self) -> Option<Step> {
+        let left = self.file.size - self.offset;
+        if left == 0 {
+            return None;
+        }
+        let length = left.min(u64::from(EXTENT_SIZE)) as u32;
+        let offset = self.offset;
+        self.offset += u64::from(length);
+        let reader = Extent { file: Arc::clone(&self.file), offset, length };
+        Some(Step::Extent { offset, length, data: ExtentData::Read(Box::new(reader)) })
+    }
+}
+
+struct Extent {
+    file: Arc<OpenFile>,
+    offset: u64,
+    length: u32,
+}
+
+impl ExtentReader for Extent {
+    fn read(self: Box<Self>, buffer: &mut Vec<u8>) -> Result<(), Fault> {
+        self.fill(buffer).map_err(Fault::new)
+    }
+}
+
+impl Extent {
+    fn fill(&self, buffer: &mut Vec<u8>) -> Result<()> {
+        let file = &*self.file;
+        buffer.resize(self.length as usize, 0);
+        let got = read_full_at(&file.file, buffer, self.offset)
+            .map_err(|source| Error::Read { path: file.real.clone(), source })?;
+        buffer[got..].fill(0);
+        match &file.content {
+            Content::Opaque => {}
+            Content::Relation(check) => {
+                check.check(&file.path, self.offset, &buffer[..got], |offset, page| {
+                    read_full_at(&file.file, page, offset)
+                });
+            }
+            Content::Log { segment, start, end, zero_after } => {
+                let position = *start + self.offset;
+                // A segment may have been recycled for a later part of the log while
+                // it was read; its first page would say so.
+                if position < *end && page_position(buffer) != Some(position) {
+                    return Err(Error::WalMissing { segment: segment.clone() });
+                }
+                let keep = zero_after.saturating_sub(self.offset).min(buffer.len() as u64);
+                buffer[keep as usize..].fill(0);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where a page of the log says it belongs.
+fn page_position(page: &[u8]) -> Option<Lsn> {
+    Some(Lsn(u64::from_le_bytes(page.get(8..16)?.try_into().ok()?)))
+}
+
+/// Reads until the buffer is full or the file ends, and says how much it was.
+fn read_full_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut got = 0;
+    while got < buffer.len() {
+        match file.read_at(&mut buffer[got..], offset + got as u64) {
+            Ok(0) => break,
+            Ok(count) => got += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(got)
+}
+
+/// Bytes that are already here: the files the server hands over at the end.
+pub(super) struct Held(pub(super) Vec<u8>);
+
+impl ExtentReader for Held {
+    fn read(mut self: Box<Self>, buffer: &mut Vec<u8>) -> Result<(), Fault> {
+        std::mem::swap(buffer, &mut self.0);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
