@@ -83,7 +83,8 @@ impl ContainerBuilder {
     pub fn finish(&mut self) -> Result<(), SealError> {
         let start = self.pending.len();
         let raw_length = self.table.len() as u32;
-        let compressed = zstd::bulk::compress(&self.table, 3).map_err(|_| SealError::WrongLength(TABLE_FRAME))?;
+        let compressed =
+            zstd::bulk::compress(&self.table, 3).map_err(|_| SealError::WrongLength(TABLE_FRAME))?;
         self.pending.extend_from_slice(&compressed);
         self.seal.seal(TABLE_FRAME, raw_length, Codec::Zstd, &mut self.pending, start)?;
         let stored_length = (self.pending.len() - start) as u32;
@@ -102,9 +103,14 @@ pub struct ContainerUpload {
 }
 
 impl ContainerUpload {
-    pub async fn begin(store: &dyn Store, keys: &SealKeys, kind: ObjectKind, name: &ObjectName) -> Result<Self> {
-        let builder =
-            ContainerBuilder::new(keys, kind, name).map_err(|error| Error::damaged(name, error.to_string()))?;
+    pub async fn begin(
+        store: &dyn Store,
+        keys: &SealKeys,
+        kind: ObjectKind,
+        name: &ObjectName,
+    ) -> Result<Self> {
+        let builder = ContainerBuilder::new(keys, kind, name)
+            .map_err(|error| Error::damaged(name, error.to_string()))?;
         Ok(Self { builder, upload: store.create(name).await? })
     }
 
@@ -252,7 +258,10 @@ fn parse_table(
         offset += u64::from(stored_length);
     }
     // The authenticated table and the plain trailer must tell the same story.
-    if raw.len() != trailer.raw_length as usize || offset != table_start || frames.len() != trailer.frames as usize {
+    if raw.len() != trailer.raw_length as usize
+        || offset != table_start
+        || frames.len() != trailer.frames as usize
+    {
         return Err(SealError::WrongLength(TABLE_FRAME));
     }
     Ok(frames)

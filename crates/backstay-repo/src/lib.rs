@@ -25,5 +25,6 @@ pub mod manifest;
 pub mod reader;
 pub mod repo;
 pub mod usage;
+pub mod verify;
 pub mod writer;
 pub use error::{Error, Result};

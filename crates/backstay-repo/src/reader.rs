@@ -9,10 +9,10 @@ use tokio::runtime::Handle;
 mod crc;
 mod fetch;
 mod outlet;
-mod restore;
+pub(crate) mod restore;
 mod window;
 
-pub use restore::{Damage, OnDamage, RestoreOptions, RestoreSummary};
+pub use restore::{Damage, Depth, OnDamage, RestoreOptions, RestoreSummary};
 
 use crate::layout::InstanceLayout;
 use crate::manifest::Manifest;

@@ -282,7 +282,11 @@ impl ObjectSeal {
                 .map_err(|_| SealError::Forged(frame)),
             FrameKey::Checksum(key) => {
                 let (bytes, tag) = stored.split_at(stored.len() - TAG_SIZE);
-                if checksum(key, &associated, bytes) == tag { Ok(bytes) } else { Err(SealError::Forged(frame)) }
+                if checksum(key, &associated, bytes) == tag {
+                    Ok(bytes)
+                } else {
+                    Err(SealError::Forged(frame))
+                }
             }
         }
     }

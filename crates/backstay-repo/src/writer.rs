@@ -288,3 +288,6 @@ impl CopyJob {
 
 #[cfg(test)]
 pub(crate) mod tests;
+
+#[cfg(test)]
+mod crash_tests;

@@ -90,6 +90,14 @@ impl FileTable {
     }
 }
 
+impl FileTableCursor {
+    /// Passes the leaf that could not be read, so that the others are still seen.
+    pub fn skip_leaf(&mut self) {
+        self.leaf += 1;
+        self.index = 0;
+    }
+}
+
 /// A place in a [`FileTable`].
 #[derive(Debug, Clone, Copy)]
 pub struct FileTableCursor {

@@ -45,6 +45,16 @@ pub enum OnDamage {
 pub struct RestoreOptions {
     pub workers: usize,
     pub on_damage: OnDamage,
+    pub depth: Depth,
+}
+
+/// How far a walk goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// Maps and frame tables: whether everything that is named is there.
+    Tables,
+    /// Every frame is opened, and every block compared with its hash.
+    Frames,
 }
 
 /// One object that could not be used.
@@ -165,6 +175,7 @@ impl Restore<'_> {
             window: Window::default(),
             sender,
             report,
+            depth: self.options.depth,
             summary: RestoreSummary::default(),
         };
         let mut cursor = table.cursor();
@@ -172,10 +183,10 @@ impl Restore<'_> {
             let record = match table.next(maps, &mut cursor) {
                 Ok(Some(record)) => record,
                 Ok(None) => break,
-                // The rest of the table cannot be found without this leaf.
                 Err(error) => {
                     report.damaged(error, None, &[])?;
-                    break;
+                    cursor.skip_leaf();
+                    continue;
                 }
             };
             if self.stop.is_cancelled() {
@@ -275,6 +286,7 @@ struct Planner<'r, 'w> {
     window: Window,
     sender: SyncSender<Batch>,
     report: &'w Report<'w>,
+    depth: Depth,
     summary: RestoreSummary,
 }
 
@@ -296,12 +308,38 @@ impl Planner<'_, '_> {
                 self.report.damaged(error, Some(name), &homeless)?;
             }
             for batch in batches {
+                if self.depth == Depth::Tables {
+                    self.resolve(batch)?;
+                    continue;
+                }
                 if self.report.stop.is_cancelled() || self.sender.send(batch).is_err() {
                     return Err(Error::Cancelled);
                 }
             }
         }
         Ok(())
+    }
+}
+
+impl Planner<'_, '_> {
+    /// Whether every block lies inside the raw bytes of its frame.
+    fn resolve(&self, batch: Batch) -> Result<()> {
+        let (good, bad): (Vec<_>, Vec<_>) = batch.pieces.into_iter().partition(|piece| {
+            let raw_length = batch
+                .container
+                .frames()
+                .get(piece.place.frame as usize)
+                .map_or(0, |frame| u64::from(frame.entry.raw_length));
+            u64::from(piece.place.offset) + u64::from(piece.length) <= raw_length
+        });
+        for piece in good {
+            piece.outlet.skip(u64::from(piece.length));
+        }
+        if bad.is_empty() {
+            return Ok(());
+        }
+        let error = Error::damaged(batch.container.name(), "a map names bytes behind the end of a frame");
+        self.report.damaged(error, Some(batch.pack), &bad)
     }
 }
 

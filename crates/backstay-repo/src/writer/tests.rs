@@ -10,13 +10,13 @@ use proptest::prelude::*;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::reader::{BackupReader, OnDamage, RestoreOptions};
+use crate::reader::{BackupReader, Depth, OnDamage, RestoreOptions};
 use crate::repo::Parameters;
 use crate::seal::Cipher;
 use crate::store::Store;
 use crate::store::memory::MemoryStore;
 
-type Files = BTreeMap<String, (u32, Vec<u8>)>;
+pub(crate) type Files = BTreeMap<String, (u32, Vec<u8>)>;
 
 /// Reads files that are in memory; in the order of their paths, or backwards as a server may.
 pub(crate) struct MemorySource {
@@ -105,7 +105,7 @@ impl MemoryTarget {
 pub(crate) struct Desk {
     pub repo: Arc<Repo>,
     pub memory: Arc<MemoryStore>,
-    seconds: i64,
+    pub seconds: i64,
 }
 
 pub(crate) fn instance() -> InstanceId {
@@ -114,18 +114,33 @@ pub(crate) fn instance() -> InstanceId {
 
 impl Desk {
     pub(crate) fn new(cipher: Cipher) -> Self {
-        let memory = Arc::new(MemoryStore::new());
+        Self::over(Arc::new(MemoryStore::new()), cipher)
+    }
+
+    /// Small packs, so that a small backup has several.
+    pub(crate) fn over(memory: Arc<MemoryStore>, cipher: Cipher) -> Self {
         let store: Arc<dyn Store> = Arc::clone(&memory) as _;
+        Self { repo: Self::open(store, cipher), memory, seconds: 0 }
+    }
+
+    pub(crate) fn open(store: Arc<dyn Store>, cipher: Cipher) -> Arc<Repo> {
         let parameters = Parameters { frame_size: 64 << 10, pack_size: 1 << 20 };
-        let keys = crate::seal::tests::keys(cipher);
-        Self { repo: Arc::new(Repo::from_parts(store, keys, parameters)), memory, seconds: 0 }
+        Arc::new(Repo::from_parts(store, crate::seal::tests::keys(cipher), parameters))
     }
 
     pub(crate) fn writer(&mut self, parent: Option<&BackupId>, manifest: Option<Manifest>) -> BackupWriter {
+        self.writer_avoiding(parent, manifest, HashSet::new())
+    }
+
+    fn writer_avoiding(
+        &mut self,
+        parent: Option<&BackupId>,
+        manifest: Option<Manifest>,
+        damaged_packs: HashSet<(BackupId, u32)>,
+    ) -> BackupWriter {
         self.seconds += 1;
         let at = jiff::Timestamp::from_second(1_800_000_000 + self.seconds).unwrap();
-        let options =
-            WriterOptions { lanes: 3, compression_level: 1, verify: true, damaged_packs: HashSet::new() };
+        let options = WriterOptions { lanes: 3, compression_level: 1, verify: true, damaged_packs };
         let layout = InstanceLayout::new(instance());
         let id = BackupId::new(at, self.seconds as u32);
         let known = parent.cloned().into_iter().collect();
@@ -148,6 +163,19 @@ impl Desk {
         writer.commit(draft()).await
     }
 
+    pub(crate) async fn backup_avoiding(
+        &mut self,
+        files: &Files,
+        parent: &BackupId,
+        manifest: Option<Manifest>,
+        damaged: Vec<(BackupId, u32)>,
+    ) -> Result<BackupRecord> {
+        let mut writer = self.writer_avoiding(Some(parent), manifest, damaged.into_iter().collect());
+        let source = MemorySource::new(files, false);
+        writer.copy(Box::new(source), Arc::new(Progress::new()), &CancellationToken::new()).await?;
+        writer.commit(draft()).await
+    }
+
     pub(crate) async fn reader(&self, id: &BackupId) -> BackupReader {
         BackupReader::new(Arc::clone(&self.repo), self.repo.manifest(&instance(), id).await.unwrap())
     }
@@ -155,7 +183,7 @@ impl Desk {
     pub(crate) async fn restore(&self, id: &BackupId) -> Result<BTreeMap<String, Vec<u8>>> {
         let target = Arc::new(MemoryTarget::default());
         let reader = self.reader(id).await;
-        let options = RestoreOptions { workers: 2, on_damage: OnDamage::Stop };
+        let options = RestoreOptions { workers: 2, on_damage: OnDamage::Stop, depth: Depth::Frames };
         let as_target: Arc<dyn PartTarget> = Arc::clone(&target) as _;
         reader.restore(Some(as_target), options, Arc::default(), &CancellationToken::new()).await?;
         Ok(target.content())
@@ -174,12 +202,12 @@ pub(crate) fn draft() -> RecordDraft {
     }
 }
 
-fn plain(files: &Files) -> BTreeMap<String, Vec<u8>> {
+pub(crate) fn plain(files: &Files) -> BTreeMap<String, Vec<u8>> {
     files.iter().map(|(path, (_, bytes))| (path.clone(), bytes.clone())).collect()
 }
 
 /// Bytes of pages that compress a little and differ from each other.
-fn pages(seed: u64, length: usize) -> Vec<u8> {
+pub(crate) fn pages(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     (0..length)
         .map(|n| {
@@ -191,7 +219,7 @@ fn pages(seed: u64, length: usize) -> Vec<u8> {
         .collect()
 }
 
-fn runtime() -> tokio::runtime::Runtime {
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
