@@ -139,6 +139,11 @@ pub enum Error {
         source: Fault,
     },
 
+    #[error("read the list of a backup's files")]
+    Parts {
+        #[source]
+        source: backstay_model::Fault,
+    },
     #[error("cancelled")]
     Cancelled,
 }
@@ -245,6 +250,7 @@ impl Classified for Error {
             Error::Malformed { .. } | Error::Facts { .. } => ErrorKind::Corrupt,
             Error::Scratch { .. } => ErrorKind::Unavailable,
             Error::Parent { source } => source.kind(),
+            Error::Parts { source } => source.kind(),
             Error::Cancelled => ErrorKind::Cancelled,
             Error::Protocol { .. } => ErrorKind::Internal,
         }
@@ -270,6 +276,7 @@ impl Classified for Error {
                 one("run `backstay config check --connect`: it names the missing right and the GRANT")
             }
             Error::Parent { source } => source.hints(),
+            Error::Parts { source } => source.hints(),
             Error::Server { .. } | Error::Protocol { .. } | Error::Cancelled => Vec::new(),
             Error::ConnectionLost { .. } | Error::Timeout { .. } => one("see the server's log, then run `backstay backup` again"),
             Error::Privilege { grants, .. } => grants.iter().map(|grant| format!("run `{grant}` as a superuser")).collect(),

@@ -1,0 +1,188 @@
+//! The end of a restore: settings, manifest, everything onto the disk, and only
+//! then the name that lets the server start.
+
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use backstay_model::parts::{FileSpec, ParentFiles, PartKind};
+use crc_fast::crc32_iscsi;
+
+use super::super::manifest::{MANIFEST_FILE, ManifestWriter};
+use super::super::outcome::BackupFacts;
+use super::super::recover::{self, AUTO_CONF, MappedTablespace};
+use super::super::rules;
+use super::write::{CONTROL_FILE_UNTIL_SEALED, PlaceTarget};
+use crate::{Error, Result};
+
+/// What the restored copy is told.
+#[derive(Debug, Clone, Default)]
+pub struct SealOptions {
+    /// Leave `archive_mode` as it was: for a restore that replaces its source.
+    pub keep_archiving: bool,
+}
+
+/// A directory that can be started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sealed {
+    pub directory: PathBuf,
+    pub files: u64,
+    pub bytes: u64,
+}
+
+/// Files whose content is no longer the backup's.
+type Rewritten = HashMap<&'static str, (u64, u32)>;
+
+/// Mode of the files that come from nobody's record.
+const FILE_MODE: u32 = 0o600;
+
+impl PlaceTarget {
+    /// Called when every part is written. `files` are the parts again, for the manifest.
+    pub fn seal(
+        self,
+        files: &mut dyn ParentFiles,
+        facts: &BackupFacts,
+        options: &SealOptions,
+    ) -> Result<Sealed> {
+        let rewritten = self.rewrite(options)?;
+        let (sealed, owner) = self.write_manifest(files, facts, &rewritten)?;
+        if let Some(spec) = owner {
+            if self.plan.owner.is_none() {
+                self.give_places_to(spec.user_id, spec.group_id)?;
+            }
+            for name in [MANIFEST_FILE, AUTO_CONF, "tablespace_map"] {
+                let path = self.plan.directory.join(name);
+                if path.exists() {
+                    self.give_away(&path, spec.user_id, spec.group_id)?;
+                }
+            }
+        }
+        self.synchronise()?;
+        self.let_it_start()?;
+        Ok(sealed)
+    }
+
+    fn rewrite(&self, options: &SealOptions) -> Result<Rewritten> {
+        let mut rewritten = Rewritten::new();
+        let auto_conf = self.plan.directory.join(AUTO_CONF);
+        let old = read_text(&auto_conf)?.unwrap_or_default();
+        rewritten
+            .insert(AUTO_CONF, overwrite(&auto_conf, &recover::auto_conf(&old, options.keep_archiving))?);
+        let map = self.plan.directory.join("tablespace_map");
+        if self.plan.is_moved
+            && let Some(old) = read_text(&map)?
+        {
+            let entries = recover::parse_tablespace_map(&old).ok_or_else(|| Error::Malformed {
+                path: map.clone(),
+                reason: "a line of it is not a tablespace".to_owned(),
+            })?;
+            let entries: Vec<MappedTablespace> = entries
+                .into_iter()
+                .map(|entry| match self.plan.tablespaces.get(&entry.oid).and_then(|new| new.to_str()) {
+                    Some(new) => MappedTablespace { oid: entry.oid, location: new.to_owned() },
+                    None => entry,
+                })
+                .collect();
+            rewritten.insert("tablespace_map", overwrite(&map, &recover::tablespace_map(&entries))?);
+        }
+        Ok(rewritten)
+    }
+
+    /// Writes the manifest; returns what was placed, and the parts' owner.
+    fn write_manifest(
+        &self,
+        files: &mut dyn ParentFiles,
+        facts: &BackupFacts,
+        rewritten: &Rewritten,
+    ) -> Result<(Sealed, Option<FileSpec>)> {
+        let path = self.plan.directory.join(MANIFEST_FILE);
+        let failed = |source| Error::Write { path: path.clone(), source };
+        let out = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(&path);
+        let out = BufWriter::new(out.map_err(failed)?);
+        let server = &facts.server;
+        let mut manifest =
+            ManifestWriter::begin(out, server.major(), server.system_identifier).map_err(failed)?;
+        let mut sealed = Sealed { directory: self.plan.directory.clone(), files: 0, bytes: 0 };
+        let mut control = None;
+        while let Some(file) = files.next().map_err(|source| Error::Parts { source })? {
+            let PartKind::File(shape) = file.spec.kind else { continue };
+            sealed.files += 1;
+            sealed.bytes += shape.size;
+            // The log is described by its range, not by its files.
+            if !file.spec.path.starts_with("pg_wal/") {
+                let (size, crc) = match rewritten.get(file.spec.path.as_str()) {
+                    Some((size, crc)) => (*size, Some(*crc)),
+                    None => (shape.size, file.crc32c),
+                };
+                manifest.file(&file.spec.path, size, file.spec.modified, crc).map_err(failed)?;
+            }
+            if file.spec.path == rules::CONTROL_FILE {
+                control = Some(file.spec);
+            }
+        }
+        let range = (facts.timeline, facts.start_lsn, facts.stop_lsn);
+        let mut out = manifest.finish(&[range]).map_err(failed)?;
+        out.flush().map_err(failed)?;
+        Ok((sealed, control))
+    }
+
+    /// Everything written so far reaches the disk: once per file system instead of
+    /// once per file, and an error of any of the writes comes to light here.
+    fn synchronise(&self) -> Result<()> {
+        let places = std::iter::once(&self.plan.directory).chain(self.plan.tablespaces.values());
+        for place in places {
+            let failed = |source: io::Error| Error::Write { path: place.clone(), source };
+            let directory = File::open(place).map_err(failed)?;
+            rustix::fs::syncfs(&directory).map_err(|error| failed(error.into()))?;
+        }
+        Ok(())
+    }
+
+    fn let_it_start(&self) -> Result<()> {
+        let until_now = self.plan.directory.join(CONTROL_FILE_UNTIL_SEALED);
+        let control = self.plan.directory.join(rules::CONTROL_FILE);
+        let failed = |source| Error::Write { path: control.clone(), source };
+        if control.exists() {
+            return Err(failed(io::Error::from(io::ErrorKind::AlreadyExists)));
+        }
+        #[allow(
+            clippy::disallowed_methods,
+            reason = "the content is on the disk already; the directories are synchronised right after"
+        )]
+        fs::rename(&until_now, &control).map_err(failed)?;
+        for directory in [self.plan.directory.join("global"), self.plan.directory.clone()] {
+            synchronise_directory(&directory)?;
+        }
+        // The entry of the data directory itself, where we may have made it.
+        match self.plan.directory.parent() {
+            Some(parent) => synchronise_directory(parent),
+            None => Ok(()),
+        }
+    }
+}
+
+fn synchronise_directory(path: &Path) -> Result<()> {
+    let failed = |source| Error::Write { path: path.to_owned(), source };
+    File::open(path).map_err(failed)?.sync_all().map_err(failed)
+}
+
+fn read_text(path: &Path) -> Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(Error::Read { path: path.to_owned(), source }),
+    }
+}
+
+/// New content for a file that this restore made itself; size and CRC-32C of it.
+fn overwrite(path: &Path, text: &str) -> Result<(u64, u32)> {
+    let failed = |source| Error::Write { path: path.to_owned(), source };
+    let existed = path.exists();
+    fs::write(path, text).map_err(failed)?;
+    if !existed {
+        fs::set_permissions(path, Permissions::from_mode(FILE_MODE)).map_err(failed)?;
+    }
+    Ok((text.len() as u64, crc32_iscsi(text.as_bytes())))
+}
