@@ -1,0 +1,229 @@
+//! The settings of the file `backstay.toml`. The doc comments are the reference:
+//! `backstay config reference` and the JSON Schema are made from them.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use backstay_model::InstanceId;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::secret::SecretSource;
+use super::values::{Address, HumanDuration, Schedule};
+
+/// Everything that `backstay.toml` can say.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Where the backups are kept.
+    pub repository: RepositorySettings,
+    /// One section `[instance.NAME]` for each database server to protect. The name is yours, made of a-z, 0-9, `-`
+    /// and `_`; backups are found under it, so it stays when the server moves.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, InstanceSettings>")]
+    pub instance: BTreeMap<InstanceId, InstanceSettings>,
+    /// What holds for every instance; each may say otherwise in its own section `[instance.NAME.policy]`.
+    #[serde(default)]
+    pub policy: PolicySettings,
+    /// How restore drills are done.
+    #[serde(default)]
+    pub drill: DrillSettings,
+}
+
+/// Where the backups are kept.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RepositorySettings {
+    /// The store: `file:///var/lib/backstay`.
+    pub store: Address,
+    /// The key file that opens the repository, written by `backstay init`. Keep a copy of it elsewhere: without a key
+    /// nobody can read the backups.
+    #[serde(default)]
+    pub key: Option<SecretSource>,
+    /// A pass phrase that opens the repository, when one was added with `backstay key add --passphrase`; used when `key` is not set.
+    #[serde(default)]
+    pub passphrase: Option<SecretSource>,
+    /// The level of zstd, 1 (fast) to 19 (small).
+    #[serde(default = "default_compression_level")]
+    #[schemars(range(min = 1, max = 19))]
+    pub compression_level: i32,
+}
+
+/// Three quarters of the best ratio at a third of the time; measured in `docs/benchmarks/`.
+const fn default_compression_level() -> i32 {
+    3
+}
+
+/// One database server.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(tag = "engine", rename_all = "lowercase")]
+pub enum InstanceSettings {
+    /// PostgreSQL 13 to 18, with or without TimescaleDB.
+    Postgresql(PostgresqlSettings),
+    /// InfluxDB. This version reads the section and does not back it up yet.
+    Influxdb(InfluxdbSettings),
+    /// Redis or Valkey. This version reads the section and does not back it up yet.
+    Redis(RedisSettings),
+}
+
+impl InstanceSettings {
+    pub fn engine(&self) -> &'static str {
+        match self {
+            InstanceSettings::Postgresql(_) => "postgresql",
+            InstanceSettings::Influxdb(_) => "influxdb",
+            InstanceSettings::Redis(_) => "redis",
+        }
+    }
+
+    pub fn url(&self) -> &Address {
+        match self {
+            InstanceSettings::Postgresql(settings) => &settings.url,
+            InstanceSettings::Influxdb(settings) => &settings.url,
+            InstanceSettings::Redis(settings) => &settings.url,
+        }
+    }
+
+    pub fn policy(&self) -> &PolicySettings {
+        match self {
+            InstanceSettings::Postgresql(settings) => &settings.policy,
+            InstanceSettings::Influxdb(settings) => &settings.policy,
+            InstanceSettings::Redis(settings) => &settings.policy,
+        }
+    }
+}
+
+/// PostgreSQL 13 to 18, with or without TimescaleDB.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PostgresqlSettings {
+    /// The server: `postgresql://backstay@db:5432/postgres?sslmode=verify-full`, or
+    /// `postgresql://backstay@%2Fvar%2Frun%2Fpostgresql/postgres` for a Unix socket. The password stands in `password`;
+    /// `sslmode`, `sslrootcert` and `connect_timeout` are parameters of the address.
+    pub url: Address,
+    /// The password of the role in `url`.
+    #[serde(default)]
+    pub password: Option<SecretSource>,
+    /// The server's data directory, when this machine can read it: backups are then taken by reading it in parallel.
+    /// Left out, they come over the network from the replication protocol.
+    #[serde(default)]
+    pub data_directory: Option<PathBuf>,
+    /// The directory of `postgres` and `initdb`, for restores that start a server and for drills. Left out, the
+    /// usual places of the major version are tried.
+    #[serde(default)]
+    pub bin_directory: Option<PathBuf>,
+    /// The certificate of the authority that signed the server's, in PEM, for `sslmode=verify-ca` and `verify-full`.
+    #[serde(default)]
+    pub ssl_root_certificate: Option<PathBuf>,
+    /// What holds for this instance alone, over `[policy]`.
+    #[serde(default)]
+    pub policy: PolicySettings,
+}
+
+/// InfluxDB. This version reads the section and does not back it up yet.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct InfluxdbSettings {
+    /// The server: `http://influx:8086`.
+    pub url: Address,
+    /// The token or password.
+    #[serde(default)]
+    pub token: Option<SecretSource>,
+    /// What holds for this instance alone, over `[policy]`.
+    #[serde(default)]
+    pub policy: PolicySettings,
+}
+
+/// Redis or Valkey. This version reads the section and does not back it up yet.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RedisSettings {
+    /// The server: `redis://cache:6379`.
+    pub url: Address,
+    /// The password.
+    #[serde(default)]
+    pub password: Option<SecretSource>,
+    /// What holds for this instance alone, over `[policy]`.
+    #[serde(default)]
+    pub policy: PolicySettings,
+}
+
+/// What is promised, how often, and how long it is kept.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PolicySettings {
+    /// When a base backup is taken, in the five fields of cron. Until the scheduler exists, cron or a systemd timer
+    /// runs `backstay backup`.
+    #[serde(default)]
+    pub base: Option<Schedule>,
+    /// Which backups are kept. Without it every backup is kept.
+    #[serde(default)]
+    pub keep: Option<KeepSettings>,
+    /// How long a backup that retention lets go can still be restored, before it is deleted; 7 days when not set.
+    #[serde(default)]
+    pub grace: Option<HumanDuration>,
+    /// When a restore drill is done, in the five fields of cron. Until the scheduler exists, cron or a systemd timer
+    /// runs `backstay drill`.
+    #[serde(default)]
+    pub drill: Option<Schedule>,
+    /// How much may be lost: `status` measures against it.
+    #[serde(default)]
+    pub rpo: Option<HumanDuration>,
+    /// How long a restore may take: `status` compares the last drill with it.
+    #[serde(default)]
+    pub rto: Option<HumanDuration>,
+}
+
+/// How many backups are kept for each span of time. An instance's own `keep` replaces the common one as a whole.
+/// The last sound backup is kept always.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KeepSettings {
+    /// The newest backups, whatever their time.
+    #[serde(default)]
+    pub last: Option<u32>,
+    /// One for each of the last hours that have a backup.
+    #[serde(default)]
+    pub hourly: Option<u32>,
+    /// One for each of the last days that have a backup.
+    #[serde(default)]
+    pub daily: Option<u32>,
+    /// One for each of the last weeks that have a backup.
+    #[serde(default)]
+    pub weekly: Option<u32>,
+    /// One for each of the last months that have a backup.
+    #[serde(default)]
+    pub monthly: Option<u32>,
+    /// One for each of the last years that have a backup.
+    #[serde(default)]
+    pub yearly: Option<u32>,
+    /// Everything needed for any point of the last so many days.
+    #[serde(default)]
+    pub within_days: Option<u32>,
+    /// Never fewer sound backups than this, whatever the others say.
+    #[serde(default)]
+    pub minimum: Option<u32>,
+}
+
+/// How restore drills are done.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DrillSettings {
+    /// Where drills restore to; needs room for the largest instance. Left out, the directory for temporary files.
+    #[serde(default)]
+    pub directory: Option<PathBuf>,
+}
+
+impl PolicySettings {
+    /// This policy where it says something, else the common one.
+    pub fn over(&self, common: &PolicySettings) -> PolicySettings {
+        let own = self.clone();
+        PolicySettings {
+            base: own.base.or_else(|| common.base.clone()),
+            keep: own.keep.or_else(|| common.keep.clone()),
+            grace: own.grace.or(common.grace),
+            drill: own.drill.or_else(|| common.drill.clone()),
+            rpo: own.rpo.or(common.rpo),
+            rto: own.rto.or(common.rto),
+        }
+    }
+}
