@@ -12,13 +12,9 @@ use crate::process::{cargo, run_quietly};
 #[derive(Debug, Clone, Deserialize)]
 pub struct Listed {
     pub id: String,
-    #[serde(rename = "type")]
-    pub backup_type: String,
     pub files: u64,
     pub logical_bytes: u64,
-    pub new_bytes: u64,
     pub stored_bytes: u64,
-    pub duration_seconds: f64,
 }
 
 /// A built binary and the configuration it is told to use.

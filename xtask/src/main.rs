@@ -10,9 +10,11 @@
 )]
 
 mod backstay;
+mod bench;
 mod demo;
 mod guide;
 mod process;
+mod reference;
 mod servers;
 mod setup;
 mod test;
@@ -30,10 +32,15 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Chore {
+    /// Measure Backstay beside its peers and write docs/benchmarks
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Back up, destroy and restore a database of a few hundred MiB, and prove that it is back
     Demo(demo::Options),
     /// Run every command of docs/guide and compare what it prints with what the page shows
     Guide(guide::Options),
+    /// Write docs/reference from what the program says of itself
+    Reference(reference::Options),
     /// Prepare the real servers that tests run against; does nothing when they are there
     Servers,
     /// Check everything: format, lints, guide, all tests on real servers
@@ -42,8 +49,10 @@ enum Chore {
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().chore {
+        Chore::Bench(bench) => bench::run(&bench),
         Chore::Demo(options) => demo::run(&options),
         Chore::Guide(options) => guide::run(&options),
+        Chore::Reference(options) => reference::run(&options),
         Chore::Servers => servers::run(),
         Chore::Test(options) => test::run(&options),
     };

@@ -10,7 +10,7 @@ use clap::Args;
 use testkit::engines::REQUIRE_ENGINES;
 
 use crate::process::{cargo, find_in_path, show_and_run};
-use crate::{guide, servers};
+use crate::{guide, reference, servers};
 
 /// What a complete run insists on: none of it may be skipped.
 const REQUIRED: &str = "postgresql,rescue";
@@ -28,6 +28,7 @@ pub fn run(options: &Options) -> Result<()> {
         timed("lints", || {
             show_and_run(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
         })?;
+        timed("reference", || reference::run(&reference::Options { check: true }))?;
         timed("guide", || guide::run(&guide::Options::default()))?;
     }
     show_and_run(&mut test_command(options.filter.as_deref()))

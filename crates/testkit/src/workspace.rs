@@ -19,10 +19,14 @@ use tempfile::TempDir;
 use crate::ownership::server_owner;
 
 /// Waits for a line or the end of its input; without the line, stops what runs
-/// in the directory and removes it. Data directories lie at most four deep.
+/// in the directory and removes it. Data directories lie at most four deep. A
+/// `postmaster.pid` that came with a copy names the directory it was copied from,
+/// and its server is none of our business.
 const WATCHER: &str = r#"
 read -r word && [ "$word" = keep ] && exit 0
-pids=$(find "$1" -maxdepth 4 -name postmaster.pid -exec head -n 1 {} \; 2>/dev/null)
+pids=$(find "$1" -maxdepth 4 -name postmaster.pid 2>/dev/null | while read -r file; do
+    [ "$(sed -n 2p "$file")" = "${file%/postmaster.pid}" ] && sed -n 1p "$file"
+done)
 for pid in $pids; do kill -QUIT "$pid" 2>/dev/null; done
 tries=0
 for pid in $pids; do

@@ -36,6 +36,18 @@ fn a_server_starts_answers_and_is_gone_when_dropped() {
 }
 
 #[test]
+fn a_workspace_stops_its_own_servers_and_no_others() {
+    let Some(installation) = require_postgres(PostgresVersion::V15) else { return };
+    let mut server = Postgres::start_new(&installation, &PostgresOptions::default()).unwrap();
+    let pid_file = server.data_directory().join("postmaster.pid");
+
+    let other = Workspace::new().unwrap();
+    std::fs::copy(&pid_file, other.directory("copy").unwrap().join("postmaster.pid")).unwrap();
+    drop(other);
+    assert!(server.is_running(), "a workspace with a copied postmaster.pid stopped somebody else's server");
+}
+
+#[test]
 fn tcp_wants_the_password_and_the_socket_does_not() {
     on_every_version(|installation| {
         let server = Postgres::start_new(installation, &PostgresOptions::default()).unwrap();

@@ -1,0 +1,198 @@
+//! `docs/benchmarks/postgres-base.md`: the table, the ratios against what was
+//! promised, the machine. What a person wrote below the line is kept.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use super::measure::median;
+use super::{Findings, Phase, Sample, chart};
+use crate::process::{project, run_quietly};
+
+const DOCUMENT: &str = "docs/benchmarks/postgres-base.md";
+const CHART: &str = "docs/benchmarks/postgres-base.svg";
+
+/// Everything below is written by hand and survives the next run.
+const LINE: &str = "<!-- written by hand below this line -->";
+
+/// The tool all ratios refer to.
+const REFERENCE: &str = "pgBackRest";
+const OURS: &str = "Backstay";
+
+const MEBIBYTE: f64 = 1_048_576.0;
+
+/// One tool in one phase, as medians over the rounds.
+#[derive(Debug, Clone, Copy)]
+pub struct Summary {
+    pub wall: f64,
+    pub fastest: f64,
+    pub slowest: f64,
+    pub cpu: f64,
+    pub largest_mib: f64,
+    pub sum_mib: f64,
+    pub stored_mib: f64,
+}
+
+impl Findings {
+    pub fn summary(&self, tool: &str, phase: Phase) -> Option<Summary> {
+        let samples: Vec<&Sample> =
+            self.samples.iter().filter(|sample| sample.tool == tool && sample.phase == phase).collect();
+        if samples.is_empty() {
+            return None;
+        }
+        let values = |of: fn(&Sample) -> f64| samples.iter().map(|sample| of(sample)).collect::<Vec<f64>>();
+        let walls = values(|sample| sample.cost.wall_seconds);
+        Some(Summary {
+            wall: median(&walls),
+            fastest: walls.iter().copied().fold(f64::INFINITY, f64::min),
+            slowest: walls.iter().copied().fold(0.0, f64::max),
+            cpu: median(&values(|sample| sample.cost.cpu_seconds)),
+            largest_mib: median(&values(|sample| sample.cost.largest_process_bytes as f64 / MEBIBYTE)),
+            sum_mib: median(&values(|sample| sample.cost.sum_bytes as f64 / MEBIBYTE)),
+            stored_mib: median(&values(|sample| sample.stored_bytes as f64 / MEBIBYTE)),
+        })
+    }
+
+    fn database_mib(&self) -> f64 {
+        self.database_bytes as f64 / MEBIBYTE
+    }
+}
+
+pub fn write(findings: &Findings) -> Result<()> {
+    let path = project().join(DOCUMENT);
+    let by_hand = fs::read_to_string(&path)
+        .ok()
+        .and_then(|text| text.split_once(LINE).map(|(_, below)| below.to_owned()))
+        .unwrap_or_else(|| "\n".to_owned());
+    let text = format!("{}\n{LINE}{by_hand}", document(findings)?);
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory)?;
+    }
+    fs::write(&path, text).with_context(|| format!("write {DOCUMENT}"))?;
+    fs::write(project().join(CHART), chart::draw(findings)).with_context(|| format!("write {CHART}"))?;
+    println!("{}\n{}\nwritten: {DOCUMENT}, {CHART}", tables(findings), targets(findings));
+    Ok(())
+}
+
+fn document(findings: &Findings) -> Result<String> {
+    let mut text = format!(
+        "# Base backups of PostgreSQL, measured\n\n\
+         Backstay beside its peers on one PostgreSQL {}, in one run of {} rounds, in alternating order; the figures are medians.\n\
+         The database has {:.0} MiB of pgbench data with page checksums, all of it in the page cache; {} pages ({:.1} %) are\n\
+         changed before the increment, chosen by a hash of their number. Each tool begins each round with an empty repository on the\n\
+         same file system. Figures of different runs or machines cannot be compared; ratios within one run can.\n\n\
+         ```\n{}\n```\n\n\
+         ![Wall time and stored bytes of each tool](postgres-base.svg)\n\n",
+        findings.server_version,
+        findings.rounds,
+        findings.database_mib(),
+        findings.changed_pages,
+        100.0 * findings.changed_pages as f64 / (findings.database_bytes as f64 / 8192.0),
+        findings.command,
+    );
+    text.push_str(&targets(findings));
+    text.push_str(&tables(findings));
+    text.push_str("## The tools\n\n");
+    for (name, description) in &findings.tools {
+        let _ = writeln!(text, "- **{name}**: {description}");
+    }
+    text.push_str("\n## The machine\n\n");
+    text.push_str(&machine()?);
+    Ok(text)
+}
+
+/// What was promised, and what came out.
+pub fn targets(findings: &Findings) -> String {
+    let mut text =
+        "## Against what was promised\n\n| what | to reach | measured | |\n|---|---|---|---|\n".to_owned();
+    let mut row = |what: &str, limit: f64, unit: &str, value: Option<f64>, at_least: bool| {
+        let Some(value) = value else { return };
+        let met = if at_least { value >= limit } else { value <= limit };
+        let (sign, verdict) = (if at_least { "≥" } else { "≤" }, if met { "met" } else { "**missed**" });
+        let _ = writeln!(text, "| {what} | {sign} {limit} {unit} | {value:.2} {unit} | {verdict} |");
+    };
+    let ours = |phase| findings.summary(OURS, phase);
+    let ratio = |phase| Some(ours(phase)?.wall / findings.summary(REFERENCE, phase)?.wall);
+    let of_reference = format!("× {REFERENCE}");
+    row("full backup, wall time", 0.5, &of_reference, ratio(Phase::Full), false);
+    row("increment after 4 %, wall time", 0.3, &of_reference, ratio(Phase::Changed), false);
+    let per_1000 = |summary: super::report::Summary| summary.stored_mib * 1000.0 / findings.database_mib();
+    let unit = "MiB per 1000 MiB";
+    row("increment after 4 %, stored", 8.0, unit, ours(Phase::Changed).map(per_1000), false);
+    row("unchanged increment, stored", 0.25, "MiB", ours(Phase::Unchanged).map(|s| s.stored_mib), false);
+    row("restore, wall time", 0.5, &of_reference, ratio(Phase::Restore), false);
+    let peak = [Phase::Full, Phase::Changed, Phase::Unchanged]
+        .iter()
+        .filter_map(|phase| ours(*phase))
+        .map(|summary| summary.largest_mib)
+        .reduce(f64::max);
+    row("peak memory of a backup", 100.0, "MiB", peak, false);
+    let rate = findings
+        .summary("pg_basebackup", Phase::Full)
+        .zip(findings.summary("Backstay, remote", Phase::Full))
+        .map(|(theirs, ours)| theirs.wall / ours.wall);
+    row("remote full backup, rate", 0.9, "× pg_basebackup", rate, true);
+    text.push('\n');
+    text
+}
+
+pub fn tables(findings: &Findings) -> String {
+    let mut text = String::new();
+    for phase in Phase::ALL {
+        let _ = write!(
+            text,
+            "## {}\n\n| | wall s | (fastest–slowest) | × {REFERENCE} | cpu s | memory, largest process MiB | all processes MiB |{}\n",
+            phase.title(),
+            if phase == Phase::Restore { "" } else { " stored MiB |" }
+        );
+        text.push_str(if phase == Phase::Restore {
+            "|---|--:|--:|--:|--:|--:|--:|\n"
+        } else {
+            "|---|--:|--:|--:|--:|--:|--:|--:|\n"
+        });
+        let reference = findings.summary(REFERENCE, phase).map(|summary| summary.wall);
+        for (tool, _) in &findings.tools {
+            let Some(summary) = findings.summary(tool, phase) else { continue };
+            let ratio = reference.map_or("–".to_owned(), |wall| format!("{:.2}", summary.wall / wall));
+            let _ = write!(
+                text,
+                "| {tool} | {:.2} | {:.2}–{:.2} | {ratio} | {:.2} | {:.0} | {:.0} |",
+                summary.wall,
+                summary.fastest,
+                summary.slowest,
+                summary.cpu,
+                summary.largest_mib,
+                summary.sum_mib
+            );
+            text.push_str(&if phase == Phase::Restore {
+                "\n".to_owned()
+            } else {
+                format!(" {:.2} |\n", summary.stored_mib)
+            });
+        }
+        text.push('\n');
+    }
+    text
+}
+
+fn machine() -> Result<String> {
+    let processors = fs::read_to_string("/proc/cpuinfo").context("read /proc/cpuinfo")?;
+    let model = processors
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(':').map(|(_, name)| name.trim()))
+        .unwrap_or("unknown processor");
+    let cores = std::thread::available_parallelism()?;
+    let memory = fs::read_to_string("/proc/meminfo").context("read /proc/meminfo")?;
+    let kibibytes: f64 = memory
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse().ok())
+        .unwrap_or(f64::NAN);
+    let kernel = run_quietly(Command::new("uname").arg("-r"))?;
+    Ok(format!(
+        "{model}, {cores} processors, {:.0} GiB of memory, Linux {}\n",
+        kibibytes / MEBIBYTE,
+        kernel.trim()
+    ))
+}
