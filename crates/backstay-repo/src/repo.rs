@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use backstay_model::{BackupId, BackupRecord, InstanceId, RepositoryId};
+use jiff::Timestamp;
 
 use crate::document::{DOCUMENT_STORED_MAX, open_document, seal_document};
 use crate::layout::{InstanceLayout, ObjectName, is_instance};
 use crate::manifest::{Commit, Manifest};
 use crate::seal::{Cipher, SealKeys};
 use crate::store::{Store, StoreError};
+use crate::writer::{BackupWriter, WriterOptions};
 use crate::{Error, Result};
 
 /// What `init` decided once for all.
@@ -116,6 +118,17 @@ impl Repo {
             Ok(Commit::Tombstone(_)) | Err(Error::Store(StoreError::NotFound { .. })) => Err(none()),
             Err(error) => Err(error),
         }
+    }
+
+    /// Begins a backup. `parent` is what it would build on; the writer says what it does.
+    pub async fn begin_backup(
+        self: &Arc<Self>,
+        instance: &InstanceId,
+        parent: Option<BackupId>,
+        started_at: Timestamp,
+        options: WriterOptions,
+    ) -> Result<BackupWriter> {
+        BackupWriter::begin(Arc::clone(self), instance, parent, started_at, options).await
     }
 
     /// Every committed backup of an instance, oldest first. One that cannot be read

@@ -3,16 +3,19 @@
 //! The order is the promise: intent, packs and maps, and last, create-only, the
 //! manifest at `backups/<session>`. A writer that stops anywhere before has left
 //! nothing that anyone can see, and objects that the collector finds. A writer
-//! never deletes.
+//! deletes nothing but its own intent, after its end.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
+use std::time::{Duration, Instant};
 
 use backstay_model::parts::PartSource;
 use backstay_model::record::Statistics;
-use backstay_model::{BackupId, BackupRecord, BackupType, EngineKind, Finding, Position, Progress};
-use jiff::Timestamp;
+use backstay_model::{
+    BackupId, BackupRecord, BackupType, EngineKind, Finding, InstanceId, Position, Progress,
+};
+use jiff::{SignedDuration, Timestamp};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +31,7 @@ pub use finish::{Finished, live_by_pack};
 use crate::layout::InstanceLayout;
 use crate::manifest::{Commit, MANIFEST_FORMAT, Manifest};
 use crate::map::{FileTable, MapFrames, MapWriter, Sessions};
+use crate::protocol::{ProcessIdentity, Session, SessionKind, SessionStart};
 use crate::repo::Repo;
 use crate::seal::SealKeys;
 use crate::store::StoreError;
@@ -36,6 +40,9 @@ use crate::{Error, Result};
 
 /// Above this a backup stores blocks of worn packs again.
 pub const REBASE_AMPLIFICATION: f64 = 1.5;
+
+/// A fifth of the lease after which others may take a session for dead.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(180);
 
 /// How a backup is written.
 #[derive(Debug, Clone)]
@@ -67,6 +74,8 @@ pub struct BackupWriter {
     repo: Arc<Repo>,
     layout: InstanceLayout,
     id: BackupId,
+    /// The intent that protects what is written; a test of the pipeline has none.
+    session: Option<Session>,
     known_backups: Vec<BackupId>,
     parent: Option<Manifest>,
     started_at: Timestamp,
@@ -85,7 +94,30 @@ impl BackupWriter {
         options: WriterOptions,
         parent: Option<Manifest>,
     ) -> Self {
-        Self { repo, layout, id, known_backups, parent, started_at, options, finished: None }
+        Self { repo, layout, id, session: None, known_backups, parent, started_at, options, finished: None }
+    }
+
+    /// Stores the intent, waits for nobody, and looks at the parent again after that.
+    pub(crate) async fn begin(
+        repo: Arc<Repo>,
+        instance: &InstanceId,
+        parent: Option<BackupId>,
+        started_at: Timestamp,
+        options: WriterOptions,
+    ) -> Result<Self> {
+        let known_backups = repo.commit_ids(instance).await?;
+        let id = BackupId::new(started_at, u32::from_le_bytes(crate::key::random()?));
+        let start = SessionStart {
+            id: id.clone(),
+            parents: parent.into_iter().collect(),
+            kind: SessionKind::Backup,
+            process: ProcessIdentity::current(),
+            now: started_at,
+        };
+        let (session, parent) = Session::begin(&repo, instance, start).await?;
+        let layout = InstanceLayout::new(instance.clone());
+        let writer = Self::new(repo, layout, id, known_backups, started_at, options, parent);
+        Ok(Self { session: Some(session), ..writer })
     }
 
     pub fn id(&self) -> &BackupId {
@@ -123,17 +155,46 @@ impl BackupWriter {
             options: self.options.clone(),
             handle: Handle::current(),
         };
-        let joined = tokio::task::spawn_blocking(move || job.run(source, progress, &stop)).await;
+        let mut running = tokio::task::spawn_blocking(move || job.run(source, progress, &stop));
+        let begun = Instant::now();
+        let joined = loop {
+            match tokio::time::timeout(HEARTBEAT_INTERVAL, &mut running).await {
+                Ok(joined) => break joined,
+                Err(_) => self.heartbeat(begun.elapsed()).await,
+            }
+        };
         drop(guard);
         let finished = joined.map_err(|error| Error::broken(format!("the copy did not end: {error}")))?;
         self.finished = Some(finished?);
         Ok(())
     }
 
+    /// A heartbeat that fails is no reason to stop: the worst that can follow is that
+    /// a collector elsewhere declares this session dead, and then the commit says so.
+    async fn heartbeat(&mut self, since_start: Duration) {
+        let Some(session) = &mut self.session else { return };
+        let elapsed = SignedDuration::try_from(since_start).unwrap_or_default();
+        let now = self.started_at.saturating_add(elapsed).unwrap_or(self.started_at);
+        if let Err(error) = session.heartbeat(now).await {
+            tracing::warn!(session = %self.id, %error, "a heartbeat was not stored");
+        }
+    }
+
+    /// Ends the session without a backup. What was stored is left to the collector.
+    pub async fn abandon(mut self) {
+        if let Some(session) = &mut self.session
+            && let Err(error) = session.close().await
+        {
+            tracing::debug!(session = %self.id, %error, "the intent stays until a collection");
+        }
+    }
+
     /// The commit point. After this the backup exists, before it it does not.
-    pub async fn commit(self, draft: RecordDraft) -> Result<BackupRecord> {
-        let finished =
-            self.finished.ok_or_else(|| Error::broken("a backup is committed before it was copied"))?;
+    pub async fn commit(mut self, draft: RecordDraft) -> Result<BackupRecord> {
+        let finished = self
+            .finished
+            .take()
+            .ok_or_else(|| Error::broken("a backup is committed before it was copied"))?;
         let totals = finished.totals;
         let packs = finished.objects.iter().flat_map(|objects| &objects.packs);
         let amplification = restore_amplification(
@@ -169,24 +230,31 @@ impl BackupWriter {
             record: record.clone(),
             root: finished.root,
             objects: finished.objects,
-            known_backups: known_backups_digest(self.repo.seal_keys(), self.known_backups),
+            known_backups: known_backups_digest(
+                self.repo.seal_keys(),
+                std::mem::take(&mut self.known_backups),
+            ),
         };
         let name = self.layout.backup(&record.id);
         let object = crate::document::seal_document(self.repo.seal_keys(), &name, &manifest.to_json()?)?;
         match self.repo.store().put_if_absent(&name, object).await {
-            Ok(()) => Ok(record),
+            Ok(()) => {}
             Err(StoreError::AlreadyExists { .. }) => match self.repo.read_commit(&name).await? {
                 // The answer to an earlier attempt was lost; what lies there is ours.
-                Commit::Backup(stored) if *stored == manifest => Ok(record),
+                Commit::Backup(stored) if *stored == manifest => {}
                 Commit::Backup(_) => {
-                    Err(Error::SessionTaken { instance: record.instance.clone(), session: record.id.clone() })
+                    return Err(Error::SessionTaken { instance: record.instance, session: record.id });
                 }
                 Commit::Tombstone(_) => {
-                    Err(Error::DeclaredDead { instance: record.instance.clone(), session: record.id.clone() })
+                    self.abandon().await;
+                    return Err(Error::DeclaredDead { instance: record.instance, session: record.id });
                 }
             },
-            Err(error) => Err(error.into()),
+            // Whether it arrived is not known, so the intent stays and goes on protecting it.
+            Err(error) => return Err(error.into()),
         }
+        self.abandon().await;
+        Ok(record)
     }
 }
 
