@@ -17,6 +17,7 @@ mod assemble;
 mod buffers;
 mod extent;
 mod incremental;
+mod members;
 mod parent;
 mod receive;
 mod tally;
@@ -34,9 +35,10 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::parent::IncrementParent;
 
-use self::assemble::{Assembler, Piece};
+use self::assemble::Assembler;
 use self::buffers::Buffers;
 use self::extent::{Pages, ReceivedExtent, SecondLook, ZeroExtent};
+use self::members::Piece;
 use self::parent::ParentSizes;
 use self::receive::{Delivery, Receiver};
 use super::connect::Session;

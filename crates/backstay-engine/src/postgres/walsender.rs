@@ -54,6 +54,7 @@ pub struct Walsender {
     limits: Limits,
     version: String,
     major: u32,
+    is_bound: bool,
 }
 
 impl Walsender {
@@ -71,12 +72,18 @@ impl Walsender {
         if !super::SUPPORTED_MAJORS.contains(&major) {
             return Err(Error::UnsupportedVersion { version: greeting.version });
         }
-        Ok(Self { wire, limits, version: greeting.version, major })
+        Ok(Self { wire, limits, version: greeting.version, major, is_bound: greeting.is_bound })
     }
 
     /// As the server says it, `17.2 (Debian 17.2-1)`.
     pub fn version(&self) -> &str {
         &self.version
+    }
+
+    /// Whether the log-in was bound to the certificate of the server, so that nobody
+    /// between could have passed it on.
+    pub fn is_channel_bound(&self) -> bool {
+        self.is_bound
     }
 
     /// `17`.

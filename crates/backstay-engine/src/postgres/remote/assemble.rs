@@ -11,12 +11,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use backstay_model::Finding;
-use backstay_model::parts::{EXTENT_SIZE, FileShape, FileSpec, PartKind};
+use backstay_model::parts::{FileShape, PartKind};
 use bytes::Bytes;
-use crc_fast::{CrcAlgorithm, Digest};
 
 use super::buffers::Buffers;
-use super::incremental::{IncrementalHead, Origin};
+use super::members::{Changed, LABEL, Label, Piece, Travelled, Whole, spec};
 use super::parent::ParentSizes;
 use super::tally::Tally;
 use super::tar::{Entry, EntryKind, Event, TarReader};
@@ -28,25 +27,6 @@ const INCREMENTAL_PREFIX: &str = "INCREMENTAL.";
 
 /// Where tablespaces are linked in.
 const TABLESPACES: &str = "pg_tblspc";
-
-/// What comes out, in order.
-#[derive(Debug)]
-pub(super) enum Piece {
-    Begin(FileSpec),
-    Bytes { offset: u64, bytes: Vec<u8> },
-    Zeros { offset: u64, length: u32 },
-    Unchanged { offset: u64, length: u32 },
-}
-
-impl Piece {
-    /// Memory that waits with it.
-    pub(super) fn held_bytes(&self) -> u64 {
-        match self {
-            Piece::Bytes { bytes, .. } => bytes.capacity() as u64,
-            _ => 0,
-        }
-    }
-}
 
 pub(super) struct Assembler {
     tar: TarReader,
@@ -71,39 +51,10 @@ enum Present {
     Skipped,
     /// A file that the server sends and a restored one must not find.
     Dropped(Travelled),
+    /// The label of an increment.
+    Label(Box<Label>),
     Whole(Whole),
     Changed(Box<Changed>),
-}
-
-/// Path, size and sum of an entry as it travelled.
-struct Travelled {
-    path: String,
-    size: u64,
-    left: u64,
-    crc32c: Digest,
-}
-
-/// A file that is sent whole.
-struct Whole {
-    travelled: Travelled,
-    offset: u64,
-    bytes: Vec<u8>,
-}
-
-/// A file of which the changed blocks are sent.
-struct Changed {
-    travelled: Travelled,
-    entry: Entry,
-    path: String,
-    parent_blocks: u32,
-    head_bytes: Vec<u8>,
-    head: Option<IncrementalHead>,
-    /// The listed block that comes next.
-    next_listed: usize,
-    /// The first block of the true file that no piece covers yet.
-    covered: u32,
-    /// Listed blocks from `covered` on that touch each other.
-    run: Vec<u8>,
 }
 
 impl Assembler {
@@ -195,72 +146,53 @@ impl Assembler {
 
     fn begin_file(&mut self, path: String, entry: Entry) -> Result<()> {
         let size = entry.size;
-        let travelled =
-            Travelled { path: path.clone(), size, left: size, crc32c: Digest::new(CrcAlgorithm::Crc32Iscsi) };
-        let (directory, name) = path.rsplit_once('/').unwrap_or(("", &path));
-        self.present = match (name.strip_prefix(INCREMENTAL_PREFIX), &self.parent) {
-            (Some(name), Some(parent)) => {
-                let path = format!("{directory}/{name}");
-                let Some(parent_size) = parent.size_of(&path) else {
-                    return Err(Error::Protocol {
-                        reason: format!("changed blocks of {path}, which the parent does not have"),
-                    });
-                };
-                Present::Changed(Box::new(Changed {
-                    travelled,
-                    entry,
-                    path,
-                    parent_blocks: u32::try_from(parent_size / u64::from(self.block_size))
-                        .unwrap_or(u32::MAX),
-                    head_bytes: Vec::new(),
-                    head: None,
-                    next_listed: 0,
-                    covered: 0,
-                    run: Vec::new(),
-                }))
+        let travelled = Travelled::new(&path, size);
+        self.present = match (true_path(&path), &self.parent) {
+            (Some(true_path), Some(parent)) => {
+                let parent_size = parent.size_of(&true_path).ok_or_else(|| Error::Protocol {
+                    reason: format!("changed blocks of {true_path}, which the parent does not have"),
+                })?;
+                let parent_blocks = u32::try_from(parent_size / u64::from(self.block_size));
+                let parent_blocks = parent_blocks.unwrap_or(u32::MAX);
+                Present::Changed(Box::new(Changed::new(travelled, entry, true_path, parent_blocks)))
             }
+            (None, Some(_)) if path == LABEL => Present::Label(Box::new(Label::new(travelled, entry))),
             _ if is_dropped(&path) => Present::Dropped(travelled),
             _ => {
                 let block_size = rules::unit_of(&path, size, self.block_size);
                 let shape = PartKind::File(FileShape { size, block_size });
                 self.pieces.push_back(Piece::Begin(spec(path, shape, &entry)));
-                Present::Whole(Whole { travelled, offset: 0, bytes: Vec::new() })
+                Present::Whole(Whole::new(travelled))
             }
         };
         self.finish_if_empty(size)
     }
 
-    fn content(&mut self, mut content: &[u8]) -> Result<()> {
-        let left = match &mut self.present {
+    fn content(&mut self, content: &[u8]) -> Result<()> {
+        let pieces = &mut self.pieces;
+        let travelled = match &mut self.present {
             Present::Nothing => {
                 return Err(Error::Protocol { reason: "content without a file".to_owned() });
             }
             Present::Skipped => return Ok(()),
             Present::Dropped(travelled) => {
                 travelled.take(content);
-                travelled.left
+                travelled
+            }
+            Present::Label(label) => {
+                label.take(content)?;
+                &label.travelled
             }
             Present::Whole(whole) => {
-                whole.travelled.take(content);
-                while !content.is_empty() {
-                    if whole.bytes.capacity() == 0 {
-                        whole.bytes = self.buffers.take(whole.travelled.size - whole.offset);
-                    }
-                    let take = content.len().min(EXTENT_SIZE as usize - whole.bytes.len());
-                    whole.bytes.extend_from_slice(&content[..take]);
-                    content = &content[take..];
-                    if whole.bytes.len() == EXTENT_SIZE as usize {
-                        whole.flush(&mut self.pieces);
-                    }
-                }
-                whole.travelled.left
+                whole.take(content, &self.buffers, pieces);
+                &whole.travelled
             }
             Present::Changed(changed) => {
-                changed.travelled.take(content);
-                changed.take(content, self.block_size, &self.buffers, &mut self.pieces)?;
-                changed.travelled.left
+                changed.take(content, self.block_size, &self.buffers, pieces)?;
+                &changed.travelled
             }
         };
+        let left = travelled.left;
         self.finish_if_empty(left)
     }
 
@@ -268,20 +200,15 @@ impl Assembler {
         if left > 0 {
             return Ok(());
         }
+        let pieces = &mut self.pieces;
         let travelled = match std::mem::replace(&mut self.present, Present::Nothing) {
             Present::Nothing | Present::Skipped => return Ok(()),
             Present::Dropped(travelled) => travelled,
-            Present::Whole(mut whole) => {
-                whole.flush(&mut self.pieces);
-                whole.travelled
-            }
-            Present::Changed(mut changed) => {
-                changed.finish(self.block_size, &mut self.pieces)?;
-                changed.travelled
-            }
+            Present::Label(label) => label.finish(pieces),
+            Present::Whole(whole) => whole.finish(pieces),
+            Present::Changed(changed) => changed.finish(self.block_size, pieces)?,
         };
-        let crc32c = travelled.crc32c.finalize() as u32;
-        self.received.add(&travelled.path, travelled.size, crc32c);
+        travelled.count(&mut self.received);
         Ok(())
     }
 
@@ -302,157 +229,17 @@ impl Assembler {
     }
 }
 
-impl Travelled {
-    fn take(&mut self, content: &[u8]) {
-        self.left -= content.len() as u64;
-        self.crc32c.update(content);
-    }
-}
-
-impl Whole {
-    fn flush(&mut self, pieces: &mut VecDeque<Piece>) {
-        if !self.bytes.is_empty() {
-            let bytes = std::mem::take(&mut self.bytes);
-            let length = bytes.len() as u64;
-            pieces.push_back(Piece::Bytes { offset: self.offset, bytes });
-            self.offset += length;
-        }
-    }
-}
-
-impl Changed {
-    fn take(
-        &mut self,
-        mut content: &[u8],
-        block_size: u32,
-        buffers: &Buffers,
-        pieces: &mut VecDeque<Piece>,
-    ) -> Result<()> {
-        while self.head.is_none() && !content.is_empty() {
-            match IncrementalHead::parse(&self.head_bytes, block_size)? {
-                Ok(head) => self.open(head, block_size, pieces)?,
-                Err(needed) => {
-                    let take = content.len().min(needed - self.head_bytes.len());
-                    self.head_bytes.extend_from_slice(&content[..take]);
-                    content = &content[take..];
-                }
-            }
-        }
-        while !content.is_empty() {
-            let into_block = self.run.len() % block_size as usize;
-            if into_block == 0 {
-                self.seek_next_block(block_size, pieces)?;
-                if self.run.capacity() == 0 {
-                    self.run = buffers.take(u64::from(self.run_blocks()) * u64::from(block_size));
-                }
-            }
-            let take = content.len().min(block_size as usize - into_block);
-            self.run.extend_from_slice(&content[..take]);
-            content = &content[take..];
-        }
-        Ok(())
-    }
-
-    /// The head is complete, and with it the true size.
-    fn open(&mut self, head: IncrementalHead, block_size: u32, pieces: &mut VecDeque<Piece>) -> Result<()> {
-        if head.file_length(block_size) != self.travelled.size {
-            return Err(Error::Protocol {
-                reason: format!("the list of changed blocks of {} does not fit its size", self.path),
-            });
-        }
-        let size = u64::from(head.true_blocks()) * u64::from(block_size);
-        let shape = PartKind::File(FileShape { size, block_size });
-        pieces.push_back(Piece::Begin(spec(std::mem::take(&mut self.path), shape, &self.entry)));
-        self.head_bytes = Vec::new();
-        self.head = Some(head);
-        Ok(())
-    }
-
-    /// Before the first byte of a listed block: closes the run if the block does
-    /// not touch it, and covers what lies between.
-    fn seek_next_block(&mut self, block_size: u32, pieces: &mut VecDeque<Piece>) -> Result<()> {
-        let listed = self.head.as_ref().and_then(|head| head.blocks.get(self.next_listed)).copied();
-        let Some(block) = listed else {
-            return Err(Error::Protocol { reason: "more changed blocks than were listed".to_owned() });
-        };
-        let run_end = self.covered + (self.run.len() / block_size as usize) as u32;
-        if block != run_end || self.run.len() >= EXTENT_SIZE as usize {
-            self.flush(block_size, pieces);
-            self.cover(block, block_size, pieces);
-        }
-        self.next_listed += 1;
-        Ok(())
-    }
-
-    /// Listed blocks that touch each other, from the one that begins now.
-    fn run_blocks(&self) -> u32 {
-        let from = self.next_listed.saturating_sub(1);
-        let listed = self.head.as_ref().map_or(&[][..], |head| &head.blocks[from..]);
-        let touching = listed.windows(2).take_while(|pair| pair[0] + 1 == pair[1]).count();
-        touching as u32 + 1
-    }
-
-    fn flush(&mut self, block_size: u32, pieces: &mut VecDeque<Piece>) {
-        if !self.run.is_empty() {
-            let bytes = std::mem::take(&mut self.run);
-            let blocks = (bytes.len() / block_size as usize) as u32;
-            let offset = u64::from(self.covered) * u64::from(block_size);
-            pieces.push_back(Piece::Bytes { offset, bytes });
-            self.covered += blocks;
-        }
-    }
-
-    /// Covers the unlisted blocks before `until`.
-    fn cover(&mut self, until: u32, block_size: u32, pieces: &mut VecDeque<Piece>) {
-        let Some(head) = &self.head else { return };
-        let most = EXTENT_SIZE / block_size;
-        while self.covered < until {
-            let (origin, origin_end) = head.origin_after(self.covered, self.parent_blocks);
-            let blocks = (origin_end.min(until) - self.covered).min(most);
-            let offset = u64::from(self.covered) * u64::from(block_size);
-            let length = blocks * block_size;
-            pieces.push_back(match origin {
-                Origin::Parent => Piece::Unchanged { offset, length },
-                Origin::Zeros => Piece::Zeros { offset, length },
-            });
-            self.covered += blocks;
-        }
-    }
-
-    fn finish(&mut self, block_size: u32, pieces: &mut VecDeque<Piece>) -> Result<()> {
-        if self.head.is_none() {
-            match IncrementalHead::parse(&self.head_bytes, block_size)? {
-                Ok(head) => self.open(head, block_size, pieces)?,
-                Err(_) => {
-                    return Err(Error::Protocol {
-                        reason: format!("the list of changed blocks of {} is cut off", self.path),
-                    });
-                }
-            }
-        }
-        self.flush(block_size, pieces);
-        let end = self.head.as_ref().map_or(0, IncrementalHead::true_blocks);
-        self.cover(end, block_size, pieces);
-        Ok(())
-    }
+/// The name of the file whose changed blocks an entry holds.
+fn true_path(path: &str) -> Option<String> {
+    let (directory, name) = path.rsplit_once('/')?;
+    name.strip_prefix(INCREMENTAL_PREFIX).map(|name| format!("{directory}/{name}"))
 }
 
 /// A standby's archive has its `standby.signal`; a restored copy must not follow
 /// anybody. The two files that a backup itself makes are what recovery begins with.
 fn is_dropped(path: &str) -> bool {
-    let made_by_backup = matches!(path, "backup_label" | "tablespace_map");
+    let made_by_backup = matches!(path, LABEL | "tablespace_map");
     !made_by_backup && rules::verdict(path) == rules::Verdict::Skip
-}
-
-fn spec(path: String, kind: PartKind, entry: &Entry) -> FileSpec {
-    FileSpec {
-        path,
-        kind,
-        mode: entry.mode,
-        user_id: entry.user_id,
-        group_id: entry.group_id,
-        modified: entry.modified,
-    }
 }
 
 #[cfg(test)]

@@ -12,7 +12,8 @@ use backstay_model::Lsn;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::assemble::{Assembler, Piece};
+use super::assemble::Assembler;
+use super::members::Piece;
 use super::tally::ManifestReader;
 use crate::postgres::outcome::Outcome;
 use crate::postgres::walsender::{BackupEvent, BaseBackup, Walsender};

@@ -42,6 +42,8 @@ pub(super) struct Login<'a> {
 pub(super) struct Greeting {
     /// `17.2 (Debian 17.2-1)`.
     pub version: String,
+    /// The password was proved for this TLS connection and no other.
+    pub is_bound: bool,
 }
 
 impl Login<'_> {
@@ -82,7 +84,9 @@ impl Login<'_> {
                     wire.send(self.limit, ACTION).await?;
                 }
                 Message::AuthenticationSasl(body) => {
-                    scram = Some(self.begin_scram(&body, wire).await?);
+                    let (exchange, is_bound) = self.begin_scram(&body, wire).await?;
+                    scram = Some(exchange);
+                    greeting.is_bound = is_bound;
                 }
                 Message::AuthenticationSaslContinue(body) => {
                     let Some(exchange) = &mut scram else {
@@ -123,7 +127,11 @@ impl Login<'_> {
         }
     }
 
-    async fn begin_scram(&self, body: &AuthenticationSaslBody, wire: &mut Wire) -> Result<ScramSha256> {
+    async fn begin_scram(
+        &self,
+        body: &AuthenticationSaslBody,
+        wire: &mut Wire,
+    ) -> Result<(ScramSha256, bool)> {
         let (mut plain, mut bound) = (false, false);
         let mut mechanisms = body.mechanisms();
         while let Some(mechanism) = mechanisms.next().map_err(|error| malformed(&error))? {
@@ -142,7 +150,7 @@ impl Login<'_> {
         frontend::sasl_initial_response(mechanism, exchange.message(), &mut wire.outgoing)
             .map_err(|error| malformed(&error))?;
         wire.send(self.limit, ACTION).await?;
-        Ok(exchange)
+        Ok((exchange, mechanism == SCRAM_SHA_256_PLUS))
     }
 
     fn password(&self) -> Result<&str> {

@@ -1,5 +1,8 @@
 //! Bytes in, pieces out.
 
+use backstay_model::parts::{EXTENT_SIZE, FileSpec};
+use crc_fast::CrcAlgorithm;
+
 use super::*;
 
 const BLOCK: u32 = 8192;
@@ -188,6 +191,25 @@ fn a_file_that_would_mislead_a_restored_server_is_left_out_but_counted() {
     assert_ne!(with.received, listed);
     listed.add("standby.signal", 0, 0);
     assert_eq!(with.received, listed);
+}
+
+#[test]
+fn the_label_of_an_increment_loses_its_marks_and_is_counted_with_them() {
+    let label = b"START WAL LOCATION: 0/5000028\nINCREMENTAL FROM LSN: 0/2000028\nINCREMENTAL FROM TLI: 1\n";
+    for (parent, kept) in [(Some(ParentSizes::default()), 30), (None, label.len())] {
+        let mut assembler = assembler(parent);
+        feed(&mut assembler, &archive(&[("backup_label", label)])).unwrap();
+        match assembler.pieces.make_contiguous() {
+            [Piece::Begin(spec), Piece::Bytes { offset: 0, bytes }] => {
+                assert_eq!(spec.kind, PartKind::File(FileShape { size: kept as u64, block_size: 8192 }));
+                assert_eq!(bytes, &label[..kept]);
+            }
+            other => panic!("{other:?}"),
+        }
+        let mut listed = Tally::default();
+        listed.add("backup_label", label.len() as u64, crc(label));
+        assert_eq!(assembler.received, listed);
+    }
 }
 
 #[test]

@@ -15,7 +15,7 @@ fn client(major: u32) -> (Walsender, DuplexStream) {
     let limit = Duration::from_secs(5);
     let limits = Limits { statement: limit, backup_start: limit, silence: limit };
     let wire = Wire::new(Box::new(client));
-    (Walsender { wire, limits, version: format!("{major}.1"), major }, server)
+    (Walsender { wire, limits, version: format!("{major}.1"), major, is_bound: false }, server)
 }
 
 #[derive(Default)]

@@ -1,0 +1,140 @@
+//! Whole backups that start.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+
+use backstay_engine::postgres::outcome::Way;
+use backstay_model::FindingLevel;
+use testkit::{Installation, Postgres, PostgresOptions, PostgresVersion, StopMode, require_postgres};
+use tokio::runtime::Runtime;
+
+use super::directory::{Written, back_up};
+
+/// Starts on what was written, and looks at every page and every index.
+pub fn prove(installation: &Installation, written: &Written) -> Postgres {
+    for entry in fs::read_dir(written.directory.path()).unwrap().map(Result::unwrap) {
+        if entry.file_name() != "data" {
+            testkit::ownership::server_owner().unwrap().take_all(&entry.path()).unwrap();
+        }
+    }
+    let mut server = Postgres::start_on(installation, &written.path()).unwrap();
+    testkit::wait_until(std::time::Duration::from_secs(60), "the end of recovery", || {
+        server.query_value("SELECT pg_is_in_recovery()").is_ok_and(|answer| answer == "f")
+    })
+    .unwrap();
+    server.sql("CREATE EXTENSION IF NOT EXISTS amcheck").unwrap();
+    testkit::postgres::query::run(server.tool("pg_amcheck").args(["--all", "--heapallindexed"])).unwrap();
+    server.stop(StopMode::Fast).unwrap();
+    if written.facts.server.data_checksums {
+        let mut check = server.tool("pg_checksums");
+        testkit::postgres::query::run(check.arg("--check").arg(server.data_directory())).unwrap();
+    }
+    server.start().unwrap();
+    server
+}
+
+fn under_load(version: PostgresVersion) {
+    let Some(installation) = require_postgres(version) else { return };
+    let runtime = Runtime::new().unwrap();
+    let server = Postgres::start_new(&installation, &PostgresOptions::default()).unwrap();
+    server.pgbench_init(5).unwrap();
+    server.sql("CREATE UNLOGGED TABLE fleeting AS SELECT generate_series(1, 1000) AS n").unwrap();
+    let load = server.pgbench_load().unwrap();
+    testkit::wait_until(std::time::Duration::from_secs(30), "the load to begin", || {
+        server.query_value("SELECT count(*) > 100 FROM pgbench_history").is_ok_and(|answer| answer == "t")
+    })
+    .unwrap();
+    let written = back_up(&runtime, &server, None).unwrap();
+    load.stop();
+
+    assert_eq!(written.findings, []);
+    let facts = &written.facts;
+    assert_eq!((facts.way, facts.from_standby, facts.label.as_str()), (Way::Remote, false, "a test's"));
+    assert!(facts.start_lsn < facts.stop_lsn);
+    assert_eq!(facts.server.major(), version.major());
+    assert!(!written.was_incremental);
+    // The temporary slot has gone with its connection.
+    testkit::wait_until(std::time::Duration::from_secs(30), "the slot to go", || {
+        server.query_value("SELECT count(*) FROM pg_replication_slots").is_ok_and(|answer| answer == "0")
+    })
+    .unwrap();
+    drop(server);
+
+    let restored = prove(&installation, &written);
+    let sums = restored.pgbench_sums().unwrap();
+    assert!(sums.agree() && sums.transactions > 0, "{sums:?}");
+    assert_eq!(restored.query_value("SELECT count(*) FROM fleeting").unwrap(), "0");
+}
+
+#[test]
+fn a_backup_of_15_under_load_starts_and_is_consistent() {
+    under_load(PostgresVersion::V15);
+}
+
+#[test]
+fn a_backup_of_17_under_load_starts_and_is_consistent() {
+    under_load(PostgresVersion::V17);
+}
+
+#[test]
+fn tablespaces_come_along() {
+    let Some(installation) = require_postgres(PostgresVersion::V15) else { return };
+    let runtime = Runtime::new().unwrap();
+    let server = Postgres::start_new(&installation, &PostgresOptions::default()).unwrap();
+    let location = server.workspace().directory("space").unwrap();
+    testkit::ownership::server_owner().unwrap().take(&location).unwrap();
+    server.sql(&format!("CREATE TABLESPACE elsewhere LOCATION '{}'", location.display())).unwrap();
+    server
+        .sql("CREATE TABLE far (n int PRIMARY KEY USING INDEX TABLESPACE elsewhere) TABLESPACE elsewhere; INSERT INTO far SELECT generate_series(1, 50000)")
+        .unwrap();
+    let written = back_up(&runtime, &server, None).unwrap();
+    let [space] = written.facts.server.tablespaces.as_slice() else { panic!("{:?}", written.facts) };
+    assert!(written.tablespace(space.oid).is_dir());
+    drop(server);
+    let restored = prove(&installation, &written);
+    assert_eq!(restored.query_value("SELECT count(*), sum(n) FROM far").unwrap(), "50000|1250025000");
+    let place = restored.query_value(&format!("SELECT pg_tablespace_location({})", space.oid)).unwrap();
+    assert_eq!(place, written.tablespace(space.oid).to_str().unwrap());
+}
+
+fn from_standby(version: PostgresVersion) {
+    let Some(installation) = require_postgres(version) else { return };
+    let runtime = Runtime::new().unwrap();
+    let primary = Postgres::start_new(&installation, &PostgresOptions::default()).unwrap();
+    primary.pgbench_init(2).unwrap();
+    let standby = primary.standby().unwrap();
+    standby.wait_for_replay_of(&primary).unwrap();
+    let written = back_up(&runtime, &standby, None).unwrap();
+    assert!(written.facts.from_standby);
+    // A restored copy must not begin to follow the primary.
+    assert!(!written.path().join("standby.signal").exists());
+    drop(standby);
+    drop(primary);
+    let restored = prove(&installation, &written);
+    assert!(restored.pgbench_sums().unwrap().agree());
+}
+
+#[test]
+fn a_backup_of_a_standby_starts_as_a_primary() {
+    from_standby(PostgresVersion::V15);
+    from_standby(PostgresVersion::V17);
+}
+
+#[test]
+fn a_damaged_page_is_a_finding_and_the_backup_goes_on() {
+    let Some(installation) = require_postgres(PostgresVersion::V15) else { return };
+    let runtime = Runtime::new().unwrap();
+    let mut server = Postgres::start_new(&installation, &PostgresOptions::default()).unwrap();
+    server
+        .sql("CREATE TABLE sick AS SELECT n, repeat('x', 500) AS filler FROM generate_series(1, 2000) AS n")
+        .unwrap();
+    let path = server.query_value("SELECT pg_relation_filepath('sick')").unwrap();
+    server.stop(StopMode::Fast).unwrap();
+    let file = fs::OpenOptions::new().write(true).open(server.data_directory().join(&path)).unwrap();
+    file.write_all_at(b"damage", 3 * 8192 + 4000).unwrap();
+    server.start().unwrap();
+    let written = back_up(&runtime, &server, None).unwrap();
+    let [finding] = written.findings.as_slice() else { panic!("{:?}", written.findings) };
+    assert_eq!((finding.level, finding.subject.as_str()), (FindingLevel::Error, path.as_str()));
+    assert!(finding.message.contains("page 3"), "{}", finding.message);
+}
