@@ -151,7 +151,7 @@ pub struct LeafEntry {
 /// Why the bytes of a map make no sense. The caller adds which object it was.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MapError {
-    #[error("{0}")]
+    #[error(transparent)]
     Seal(#[from] SealError),
     #[error("a map frame is not coded as the format says")]
     Malformed,
