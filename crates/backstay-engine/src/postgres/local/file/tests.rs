@@ -67,3 +67,13 @@ fn a_segment_that_was_recycled_meanwhile_is_refused() {
     let error = read_all(open(&page, 8192, log(0x300_0000, 0x300_0100, u64::MAX))).unwrap_err();
     assert!(error.to_string().contains("00000001"), "{error}");
 }
+
+#[test]
+fn a_segment_that_ends_in_a_switch_is_zeros_from_there() {
+    let size = u64::from(EXTENT_SIZE) + 8192;
+    let mut bytes = vec![0; size as usize];
+    bytes[8..16].copy_from_slice(&0x300_0000u64.to_le_bytes());
+    assert_eq!(read_all(open(&bytes, size, log(0x300_0000, 0x400_0000, u64::MAX))).unwrap(), bytes);
+    bytes[8..16].fill(0);
+    read_all(open(&bytes, size, log(0x300_0000, 0x400_0000, u64::MAX))).unwrap_err();
+}
