@@ -147,26 +147,24 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 fn initialise(story: &mut Story, program: PathBuf, place: &Path, server: &Postgres) -> Result<Backstay> {
-    const PASSWORD: &str = "only for this demo";
+    const PASSWORD: &str = "only-for-this-demo";
     server.create_role("backstay", PASSWORD, "REPLICATION")?;
     server.sql(RIGHTS)?;
-    let password_file = place.join("backstay.password");
-    fs::write(&password_file, PASSWORD)?;
-
     let backstay = Backstay::new(program, place.join("backstay.toml"));
     let store = format!("file://{}", place.join("repository").display());
-    story.show(&mut backstay.command(&["init", "--store", &store]))?;
-    let instance = format!(
-        "\n[instance.demo]\nengine = \"postgresql\"\nurl = \"{}\"\npassword = {{ file = \"{}\" }}\ndata_directory = \"{}\"\n",
-        server.url_as("backstay"),
-        password_file.display(),
-        server.data_directory().display()
-    );
-    let configuration = fs::read_to_string(backstay.configuration())
-        .with_context(|| format!("read {}", backstay.configuration().display()))?;
-    fs::write(backstay.configuration(), configuration + &instance)?;
-    story.say(&format!("and {} is told of the database:", backstay.configuration().display()));
-    story.quote(&instance);
+    let url = server.url_as(&format!("backstay:{PASSWORD}"));
+    let data_directory = server.data_directory().to_string_lossy();
+    story.show(&mut backstay.command(&[
+        "init",
+        "--store",
+        &store,
+        "--name",
+        "demo",
+        "--postgresql",
+        &url,
+        "--data-directory",
+        &data_directory,
+    ]))?;
     story.show(&mut backstay.command(&["config", "check", "--connect"]))?;
     Ok(backstay)
 }
@@ -215,15 +213,18 @@ fn prove(
 }
 
 fn go_on(story: &mut Story, server: Postgres, backstay: &Backstay, place: &Path) {
-    let program = format!("{} --config {}", backstay.program().display(), backstay.configuration().display());
-    let psql = server.installation().bin_directory().join("psql");
+    let directories = [server.installation().bin_directory(), backstay.program().parent().unwrap_or(place)]
+        .map(|directory| directory.display().to_string())
+        .join(":");
     let socket = server.socket_directory().display().to_string();
-    let connect = format!("{} -h {socket} -p {} -U postgres postgres", psql.display(), server.port());
+    let connect = format!("psql -h {socket} -p {} -U postgres postgres", server.port());
     let pid_file = server.data_directory().join("postmaster.pid");
     story.chapter("Go on from here");
     story.quote(&format!(
-        "{connect}\n{program} list demo\n{program} backup demo\n{program} status\n{program} drill demo\n\n\
+        "export PATH={directories}:$PATH BACKSTAY_CONFIG={}\n\
+         {connect}\nbackstay list\nbackstay backup\nbackstay status\nbackstay drill\n\n\
          # when you have seen enough:\nkill -INT $(head -n 1 {}) && sleep 1 && rm -r {}",
+        backstay.configuration().display(),
         pid_file.display(),
         place.display()
     ));

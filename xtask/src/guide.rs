@@ -104,7 +104,11 @@ fn run_page(page: &Path, installation: &Installation, program: &Path) -> Result<
 
 fn environment(server: &Postgres, program: &Path) -> Result<Vec<(&'static str, String)>> {
     let programs = program.parent().context("find the directory of the program")?;
-    let path = std::env::var("PATH").unwrap_or_default();
+    let mut path = std::env::var("PATH").unwrap_or_default();
+    // The rescue script's packages, which its reader is told to install.
+    if let Some(python) = testkit::servers::rescue_python().as_deref().and_then(Path::parent) {
+        path = format!("{}:{path}", python.display());
+    }
     let bin = server.installation().bin_directory();
     Ok(vec![
         ("PATH", format!("{}:{}:{path}", programs.display(), bin.display())),

@@ -14,13 +14,13 @@ pub fn run() -> Result<()> {
 
 /// Everything that a full run of the tests needs.
 pub fn prepare_all() -> Result<()> {
-    let _lock = PreparationLock::take(&cache_directory())?;
+    let lock = PreparationLock::take(&cache_directory())?;
     if find(PostgresVersion::V15).is_none() {
-        prepare_postgres_15()?;
+        prepare_postgres_15(&lock)?;
     }
     // A PostgreSQL 17 of the machine's own would lack TimescaleDB, Valkey and pgBackRest.
     if complete_root(TRIXIE.release).is_none() {
-        TRIXIE.prepare()?;
+        TRIXIE.prepare(&lock)?;
     }
     python::prepare()?;
     for version in PostgresVersion::ALL {
@@ -37,11 +37,11 @@ pub fn prepare_any() -> Result<testkit::Installation> {
     if let Some(installation) = present() {
         return Ok(installation);
     }
-    let _lock = PreparationLock::take(&cache_directory())?;
+    let lock = PreparationLock::take(&cache_directory())?;
     match packages::debian_release().as_deref() {
         Some("bookworm") => install_native(PostgresVersion::V15)?,
         Some("trixie") => install_native(PostgresVersion::V17)?,
-        _ => TRIXIE.prepare()?,
+        _ => TRIXIE.prepare(&lock)?,
     }
     match present() {
         Some(installation) => Ok(installation),
@@ -49,10 +49,10 @@ pub fn prepare_any() -> Result<testkit::Installation> {
     }
 }
 
-fn prepare_postgres_15() -> Result<()> {
+fn prepare_postgres_15(lock: &PreparationLock) -> Result<()> {
     if packages::debian_release().as_deref() == Some("bookworm") {
         install_native(PostgresVersion::V15)
     } else {
-        BOOKWORM.prepare()
+        BOOKWORM.prepare(lock)
     }
 }

@@ -9,11 +9,12 @@ pub mod roots;
 
 use std::fs::{self, File};
 use std::path::Path;
+use std::process::Stdio;
 
 use anyhow::{Context, Result};
 
 /// Holds off every other chore that would prepare something, until it is dropped.
-pub struct PreparationLock(#[allow(dead_code, reason = "held, never read: closing it unlocks")] File);
+pub struct PreparationLock(File);
 
 impl PreparationLock {
     pub fn take(cache: &Path) -> Result<PreparationLock> {
@@ -24,6 +25,13 @@ impl PreparationLock {
             file.lock().context("wait for the lock of the server cache")?;
         }
         Ok(PreparationLock(file))
+    }
+
+    /// The standard input of a program that prepares something. The kernel holds
+    /// the lock for as long as anybody has the file open, so a program that
+    /// outlives its killed chore is waited for by the next one.
+    pub fn share(&self) -> Result<Stdio> {
+        Ok(self.0.try_clone().context("share the lock of the server cache")?.into())
     }
 }
 

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use testkit::ownership::we_are_root;
 use testkit::servers::{LAUNCHERS, MARKER, cache_directory, complete_root};
 
-use super::{packages, publish, remove_tree};
+use super::{PreparationLock, packages, publish, remove_tree};
 use crate::process::{find_in_path, line_of, run_quietly};
 
 /// What a root must hold.
@@ -54,24 +54,25 @@ const LOADER: (&str, &str) = ("usr/lib/ld-linux-aarch64.so.1", "usr/lib/aarch64-
 
 impl Recipe {
     /// Makes the root unless it is there.
-    pub fn prepare(&self) -> Result<()> {
+    pub fn prepare(&self, lock: &PreparationLock) -> Result<()> {
         if complete_root(self.release).is_some() {
             return Ok(());
         }
         let cache = cache_directory();
         let place = cache.join(self.release);
         let made = cache.join(format!("{}.tmp", self.release));
-        // Made to the end by an earlier run that was stopped before it could say so.
+        // Made to the end for an earlier run that was stopped before it could say so.
         if self.is_bootstrapped(&made) && self.finish(&made).is_ok() {
             return publish(&made, &place);
         }
+        unmount_below(&made)?;
         remove_tree(&made)?;
-        self.bootstrap(&made)?;
+        self.bootstrap(&made, lock)?;
         self.finish(&made)?;
         publish(&made, &place)
     }
 
-    fn bootstrap(&self, made: &Path) -> Result<()> {
+    fn bootstrap(&self, made: &Path, lock: &PreparationLock) -> Result<()> {
         let needed = packages::missing(&[("debootstrap", "debootstrap")]);
         if !needed.is_empty() {
             packages::install(&["debootstrap", "debian-archive-keyring", "ca-certificates"])?;
@@ -94,7 +95,7 @@ impl Recipe {
         );
         let log = made.with_extension("log");
         let output = fs::File::create(&log)?;
-        let status = command.stdout(output.try_clone()?).stderr(output).status()?;
+        let status = command.stdin(lock.share()?).stdout(output.try_clone()?).stderr(output).status()?;
         if !status.success() {
             let text = fs::read_to_string(&log).unwrap_or_default();
             let tail: Vec<&str> = text.lines().rev().take(15).collect();
@@ -151,6 +152,20 @@ impl Recipe {
         }
         Ok(())
     }
+}
+
+/// A `debootstrap` that was killed leaves `proc` and `sys` mounted, which must not
+/// be removed with the files.
+fn unmount_below(root: &Path) -> Result<()> {
+    let mounts = fs::read_to_string("/proc/self/mounts").context("read /proc/self/mounts")?;
+    let places = mounts.lines().filter_map(|line| line.split(' ').nth(1)).map(Path::new);
+    let mut below: Vec<&Path> = places.filter(|place| place.starts_with(root)).collect();
+    // The deepest first.
+    below.sort_by_key(|place| std::cmp::Reverse(place.components().count()));
+    for place in below {
+        run_quietly(Command::new("umount").arg(place))?;
+    }
+    Ok(())
 }
 
 /// Writes a script that runs a program of the root with the root's own loader and
