@@ -18,8 +18,12 @@ use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 pub fn address(server: &Postgres) -> Address {
+    address_of(&server.url())
+}
+
+pub fn address_of(url: &str) -> Address {
     let password = Some(Secret::new(PASSWORD));
-    PostgresSettings { url: server.url(), password, ..PostgresSettings::default() }.address().unwrap()
+    PostgresSettings { url: url.to_owned(), password, ..PostgresSettings::default() }.address().unwrap()
 }
 
 /// A finished backup as a directory.
@@ -65,11 +69,13 @@ impl ParentFiles for Listed {
 
 /// Takes a backup over TCP into a new directory.
 pub fn back_up(runtime: &Runtime, server: &Postgres, parent: Option<&Written>) -> Result<Written, Fault> {
+    back_up_as(runtime, &address(server), parent)
+}
+
+pub fn back_up_as(runtime: &Runtime, address: &Address, parent: Option<&Written>) -> Result<Written, Fault> {
     let outcome = Outcome::new();
     let options = RemoteOptions { label: "a test's".to_owned(), parent: parent.map(Written::as_parent) };
-    let cancelled = CancellationToken::new();
-    let address = address(server);
-    let begun = RemoteBackup::start(&address, options, outcome.clone(), cancelled);
+    let begun = RemoteBackup::start(address, options, outcome.clone(), CancellationToken::new());
     write(runtime.block_on(begun)?, &outcome, parent)
 }
 

@@ -20,7 +20,7 @@ fn large_server() -> Option<Postgres> {
     Some(server)
 }
 
-fn begin(runtime: &Runtime, server: &Postgres, cancelled: &CancellationToken) -> (RemoteBackup, Outcome) {
+pub fn begin(runtime: &Runtime, server: &Postgres, cancelled: &CancellationToken) -> (RemoteBackup, Outcome) {
     let outcome = Outcome::new();
     let options = RemoteOptions { label: "fails".to_owned(), parent: None };
     let address = address(server);
@@ -29,7 +29,7 @@ fn begin(runtime: &Runtime, server: &Postgres, cancelled: &CancellationToken) ->
 }
 
 /// Takes steps until so many bytes have come.
-fn take(backup: &mut RemoteBackup, mut bytes: u64) -> Result<(), Fault> {
+pub fn take(backup: &mut RemoteBackup, mut bytes: u64) -> Result<(), Fault> {
     while bytes > 0 {
         match backup.next()? {
             Some(Step::Extent { length, data: ExtentData::Read(reader), .. }) => {

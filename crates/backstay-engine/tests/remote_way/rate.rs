@@ -23,7 +23,8 @@ fn the_rate_is_at_least_nine_tenths_of_pg_basebackup() {
         let mine = begun.elapsed().as_secs_f64();
         let bytes = written.received_bytes as f64;
         drop(written);
-        let target = server.workspace().path().join(format!("copy{round}"));
+        let target = server.workspace().directory(&format!("copy{round}")).unwrap();
+        testkit::ownership::server_owner().unwrap().take(&target).unwrap();
         let mut tool = server.tool("pg_basebackup");
         tool.args(["--checkpoint=fast", "--wal-method=fetch", "--no-sync", "--host=127.0.0.1"]);
         tool.env("PGPASSWORD", testkit::postgres::PASSWORD).arg("--pgdata").arg(&target);

@@ -4,11 +4,13 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 
 use backstay_engine::postgres::outcome::Way;
-use backstay_model::FindingLevel;
+use backstay_model::{ErrorKind, Finding, FindingLevel};
+use testkit::postgres::PASSWORD;
 use testkit::{Installation, Postgres, PostgresOptions, PostgresVersion, StopMode, require_postgres};
 use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
 
-use super::directory::{Written, back_up};
+use super::directory::{Written, address_of, back_up, back_up_as};
 
 /// Starts on what was written, and looks at every page and every index.
 pub fn prove(installation: &Installation, written: &Written) -> Postgres {
@@ -120,6 +122,52 @@ fn a_backup_of_a_standby_starts_as_a_primary() {
     from_standby(PostgresVersion::V17);
 }
 
+/// Compares a backup of a server at rest with PostgreSQL's own, by the manifest of
+/// the latter. What must differ is not compared: where and when each began.
+pub fn compare_with_pg_basebackup(server: &Postgres, written: &Written) {
+    let theirs = server.workspace().directory("theirs").unwrap();
+    testkit::ownership::server_owner().unwrap().take(&theirs).unwrap();
+    let mut copy = server.tool("pg_basebackup");
+    copy.args(["--checkpoint=fast", "--wal-method=none", "--no-sync"]).arg("--pgdata").arg(&theirs);
+    testkit::postgres::query::run(&mut copy).unwrap();
+    testkit::ownership::server_owner().unwrap().take_all(&written.path()).unwrap();
+    let mut verify = server.tool("pg_verifybackup");
+    verify.args(["--no-parse-wal", "--ignore=backup_label", "--ignore=global/pg_control"]);
+    verify.arg("--manifest-path").arg(theirs.join("backup_manifest")).arg(written.path());
+    testkit::postgres::query::run(&mut verify).unwrap();
+}
+
+#[test]
+fn every_file_is_what_pg_basebackup_takes() {
+    for version in PostgresVersion::ALL {
+        let Some(installation) = require_postgres(version) else { continue };
+        let runtime = Runtime::new().unwrap();
+        let options = PostgresOptions::default().configure("autovacuum = off");
+        let server = Postgres::start_new(&installation, &options).unwrap();
+        server.pgbench_init(3).unwrap();
+        server.sql("CREATE TABLE large AS SELECT n, repeat('l', 400) FROM generate_series(1, 100000) AS n; VACUUM").unwrap();
+        let written = back_up(&runtime, &server, None).unwrap();
+        compare_with_pg_basebackup(&server, &written);
+    }
+}
+
+#[test]
+fn a_standby_that_is_promoted_meanwhile_ends_its_backup() {
+    let Some(installation) = require_postgres(PostgresVersion::V15) else { return };
+    let runtime = Runtime::new().unwrap();
+    let primary = Postgres::start_new(&installation, &PostgresOptions::default()).unwrap();
+    primary.pgbench_init(10).unwrap();
+    let standby = primary.standby().unwrap();
+    standby.wait_for_replay_of(&primary).unwrap();
+    let (mut backup, outcome) = super::failures::begin(&runtime, &standby, &CancellationToken::new());
+    super::failures::take(&mut backup, 2 << 20).unwrap();
+    standby.promote().unwrap();
+    let error = super::failures::take(&mut backup, u64::MAX).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+    assert!(error.to_string().contains("promoted") && error.to_string().contains('2'), "{error}");
+    assert!(outcome.facts().is_none());
+}
+
 #[test]
 fn a_damaged_page_is_a_finding_and_the_backup_goes_on() {
     let Some(installation) = require_postgres(PostgresVersion::V15) else { return };
@@ -137,4 +185,17 @@ fn a_damaged_page_is_a_finding_and_the_backup_goes_on() {
     let [finding] = written.findings.as_slice() else { panic!("{:?}", written.findings) };
     assert_eq!((finding.level, finding.subject.as_str()), (FindingLevel::Error, path.as_str()));
     assert!(finding.message.contains("page 3"), "{}", finding.message);
+
+    // A role that may not read a page twice is told what to grant, and then may.
+    server.create_role("reader", PASSWORD, "REPLICATION").unwrap();
+    let url = server.url_as("reader");
+    let reader = || address_of(&url);
+    let note = |findings: &[Finding]| findings.iter().find(|f| f.remedy.contains("GRANT")).cloned();
+    let without = back_up_as(&runtime, &reader(), None).unwrap();
+    assert!(note(&without.findings).is_some(), "{:?}", without.findings);
+    server
+        .sql("GRANT EXECUTE ON FUNCTION pg_read_binary_file(text, bigint, bigint, boolean) TO reader")
+        .unwrap();
+    let with = back_up_as(&runtime, &reader(), None).unwrap();
+    assert_eq!(with.findings, written.findings);
 }

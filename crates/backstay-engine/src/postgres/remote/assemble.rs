@@ -28,6 +28,9 @@ const INCREMENTAL_PREFIX: &str = "INCREMENTAL.";
 /// Where tablespaces are linked in.
 const TABLESPACES: &str = "pg_tblspc";
 
+/// Where their links led.
+const TABLESPACE_MAP: &str = "tablespace_map";
+
 pub(super) struct Assembler {
     tar: TarReader,
     /// What is put before the paths of the present archive.
@@ -157,7 +160,7 @@ impl Assembler {
                 Present::Changed(Box::new(Changed::new(travelled, entry, true_path, parent_blocks)))
             }
             (None, Some(_)) if path == LABEL => Present::Label(Box::new(Label::new(travelled, entry))),
-            _ if is_dropped(&path) => Present::Dropped(travelled),
+            _ if is_dropped(&path, size) => Present::Dropped(travelled),
             _ => {
                 let block_size = rules::unit_of(&path, size, self.block_size);
                 let shape = PartKind::File(FileShape { size, block_size });
@@ -236,10 +239,14 @@ fn true_path(path: &str) -> Option<String> {
 }
 
 /// A standby's archive has its `standby.signal`; a restored copy must not follow
-/// anybody. The two files that a backup itself makes are what recovery begins with.
-fn is_dropped(path: &str) -> bool {
-    let made_by_backup = matches!(path, LABEL | "tablespace_map");
-    !made_by_backup && rules::verdict(path) == rules::Verdict::Skip
+/// anybody. The two files that a backup itself makes are what recovery begins
+/// with; a map of no tablespaces is sent, too, and says nothing.
+fn is_dropped(path: &str, size: u64) -> bool {
+    match path {
+        LABEL => false,
+        TABLESPACE_MAP => size == 0,
+        _ => rules::verdict(path) == rules::Verdict::Skip,
+    }
 }
 
 #[cfg(test)]

@@ -96,10 +96,25 @@ impl Receiver {
         }
     }
 
+    /// The next event. A standby that was promoted says no in its own language;
+    /// that it is on another timeline now is plain in any.
+    async fn next_event(&mut self) -> Result<Option<BackupEvent>> {
+        let error = match self.backup.next(&mut self.walsender).await {
+            Err(error @ Error::Server { .. }) => error,
+            next => return next,
+        };
+        match self.walsender.identify_system().await {
+            Ok(now) if now.timeline != self.backup.timeline => {
+                Err(Error::Promoted { started: self.backup.timeline, stopped: now.timeline })
+            }
+            _ => Err(error),
+        }
+    }
+
     async fn receive(&mut self, sender: &Sender) -> Result<Lsn> {
         let mut manifest = ManifestReader::default();
         let mut in_archive = false;
-        while let Some(event) = self.backup.next(&mut self.walsender).await? {
+        while let Some(event) = self.next_event().await? {
             match event {
                 BackupEvent::Archive { tablespace } => {
                     if in_archive {

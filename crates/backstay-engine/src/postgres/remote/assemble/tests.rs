@@ -184,12 +184,15 @@ fn a_tablespace_comes_below_its_link_once() {
 #[test]
 fn a_file_that_would_mislead_a_restored_server_is_left_out_but_counted() {
     let mut with = assembler(None);
-    feed(&mut with, &archive(&[("standby.signal", b""), ("backup_label", b"l")])).unwrap();
+    let entries: &[(&str, &[u8])] =
+        &[("standby.signal", b""), ("tablespace_map", b""), ("backup_label", b"l")];
+    feed(&mut with, &archive(entries)).unwrap();
     assert_eq!(begun(&with), ["backup_label"]);
     let mut listed = Tally::default();
     listed.add("backup_label", 1, crc(b"l"));
     assert_ne!(with.received, listed);
     listed.add("standby.signal", 0, 0);
+    listed.add("tablespace_map", 0, 0);
     assert_eq!(with.received, listed);
 }
 
