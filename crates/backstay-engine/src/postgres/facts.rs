@@ -28,6 +28,8 @@ pub struct ServerFacts {
     /// As text: JSON numbers end at 53 bits.
     #[serde(with = "number_as_text")]
     pub system_identifier: u64,
+    /// The role that `initdb` made, which a copy can always be entered as.
+    pub superuser: String,
     pub data_checksums: bool,
     /// Bytes of a page.
     pub block_size: u32,
@@ -96,7 +98,8 @@ pub async fn read(session: &Session, address: &Address) -> Result<ServerFacts> {
             "read the server's identity",
             "SELECT s.system_identifier, c.timeline_id, i.data_page_checksum_version, \
                     i.database_block_size, i.blocks_per_segment, i.bytes_per_wal_segment, \
-                    current_setting('server_version'), pg_is_in_recovery() \
+                    current_setting('server_version'), pg_is_in_recovery(), \
+                    (SELECT rolname::text FROM pg_roles WHERE oid = 10) \
              FROM pg_control_system() s, pg_control_checkpoint() c, pg_control_init() i",
             &[],
         )
@@ -138,6 +141,7 @@ pub async fn read(session: &Session, address: &Address) -> Result<ServerFacts> {
         version: version_text.split_whitespace().next().unwrap_or_default().to_owned(),
         version_number,
         system_identifier: column::<i64>(&row, 0)? as u64,
+        superuser: column(&row, 8)?,
         data_checksums: column::<i32>(&row, 2)? != 0,
         block_size: column::<i32>(&row, 3)? as u32,
         segment_blocks: column::<i32>(&row, 4)? as u32,

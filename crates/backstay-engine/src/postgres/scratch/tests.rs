@@ -1,0 +1,56 @@
+use std::collections::BTreeMap;
+
+use backstay_model::TimelineId;
+
+use super::*;
+
+fn facts(version_number: u32, preloaded: &str) -> ServerFacts {
+    ServerFacts {
+        version: "17.2".into(),
+        version_number,
+        system_identifier: 1,
+        superuser: "postgres".into(),
+        data_checksums: true,
+        block_size: 8192,
+        segment_blocks: 131_072,
+        wal_segment_size: 16 << 20,
+        in_recovery: false,
+        timeline: TimelineId(1),
+        data_directory: None,
+        tablespaces: Vec::new(),
+        settings: BTreeMap::from([("shared_preload_libraries".to_owned(), preloaded.to_owned())]),
+        databases: Vec::new(),
+    }
+}
+
+#[test]
+fn what_would_act_on_the_world_is_not_loaded() {
+    let private = Path::new("/private");
+    let settings =
+        settings(private, &facts(170_002, "pg_cron, timescaledb,pgaudit"), &ScratchOptions::default());
+    assert!(settings.contains(&"shared_preload_libraries=timescaledb".to_owned()));
+    assert!(settings.contains(&"timescaledb.max_background_workers=0".to_owned()));
+    for setting in ["archive_mode=off", "listen_addresses=", "ssl=off", "event_triggers=off", "fsync=off"] {
+        assert!(settings.iter().any(|found| found == setting), "{setting}");
+    }
+}
+
+#[test]
+fn settings_a_version_does_not_know_are_not_given_to_it() {
+    let private = Path::new("/private");
+    let options = ScratchOptions { durable: true, ..ScratchOptions::default() };
+    let settings = settings(private, &facts(130_020, ""), &options);
+    for word in ["timescaledb", "event_triggers", "summarize_wal", "fsync"] {
+        assert!(!settings.iter().any(|found| found.starts_with(word)), "{word}");
+    }
+}
+
+#[test]
+fn two_private_directories_are_two() {
+    let (one, two) = (private_directory(None).unwrap(), private_directory(None).unwrap());
+    assert_ne!(one, two);
+    assert_eq!(fs::metadata(&one).unwrap().mode() & 0o777, 0o700);
+    for path in [one, two] {
+        fs::remove_dir(path).unwrap();
+    }
+}

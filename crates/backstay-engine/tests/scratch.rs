@@ -1,0 +1,138 @@
+//! Scratch servers on restored copies: sound ones are proven, others are not.
+
+#[path = "local_backup/drive.rs"]
+mod drive;
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use backstay_engine::Error;
+use backstay_engine::postgres::facts::ServerFacts;
+use backstay_engine::postgres::prove::{self, Check, ProveOptions};
+use backstay_engine::postgres::scratch::{Scratch, ScratchOptions};
+use testkit::{Installation, Postgres, PostgresOptions, PostgresVersion, require_postgres};
+use tokio_util::sync::CancellationToken;
+
+fn on_each_version(test: impl Fn(&Installation)) {
+    for version in PostgresVersion::ALL {
+        if let Some(installation) = require_postgres(version) {
+            test(&installation);
+        }
+    }
+}
+
+struct Restored {
+    server: Postgres,
+    directory: PathBuf,
+    stored: drive::Stored,
+}
+
+fn restored(installation: &Installation) -> Restored {
+    let server = Postgres::start_new(installation, &PostgresOptions::default()).unwrap();
+    server.pgbench_init(2).unwrap();
+    server.sql("CREATE DATABASE \"my data\"").unwrap();
+    server.sql_in("my data", "CREATE TABLE \"Odd name\" AS SELECT generate_series(1, 77) AS n").unwrap();
+    let directory = server.workspace().path().join("restored");
+    let (stored, _) = drive::copy(&server, &directory, Vec::new()).unwrap();
+    Restored { server, directory, stored }
+}
+
+async fn start(installation: &Installation, directory: &Path, facts: &ServerFacts) -> Result<Scratch, Error> {
+    let bin_directory = Some(installation.bin_directory().to_owned());
+    let options = ScratchOptions { bin_directory, ..ScratchOptions::default() };
+    Scratch::start(directory, facts, &options, &CancellationToken::new()).await
+}
+
+fn check<'a>(checks: &'a [Check], name: &str) -> &'a Check {
+    checks.iter().find(|check| check.name == name).unwrap_or_else(|| panic!("{name} in {checks:#?}"))
+}
+
+fn is_stopped(directory: &Path) -> bool {
+    !directory.join("postmaster.pid").exists()
+}
+
+#[test]
+fn a_sound_copy_is_proven_and_leaves_nothing_running() {
+    on_each_version(|installation| {
+        let copy = restored(installation);
+        drive::runtime().block_on(async {
+            let facts = &copy.stored.facts;
+            let scratch = start(installation, &copy.directory, &facts.server).await.unwrap();
+            let proof = prove::prove(&scratch, facts, &ProveOptions::default()).await.unwrap();
+            assert!(proof.is_sound(), "{proof:#?}");
+            let accounts = check(&proof.checks, "table public.pgbench_accounts in postgres");
+            assert_eq!(accounts.found, "200000 rows");
+            assert_eq!(check(&proof.checks, "table public.\"Odd name\" in my data").found, "77 rows");
+            assert!(check(&proof.checks, "index pgbench_accounts_pkey in postgres").ok);
+            assert!(check(&proof.checks, "extension plpgsql in postgres").ok);
+            let stopped = scratch.stop().await.unwrap();
+            assert!(is_stopped(&copy.directory));
+            let pages = prove::prove_pages(&stopped).unwrap();
+            assert!(pages.ok && pages.found == "0 wrong pages", "{pages:?}");
+        });
+        drop(copy.server);
+    });
+}
+
+#[test]
+fn a_copy_with_a_broken_table_is_unsound() {
+    on_each_version(|installation| {
+        let copy = restored(installation);
+        let path = copy.server.query_value("SELECT pg_relation_filepath('pgbench_accounts')").unwrap();
+        let file = fs::OpenOptions::new().write(true).open(copy.directory.join(path)).unwrap();
+        file.write_all_at(b"rot", 100 * 8192 + 4000).unwrap();
+        drive::runtime().block_on(async {
+            let facts = &copy.stored.facts;
+            let scratch = start(installation, &copy.directory, &facts.server).await.unwrap();
+            let proof = prove::prove(&scratch, facts, &ProveOptions::default()).await.unwrap();
+            assert!(!proof.is_sound());
+            let accounts = check(&proof.checks, "table public.pgbench_accounts in postgres");
+            assert!(!accounts.ok && accounts.found.contains("invalid page"), "{accounts:?}");
+            let stopped = scratch.stop().await.unwrap();
+            let pages = prove::prove_pages(&stopped).unwrap();
+            assert!(!pages.ok && pages.found == "1 wrong pages", "{pages:?}");
+        });
+    });
+}
+
+#[test]
+fn a_server_that_cannot_start_says_why_and_is_gone() {
+    on_each_version(|installation| {
+        let copy = restored(installation);
+        fs::remove_file(copy.directory.join("global/pg_control")).unwrap();
+        let server = &copy.stored.facts.server;
+        let runtime = drive::runtime();
+        let error = runtime.block_on(start(installation, &copy.directory, server)).err().unwrap();
+        assert!(
+            matches!(error, Error::Scratch { .. }) && error.to_string().contains("pg_control"),
+            "{error}"
+        );
+    });
+}
+
+#[test]
+fn a_dropped_scratch_server_is_stopped() {
+    on_each_version(|installation| {
+        let copy = restored(installation);
+        let server = &copy.stored.facts.server;
+        let scratch = drive::runtime().block_on(start(installation, &copy.directory, server)).unwrap();
+        let pid = fs::read_to_string(copy.directory.join("postmaster.pid")).unwrap();
+        let process = PathBuf::from(format!("/proc/{}", pid.lines().next().unwrap()));
+        assert!(process.exists());
+        drop(scratch);
+        assert!(!process.exists());
+    });
+}
+
+#[test]
+fn a_version_that_is_not_installed_is_named() {
+    on_each_version(|installation| {
+        let copy = restored(installation);
+        let mut facts = copy.stored.facts.server.clone();
+        facts.version_number = 990_001;
+        let runtime = drive::runtime();
+        let error = runtime.block_on(start(installation, &copy.directory, &facts)).err().unwrap();
+        assert_eq!(error.to_string(), "find the program `postgres` of PostgreSQL 99");
+    });
+}
