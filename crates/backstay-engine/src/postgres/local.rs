@@ -186,7 +186,12 @@ impl LocalBackup {
                     self.refuse_lost_session()?;
                     match self.walk.next()? {
                         Some(found) => return Ok(Some(self.begin_found(found))),
-                        None => self.phase = Phase::Control,
+                        // A copy from a standby is consistent where `pg_control` says, so
+                        // it must be read after every page, not only begun after them.
+                        None => {
+                            self.phase = Phase::Control;
+                            return Ok(Some(Step::Barrier));
+                        }
                     }
                 }
                 Phase::Control => {
