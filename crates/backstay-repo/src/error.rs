@@ -89,6 +89,12 @@ pub enum Error {
         "the collection would delete {deleted} of {total} data objects, more than the share of {max_percent} %"
     )]
     ShareExceeded { deleted: u64, total: u64, max_percent: u8 },
+    #[error("backups of {instance} come and go faster than they can be read")]
+    KeepsChanging { instance: InstanceId },
+    #[error("backup {backup} of {instance} is not condemned")]
+    NotCondemned { instance: InstanceId, backup: BackupId },
+    #[error("backup {backup} of {instance} was condemned too short a time ago")]
+    GraceNotOver { instance: InstanceId, backup: BackupId },
     #[error("backup {backup} is held by the running session {session}, which builds on it")]
     StillNeeded { backup: BackupId, session: BackupId },
 
@@ -142,23 +148,24 @@ impl Classified for Error {
             | Error::DeclaredDead { .. }
             | Error::SessionTaken { .. }
             | Error::ShareExceeded { .. }
+            | Error::NotCondemned { .. }
+            | Error::GraceNotOver { .. }
             | Error::StillNeeded { .. }
             | Error::DirectoryNotEmpty { .. } => ErrorKind::Conflict,
             Error::NewerFormat { .. } | Error::UnknownRequirement { .. } | Error::UnfitStore { .. } => {
                 ErrorKind::Unsupported
             }
             Error::WrongKey { .. } | Error::KeyMissing => ErrorKind::Denied,
-            Error::Name(_)
-            | Error::KeyNotNeeded
-            | Error::NotAKeyFile { .. }
-            | Error::BadSlotName { .. } => ErrorKind::Invalid,
+            Error::Name(_) | Error::KeyNotNeeded | Error::NotAKeyFile { .. } | Error::BadSlotName { .. } => {
+                ErrorKind::Invalid
+            }
             Error::KeyFile { source, .. } | Error::WriteFile { source, .. } => match source.kind() {
                 std::io::ErrorKind::NotFound => ErrorKind::NotFound,
                 std::io::ErrorKind::PermissionDenied => ErrorKind::Denied,
                 std::io::ErrorKind::AlreadyExists => ErrorKind::Conflict,
                 _ => ErrorKind::Unavailable,
             },
-            Error::NoRandomness => ErrorKind::Unavailable,
+            Error::NoRandomness | Error::KeepsChanging { .. } => ErrorKind::Unavailable,
             Error::Damaged { .. } | Error::Missing { .. } | Error::BackupVanished { .. } => {
                 ErrorKind::Corrupt
             }
@@ -198,7 +205,9 @@ impl Classified for Error {
                 "set repository.key to the file that `backstay init` wrote: one line beginning with backstay-key-1"
             }
             Error::NoSuchSlot { .. } | Error::BadSlotName { .. } => "`backstay key list` shows the slots",
-            Error::SlotTaken { .. } => "give `backstay key add` another name; `backstay key list` shows those taken",
+            Error::SlotTaken { .. } => {
+                "give `backstay key add` another name; `backstay key list` shows those taken"
+            }
             Error::LastSlot { .. } => "`backstay key add` makes another slot first",
             Error::SlotsWouldBeLost { .. } => {
                 "give the secrets of these slots to `backstay key rotate`, or name the slots with --drop"
@@ -218,6 +227,9 @@ impl Classified for Error {
             Error::ShareExceeded { .. } => {
                 "look at `backstay collect --dry-run`, then allow it with `backstay collect --max-share 100`"
             }
+            Error::KeepsChanging { .. } => "run `backstay collect` again when no `backstay expire` runs",
+            Error::NotCondemned { .. } => "`backstay expire` condemns what no rule of retention keeps",
+            Error::GraceNotOver { .. } => "run `backstay expire` again when policy.grace is over",
             Error::StillNeeded { .. } => "run `backstay collect` again after that backup has ended",
             Error::WriteFile { .. } | Error::DirectoryNotEmpty { .. } => {
                 "give `backstay init --kit` an empty directory that can be written"
