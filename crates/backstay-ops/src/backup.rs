@@ -1,12 +1,132 @@
 //! Backup: facts → rights → parent → copy → commit.
 //!
-//! Invariant: whatever goes wrong before the commit leaves no visible backup.
+//! Everything that can be refused is refused before the repository hears of the
+//! backup. Invariant: whatever goes wrong before the commit leaves no visible
+//! backup, and a backup that is not complete is never committed.
+
+use backstay_engine::postgres::facts::ServerFacts;
+use backstay_engine::postgres::{BackupFacts, Outcome};
+use backstay_model::plan::{PassedOver, choose_parent};
+use backstay_model::{BackupId, BackupMarks, BackupRecord, BackupSummary, EngineKind, Finding};
+use backstay_repo::writer::{BackupWriter, RecordDraft, WriterOptions};
+
+use crate::check::ask_server;
+use crate::context::{Context, workers};
+use crate::error::{Error, Result};
+use crate::instance::Instance;
+use crate::known::Known;
+use crate::way::Way;
+
+mod source;
 
 /// What a person may say of one backup.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct BackupOptions {
     /// Compare with no earlier backup: read and store everything.
     pub full: bool,
-    /// Level of zstd.
+    /// Level of zstd; [`DEFAULT_COMPRESSION_LEVEL`] when it is left out.
     pub compression_level: Option<i32>,
+}
+
+/// Three quarters of what the best level saves, for a third of its time.
+pub const DEFAULT_COMPRESSION_LEVEL: i32 = 3;
+
+/// Takes a base backup of one instance.
+pub async fn run(context: &Context, instance: &Instance, options: &BackupOptions) -> Result<BackupSummary> {
+    let started_at = context.clock.now();
+    context.progress.enter("ask the server");
+    let (way, mut findings) = Way::choose(&instance.id, instance.postgres());
+    let (server, session) = context.unless_cancelled(ask_server(instance, way)).await?;
+    let size_bytes = source::size_bytes(&session).await;
+    drop(session);
+
+    context.progress.enter("look at earlier backups");
+    let known = context.unless_cancelled(Known::of(context, &instance.id)).await?;
+    let parent = if options.full { None } else { parent_of(&known, &server, &mut findings) };
+
+    let writer_options = WriterOptions {
+        lanes: workers(),
+        compression_level: options.compression_level.unwrap_or(DEFAULT_COMPRESSION_LEVEL),
+        verify: true,
+        damaged_packs: known.damaged_packs.clone(),
+    };
+    let begin = context.repo.begin_backup(&instance.id, parent, started_at, writer_options);
+    let mut writer = context.unless_cancelled(async { Ok(begin.await?) }).await?;
+
+    context.progress.enter("wait for the checkpoint");
+    let copied = copy(context, instance, way, &mut writer, size_bytes).await;
+    let outcome = match copied {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            writer.abandon().await;
+            return Err(error);
+        }
+    };
+    let draft = match draft(context, &outcome, findings) {
+        Ok(draft) => draft,
+        Err(error) => {
+            writer.abandon().await;
+            return Err(error);
+        }
+    };
+    context.progress.enter("commit");
+    let record = writer.commit(draft).await?;
+    Ok(BackupSummary::new(&record, BackupMarks::default()))
+}
+
+async fn copy(
+    context: &Context,
+    instance: &Instance,
+    way: Way,
+    writer: &mut BackupWriter,
+    size_bytes: u64,
+) -> Result<Outcome> {
+    let (source, outcome, estimated) = source::start(context, instance, way, writer).await?;
+    context.progress.begin("copy", estimated.unwrap_or(size_bytes));
+    writer.copy(source, context.progress.clone(), &context.cancel).await?;
+    Ok(outcome)
+}
+
+fn draft(context: &Context, outcome: &Outcome, mut findings: Vec<Finding>) -> Result<RecordDraft> {
+    let facts = outcome.facts().ok_or_else(|| Error::broken("the engine ended without its facts"))?;
+    findings.extend(outcome.findings());
+    Ok(RecordDraft {
+        engine: EngineKind::Postgresql,
+        finished_at: context.clock.now(),
+        start_position: Some(facts.start_position()),
+        stop_position: Some(facts.stop_position()),
+        engine_version: facts.server.version.clone(),
+        facts: facts.to_json()?,
+        findings,
+    })
+}
+
+/// The backup to compare with. Those that had to be passed over are told, because
+/// a backup that is suddenly full is a question at breakfast.
+fn parent_of(known: &Known, server: &ServerFacts, findings: &mut Vec<Finding>) -> Option<BackupId> {
+    let (parent, passed_over) = choose_parent(&known.backups, |record| same_cluster(record, server));
+    for (id, reason) in passed_over {
+        findings.push(match reason {
+            PassedOver::Condemned => continue,
+            PassedOver::Damaged => Finding::warning(
+                id.as_str(),
+                "this backup is damaged, so nothing new builds on it",
+                format!("`backstay verify {id}` names what is damaged"),
+            ),
+            PassedOver::OtherCluster => Finding::warning(
+                id.as_str(),
+                "this backup is of another cluster: its system identifier, block size or major version differs",
+                "if that is not meant, see whether `url` of the instance leads to the right server",
+            ),
+        });
+    }
+    parent.map(|record| record.id.clone())
+}
+
+fn same_cluster(record: &BackupRecord, server: &ServerFacts) -> bool {
+    BackupFacts::from_json(&record.facts).is_ok_and(|facts| {
+        facts.server.system_identifier == server.system_identifier
+            && facts.server.block_size == server.block_size
+            && facts.server.major() == server.major()
+    })
 }

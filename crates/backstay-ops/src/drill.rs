@@ -1,11 +1,28 @@
 //! Drill: restore for real, start, question, measure, remove.
 //!
 //! Invariant: a drill never touches the source but to read, its server listens
-//! nowhere but on a private socket, and it leaves nothing behind unless told to.
+//! nowhere but on a private socket, and it leaves nothing behind unless told to,
+//! whether it ends well, badly or on request.
 
-use std::path::PathBuf;
+use std::fs::Permissions;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
 
-use backstay_model::RecoveryTarget;
+use backstay_engine::postgres::BackupFacts;
+use backstay_model::drill::DrillReport;
+use backstay_model::plan::{RestorePlan, RestoreRequest};
+use backstay_model::{Finding, RecoveryTarget};
+use backstay_repo::manifest::Manifest;
+use jiff::Timestamp;
+
+use crate::clock::Stopwatch;
+use crate::context::{Context, off_thread};
+use crate::error::{Error, Result};
+use crate::instance::Instance;
+use crate::notes;
+use crate::restore::place::{self, Where};
+use crate::restore::recover::Afterlife;
+use crate::restore::{self, prove, recover};
 
 /// What a person may say of one drill.
 #[derive(Debug, Clone)]
@@ -15,4 +32,126 @@ pub struct DrillOptions {
     pub directory: PathBuf,
     /// Leave the restored directory there.
     pub keep: bool,
+}
+
+/// The scratch server runs as the owner of its files, who must be able to pass
+/// through; nothing but the data directory, which is private, lies inside.
+const DIRECTORY_MODE: u32 = 0o711;
+
+pub async fn run(context: &Context, instance: &Instance, options: &DrillOptions) -> Result<DrillReport> {
+    let at = context.clock.now();
+    let name = format!("backstay-drill-{}-{}", instance.id, at.strftime("%Y%m%dT%H%M%SZ"));
+    let scratch = options.directory.join(name);
+    make_directory(&scratch)?;
+    let drilled = drill(context, instance, options, &scratch, at).await;
+    let removed = if options.keep && drilled.is_ok() { Ok(()) } else { remove(scratch.clone()).await };
+    let mut report = drilled?;
+    if options.keep {
+        report.kept_at = Some(scratch.join(DATA).display().to_string());
+    }
+    if let Err(error) = removed {
+        // The proof stands; the space it takes is a nuisance that must be said.
+        report.findings.push(Finding::warning(
+            scratch.display().to_string(),
+            format!("what the drill restored could not be removed: {error}"),
+            format!("`rm -r {}` removes it", scratch.display()),
+        ));
+    }
+    context.progress.enter("note the proof");
+    notes::add_proof(context, &report).await?;
+    Ok(report)
+}
+
+const DATA: &str = "data";
+
+/// What the drill restores, and where.
+async fn plan(
+    context: &Context,
+    instance: &Instance,
+    options: &DrillOptions,
+    scratch: &Path,
+) -> Result<(RestorePlan, Manifest, Where)> {
+    let request = RestoreRequest {
+        instance: instance.id.clone(),
+        backup: None,
+        target: options.target.clone(),
+        into: scratch.join(DATA).display().to_string(),
+        start: true,
+    };
+    let (plan, manifest) = restore::choose(context, &request).await?;
+    if let Some(refusal) = plan.refusals.first() {
+        return Err(Error::Refused { refusal: refusal.clone() });
+    }
+    let manifest = manifest.ok_or_else(|| Error::broken("a plan without refusals has no base"))?;
+    let facts = BackupFacts::from_json(&manifest.record.facts)?;
+    // The places of the tablespaces are in use by the source.
+    let moved = facts.server.tablespaces.iter();
+    let moved = moved.map(|space| (space.oid.to_string(), scratch.join(format!("tablespace-{}", space.oid))));
+    let place = Where { directory: scratch.join(DATA), moved: moved.collect() };
+    Ok((plan, manifest, place))
+}
+
+async fn drill(
+    context: &Context,
+    instance: &Instance,
+    options: &DrillOptions,
+    scratch: &Path,
+    at: Timestamp,
+) -> Result<DrillReport> {
+    let (plan, manifest, place) = plan(context, instance, options, scratch).await?;
+    let placed = place::run(context, manifest, &place).await.map_err(of_a_drill)?;
+
+    let watch = Stopwatch::start();
+    let server = recover::start(context, instance, &placed, Afterlife::Discarded).await?;
+    let recover_seconds = watch.seconds();
+    let watch = Stopwatch::start();
+    let (checks, mut findings) = prove::run(context, server, &placed, Afterlife::Discarded).await?;
+    let prove_seconds = watch.seconds();
+    findings.extend(plan.findings);
+    let report = DrillReport {
+        instance: instance.id.clone(),
+        backup: placed.record.id,
+        target: options.target.clone(),
+        at,
+        // A newer backup that is damaged is a finding of the plan and makes the
+        // drill unsound: what was asked for is not what could be had.
+        sound: DrillReport::judge(&checks, &findings),
+        place_seconds: placed.seconds,
+        recover_seconds,
+        prove_seconds,
+        recovery_time_seconds: placed.seconds + recover_seconds,
+        restored_bytes: placed.bytes,
+        checks,
+        findings,
+        kept_at: None,
+    };
+    Ok(report)
+}
+
+/// The words of a restore name `--into`; a drill has a setting instead.
+fn of_a_drill(error: Error) -> Error {
+    match error {
+        Error::Engine(backstay_engine::Error::TargetTooSmall { path, needed, free }) => {
+            Error::DrillTooSmall { path, free, needed }
+        }
+        other => other,
+    }
+}
+
+fn make_directory(scratch: &Path) -> Result<()> {
+    let failed = |source| Error::DrillDirectory { path: scratch.to_owned(), source };
+    // Above it nothing is made: a setting that is mistyped must not fill another disk.
+    std::fs::DirBuilder::new().mode(DIRECTORY_MODE).create(scratch).map_err(failed)?;
+    // The mask of the process may have taken away what the server's user needs.
+    std::fs::set_permissions(scratch, Permissions::from_mode(DIRECTORY_MODE)).map_err(failed)
+}
+
+async fn remove(scratch: PathBuf) -> Result<()> {
+    off_thread(move || match std::fs::remove_dir_all(&scratch) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::Remove { path: scratch, source })
+        }
+        _ => Ok(()),
+    })
+    .await
 }

@@ -52,6 +52,8 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    #[error("the repository is not encrypted, so it has no keys")]
+    NoKeys,
     #[error("stopped on request")]
     Cancelled,
     /// A bug: a rule of our own code does not hold.
@@ -76,6 +78,7 @@ impl Classified for Error {
                 _ => ErrorKind::Unavailable,
             },
             Error::DrillTooSmall { .. } => ErrorKind::Conflict,
+            Error::NoKeys => ErrorKind::Unsupported,
             Error::Cancelled => ErrorKind::Cancelled,
             Error::Broken { .. } => ErrorKind::Internal,
         }
@@ -109,6 +112,9 @@ impl Classified for Error {
                 ]
             }
             Error::Remove { path, .. } => vec![format!("`rm -r {}` removes what is left", path.display())],
+            Error::NoKeys => {
+                vec!["`backstay init` makes an encrypted repository unless told `--no-encryption`".to_owned()]
+            }
             Error::Cancelled | Error::Broken { .. } => Vec::new(),
         }
     }

@@ -25,10 +25,10 @@
 //! Their calls:
 //!
 //! ```text
-//! open::repository(store_url: &str, unlock: Unlock, clock) -> Arc<Repo>;  Context::new(repo, clock, cancel, progress)
-//! init::run(&InitOptions { store, protection, kit }, &dyn Clock) -> InitReport
+//! open::repository(store_url: &str, Option<&KeySecret>, &CancellationToken) -> Arc<Repo>;  Context::new(repo, clock, cancel, progress)
+//! init::run(&InitOptions { store, key_file, kit }, &dyn Clock, &CancellationToken) -> InitReport
 //! backup::run(&Context, &Instance, &BackupOptions) -> BackupSummary
-//! list::run(&Context, Option<&InstanceId>) -> Vec<BackupSummary>;  list::show(&Context, &BackupId) -> BackupDetail
+//! list::run(&Context, Option<&InstanceId>) -> Listing { backups, findings };  list::show(&Context, &BackupId) -> BackupDetail
 //! status::run(&Context, &Instance) -> InstanceStatus
 //! verify::run(&Context, &Subject, VerifyLevel) -> VerifyReport
 //! restore::plan(&Context, &Instance, &RestoreOptions) -> RestorePlan
@@ -36,20 +36,33 @@
 //! drill::run(&Context, &Instance, &DrillOptions) -> DrillReport
 //! expire::plan(&Context, &Instance, as_of: Timestamp) -> ExpirePlan;  expire::run(&Context, &Instance) -> ExpireReport
 //! collect::run(&Context, &CollectOptions) -> CollectReport
-//! key::{list, add, remove, rotate}(&Context, …) -> …;  check::run(&Instance) -> ServerFacts
+//! key::{list, add, remove, rotate}(&Context, …) -> …;  check::run(&Instance) -> InstanceCheck
 //! ```
 
 pub mod backup;
+pub mod check;
 pub mod clock;
+pub mod collect;
+pub mod context;
 pub mod drill;
 pub mod error;
+pub mod expire;
+pub mod init;
 pub mod instance;
+pub mod key;
+mod known;
+pub mod list;
+mod notes;
+pub mod open;
 pub mod restore;
+pub mod status;
 pub mod verify;
+pub mod way;
 
 pub use backstay_engine as engine;
 pub use backstay_model as model;
 pub use backstay_repo as repo;
 pub use clock::{Clock, SystemClock};
+pub use context::Context;
 pub use error::{Error, Result};
 pub use instance::{Instance, Policy};

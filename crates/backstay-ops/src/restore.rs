@@ -6,10 +6,25 @@
 
 use std::path::PathBuf;
 
-use backstay_model::drill::Proof;
-use backstay_model::plan::RestorePlan;
-use backstay_model::{BackupId, RecoveryTarget};
+use backstay_model::drill::{DrillReport, Proof};
+use backstay_model::error::Classified;
+use backstay_model::plan::restore::{Refusal, RestoreRequest};
+use backstay_model::plan::{RestorePlan, plan_restore};
+use backstay_model::{BackupId, ErrorKind, RecoveryTarget, VerifyLevel};
+use backstay_repo::manifest::Manifest;
 use serde::Serialize;
+
+use crate::clock::Stopwatch;
+use crate::context::{Context, workers};
+use crate::error::{Error, Result};
+use crate::instance::Instance;
+use crate::known::Known;
+
+pub(crate) mod place;
+pub(crate) mod prove;
+pub(crate) mod recover;
+
+use recover::Afterlife;
 
 /// What a person may say of one restore.
 #[derive(Debug, Clone, Default)]
@@ -33,4 +48,139 @@ pub struct RestoreReport {
     /// From the first byte to a server that answered; `None` when none was started.
     pub recovery_time_seconds: Option<f64>,
     pub proof: Option<Proof>,
+}
+
+/// What would be done, and every reason not to. Looks at the repository and at
+/// the target directory, and changes neither.
+pub async fn plan(context: &Context, instance: &Instance, options: &RestoreOptions) -> Result<RestorePlan> {
+    let request = RestoreRequest {
+        instance: instance.id.clone(),
+        backup: options.backup.clone(),
+        target: options.target.clone(),
+        into: options.into.display().to_string(),
+        start: options.start,
+    };
+    let (mut plan, manifest) = choose(context, &request).await?;
+    if let Some(manifest) = manifest
+        && let Err(error) = place::check(context, manifest, &place_options(options)).await
+    {
+        if matches!(error.kind(), ErrorKind::Cancelled | ErrorKind::Internal) {
+            return Err(error);
+        }
+        plan.refuse(Refusal::from_error(&error));
+    }
+    Ok(plan)
+}
+
+/// The plan as far as the repository decides it, and the manifest of its base.
+pub(crate) async fn choose(
+    context: &Context,
+    request: &RestoreRequest,
+) -> Result<(RestorePlan, Option<Manifest>)> {
+    context.progress.enter("plan");
+    let mut known = context.unless_cancelled(Known::of(context, &request.instance)).await?;
+    loop {
+        let plan = plan_restore(request, &known.backups, &known.unreadable, known.rates());
+        let Some(base) = &plan.base else { return Ok((plan, None)) };
+        let manifest = context.repo.manifest(&request.instance, base).await?;
+        // An object that is gone is better known now than half-way. The plan is made
+        // again with what was seen; each round adds one damaged backup.
+        if is_whole(context, &mut known, manifest.clone()).await? {
+            return Ok((plan, Some(manifest)));
+        }
+    }
+}
+
+/// Whether every object of a backup is there; what is not is noted in `known`.
+async fn is_whole(context: &Context, known: &mut Known, manifest: Manifest) -> Result<bool> {
+    let base = manifest.record.id.clone();
+    let progress = context.progress.clone();
+    let verified =
+        context.repo.verify(manifest, VerifyLevel::Existence, workers(), progress, &context.cancel).await?;
+    if verified.report.sound {
+        return Ok(true);
+    }
+    if let Some((_, marks)) = known.backups.iter_mut().find(|(record, _)| record.id == base) {
+        marks.findings.extend(verified.report.findings);
+    }
+    Ok(false)
+}
+
+/// Does what the plan says. The plan must be of the same options.
+pub async fn run(
+    context: &Context,
+    instance: &Instance,
+    options: &RestoreOptions,
+    plan: RestorePlan,
+) -> Result<RestoreReport> {
+    if let Some(refusal) = plan.refusals.first() {
+        return Err(Error::Refused { refusal: refusal.clone() });
+    }
+    let base = plan.base.clone().ok_or_else(|| Error::broken("a plan without refusals has no base"))?;
+    let clock = Stopwatch::start();
+    let manifest = context.repo.manifest(&instance.id, &base).await?;
+    let placed = match place::run(context, manifest, &place_options(options)).await {
+        Ok(placed) => placed,
+        Err(error) => return Err(failed(context, instance, options, base, error).await),
+    };
+    let mut report = RestoreReport {
+        plan,
+        restored_bytes: placed.bytes,
+        duration_seconds: 0.0,
+        recovery_time_seconds: None,
+        proof: None,
+    };
+    if options.start {
+        let server = recover::start(context, instance, &placed, Afterlife::Used).await?;
+        report.recovery_time_seconds = Some(clock.seconds());
+        let (checks, findings) = prove::run(context, server, &placed, Afterlife::Used).await?;
+        let sound = DrillReport::judge(&checks, &findings);
+        report.plan.findings.extend(findings);
+        report.proof = Some(Proof { at: context.clock.now(), sound, checks });
+    }
+    report.duration_seconds = clock.seconds();
+    Ok(report)
+}
+
+fn place_options(options: &RestoreOptions) -> place::Where {
+    place::Where {
+        directory: options.into.clone(),
+        moved: options
+            .tablespaces
+            .iter()
+            .map(|(old, new)| (old.to_string_lossy().into_owned(), new.clone()))
+            .collect(),
+    }
+}
+
+/// The error of a restore that had begun. When the stored data is at fault, a
+/// sound backup that ended before is offered.
+async fn failed(
+    context: &Context,
+    instance: &Instance,
+    options: &RestoreOptions,
+    backup: BackupId,
+    source: Error,
+) -> Error {
+    if matches!(source.kind(), ErrorKind::Conflict | ErrorKind::Invalid) {
+        // Refused before the first byte: what is in the directory is not ours.
+        return source;
+    }
+    let mut instead = None;
+    if source.kind() == ErrorKind::Corrupt
+        && let Ok(known) = Known::of(context, &instance.id).await
+    {
+        let mut sound = known
+            .newest_first()
+            .into_iter()
+            .filter(|(record, marks)| !marks.is_damaged() && record.id < backup);
+        instead = sound.next().map(|(record, _)| record.id.clone());
+    }
+    Error::RestoreFailed {
+        instance: instance.id.clone(),
+        backup,
+        into: options.into.clone(),
+        instead,
+        source: Box::new(source),
+    }
 }

@@ -1,0 +1,74 @@
+//! The engine's side of a backup, begun on either way in.
+
+use backstay_engine::postgres::connect::{Session, column};
+use backstay_engine::postgres::local::LocalBackup;
+use backstay_engine::postgres::remote::{IncrementParent, RemoteBackup, RemoteOptions};
+use backstay_engine::postgres::{BackupFacts, Outcome};
+use backstay_model::parts::PartSource;
+use backstay_repo::reader::BackupReader;
+use backstay_repo::writer::BackupWriter;
+
+use crate::context::Context;
+use crate::error::Result;
+use crate::instance::Instance;
+use crate::way::Way;
+
+/// About how many bytes the databases have, for the progress alone: zero, which
+/// means unknown, when the server does not say.
+pub(super) async fn size_bytes(session: &Session) -> u64 {
+    const STATEMENT: &str = "SELECT coalesce(sum(pg_database_size(oid)), 0)::int8 FROM pg_database \
+                             WHERE has_database_privilege(oid, 'CONNECT')";
+    let size = match session.row("ask for the size of the databases", STATEMENT, &[]).await {
+        Ok(row) => column::<i64>(&row, 0).unwrap_or(0),
+        Err(_) => 0,
+    };
+    u64::try_from(size).unwrap_or(0)
+}
+
+/// Begins the backup at the server. The last value is the server's own estimate
+/// of the bytes to come, where it makes one.
+pub(super) async fn start(
+    context: &Context,
+    instance: &Instance,
+    way: Way,
+    writer: &BackupWriter,
+) -> Result<(Box<dyn PartSource>, Outcome, Option<u64>)> {
+    let settings = instance.postgres();
+    // The server's log and `pg_stat_replication` then say whose it is.
+    let label = format!("backstay {}", writer.id());
+    match way {
+        Way::Local => {
+            let (source, outcome) = LocalBackup::start(settings, &label, context.cancel.clone()).await?;
+            Ok((Box::new(source), outcome, None))
+        }
+        Way::Remote => {
+            let parent = increment_parent(context, writer).await?;
+            let outcome = Outcome::new();
+            let options = RemoteOptions { label, parent };
+            let source =
+                RemoteBackup::start(&settings.address()?, options, outcome.clone(), context.cancel.clone())
+                    .await?;
+            let estimated = source.estimated_bytes();
+            Ok((Box::new(source), outcome, Some(estimated)))
+        }
+    }
+}
+
+/// What the server may build on. Nothing when blocks of the parent have to be
+/// stored again: then they must travel.
+async fn increment_parent(context: &Context, writer: &BackupWriter) -> Result<Option<IncrementParent>> {
+    let Some(parent) = writer.parent() else { return Ok(None) };
+    if writer.wants_rebase() {
+        return Ok(None);
+    }
+    let facts = BackupFacts::from_json(&parent.facts)?;
+    let manifest = context.repo.manifest(&parent.instance, &parent.id).await?;
+    let files = BackupReader::new(context.repo.clone(), manifest).files().await?;
+    Ok(Some(IncrementParent {
+        files: Box::new(files),
+        system_identifier: facts.server.system_identifier,
+        timeline: facts.timeline,
+        start: facts.start_lsn,
+        stop: facts.stop_lsn,
+    }))
+}

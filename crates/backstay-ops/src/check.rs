@@ -1,0 +1,50 @@
+//! Check: can an instance be reached, with the rights that a backup needs.
+
+use backstay_engine::postgres::connect::Session;
+use backstay_engine::postgres::facts::{self, Privileges, ServerFacts};
+use backstay_model::Finding;
+use serde::Serialize;
+
+use crate::error::Result;
+use crate::instance::Instance;
+use crate::way::Way;
+
+#[derive(Debug, Clone, Serialize)]
+pub struct InstanceCheck {
+    pub way: Way,
+    pub server: ServerFacts,
+    pub findings: Vec<Finding>,
+}
+
+impl InstanceCheck {
+    /// One line for a person.
+    pub fn describe(&self) -> String {
+        let server = &self.server;
+        let role = if server.in_recovery { "standby" } else { "primary" };
+        let way = match self.way {
+            Way::Local => "its data directory can be read",
+            Way::Remote => "backups come over the network",
+        };
+        format!("PostgreSQL {}, {role}, {way}", server.version)
+    }
+}
+
+/// Connects, and refuses when a right is missing.
+pub async fn run(instance: &Instance) -> Result<InstanceCheck> {
+    let (way, findings) = Way::choose(&instance.id, instance.postgres());
+    let (server, _session) = ask_server(instance, way).await?;
+    Ok(InstanceCheck { way, server, findings })
+}
+
+/// What the server says of itself, when the role may do what this way needs.
+pub(crate) async fn ask_server(instance: &Instance, way: Way) -> Result<(ServerFacts, Session)> {
+    let address = instance.postgres().address()?;
+    let session = Session::open(&address).await?;
+    let privileges = Privileges::read(&session).await?;
+    match way {
+        Way::Local => privileges.require_local()?,
+        Way::Remote => privileges.require_remote()?,
+    }
+    let server = facts::read(&session, &address).await?;
+    Ok((server, session))
+}

@@ -1,0 +1,65 @@
+//! Expire: retention lets backups go, slowly.
+//!
+//! A backup that no rule keeps is condemned first: nothing new builds on it, and
+//! it can still be restored. Only after the grace window does its manifest go,
+//! and only when no running backup builds on it.
+
+use backstay_model::error::Classified;
+use backstay_model::policy::{ExpirePlan, plan_expire};
+use backstay_model::{BackupId, Finding};
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::instance::Instance;
+use crate::known::Known;
+
+/// What `expire` did.
+#[derive(Debug, Clone, Serialize)]
+pub struct ExpireReport {
+    #[serde(flatten)]
+    pub plan: ExpirePlan,
+    pub condemned: Vec<BackupId>,
+    pub deleted: Vec<BackupId>,
+    /// What could not be done yet, and why.
+    pub findings: Vec<Finding>,
+}
+
+/// What may go at `as_of`, and why the rest stays.
+pub async fn plan(context: &Context, instance: &Instance, as_of: Timestamp) -> Result<ExpirePlan> {
+    let known = Known::of(context, &instance.id).await?;
+    let grace = SignedDuration::try_from(instance.policy.grace).unwrap_or(SignedDuration::MAX);
+    Ok(plan_expire(&instance.id, &known.backups, &instance.policy.keep, as_of, grace))
+}
+
+pub async fn run(context: &Context, instance: &Instance) -> Result<ExpireReport> {
+    let plan = plan(context, instance, context.clock.now()).await?;
+    let mut report = ExpireReport { condemned: Vec::new(), deleted: Vec::new(), findings: Vec::new(), plan };
+    for expired in report.plan.to_condemn() {
+        context.check_cancelled()?;
+        context.repo.condemn(&instance.id, &expired.id, context.clock.now()).await?;
+        report.condemned.push(expired.id.clone());
+    }
+    for expired in report.plan.deletable() {
+        context.check_cancelled()?;
+        match context
+            .repo
+            .delete_condemned(&instance.id, &expired.id, instance.policy.grace, context.clock.now())
+            .await
+        {
+            Ok(()) => report.deleted.push(expired.id.clone()),
+            Err(error @ backstay_repo::Error::StillNeeded { .. }) => report.findings.push(Finding::info(
+                expired.id.as_str(),
+                error.to_string(),
+                error
+                    .hints()
+                    .into_iter()
+                    .next()
+                    .unwrap_or_else(|| "`backstay expire` tries again".to_owned()),
+            )),
+            Err(error) => return Err(Error::Repo(error)),
+        }
+    }
+    Ok(report)
+}

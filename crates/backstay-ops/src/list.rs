@@ -1,0 +1,66 @@
+//! List and show: the backups that exist, newest first.
+
+use backstay_model::{BackupId, BackupMarks, BackupRecord, BackupSummary, Finding, InstanceId};
+use serde::Serialize;
+
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::known::Known;
+
+/// Everything about one backup.
+#[derive(Debug, Clone, Serialize)]
+pub struct BackupDetail {
+    #[serde(flatten)]
+    pub summary: BackupSummary,
+    /// What the engine noted: settings, identifiers, tablespaces.
+    pub facts: serde_json::Value,
+}
+
+/// What `list` tells.
+#[derive(Debug, Clone, Default)]
+pub struct Listing {
+    pub backups: Vec<BackupSummary>,
+    /// Backups that are there and cannot be read.
+    pub findings: Vec<Finding>,
+}
+
+/// The backups of one instance, or of all that the repository holds.
+pub async fn run(context: &Context, instance: Option<&InstanceId>) -> Result<Listing> {
+    let instances = match instance {
+        Some(one) => vec![one.clone()],
+        None => context.repo.instances().await?,
+    };
+    let mut listing = Listing::default();
+    for instance in instances {
+        context.check_cancelled()?;
+        let known = Known::of(context, &instance).await?;
+        let summaries = known.backups.into_iter().map(|(record, marks)| BackupSummary::new(&record, marks));
+        listing.backups.extend(summaries);
+        listing.findings.extend(known.unreadable.into_iter().map(|(id, reason)| {
+            Finding::error(
+                format!("{instance}/{id}"),
+                format!("this backup cannot be read: {reason}"),
+                format!("`backstay verify {instance}` names everything that is damaged"),
+            )
+        }));
+    }
+    listing.backups.sort_by(|a, b| (b.finished_at, &b.id).cmp(&(a.finished_at, &a.id)));
+    Ok(listing)
+}
+
+pub async fn show(context: &Context, backup: &BackupId) -> Result<BackupDetail> {
+    let (record, marks) = find(context, backup).await?;
+    Ok(BackupDetail { summary: BackupSummary::new(&record, marks), facts: record.facts })
+}
+
+/// A backup by its id alone, whatever instance it is of.
+pub(crate) async fn find(context: &Context, backup: &BackupId) -> Result<(BackupRecord, BackupMarks)> {
+    for instance in context.repo.instances().await? {
+        context.check_cancelled()?;
+        let known = Known::of(context, &instance).await?;
+        if let Some(found) = known.backups.into_iter().find(|(record, _)| record.id == *backup) {
+            return Ok(found);
+        }
+    }
+    Err(Error::NoSuchBackup { backup: backup.clone() })
+}

@@ -1,0 +1,39 @@
+//! Opening a repository for the operations that follow.
+
+use std::sync::Arc;
+
+use backstay_repo::key::KeySecret;
+use backstay_repo::repo::{Parameters, Repo};
+use backstay_repo::store::Store;
+use backstay_repo::store::retry::{RetryPolicy, RetryStore, SystemPace};
+use backstay_repo::store::url;
+use tokio_util::sync::CancellationToken;
+
+use crate::error::Result;
+
+/// Opens the repository at a store's address. `secret` is needed exactly when
+/// the repository is encrypted. Calls of the store that fail for the moment are
+/// made again, here and in no other layer, until `cancel` says stop.
+pub async fn repository(
+    store_url: &str,
+    secret: Option<&KeySecret>,
+    cancel: &CancellationToken,
+) -> Result<Arc<Repo>> {
+    repository_in(store(store_url, cancel)?, secret).await
+}
+
+/// Opens the repository in a store that somebody made.
+pub async fn repository_in(store: Arc<dyn Store>, secret: Option<&KeySecret>) -> Result<Arc<Repo>> {
+    let open = backstay_repo::init::open(&*store, secret).await?;
+    let parameters = Parameters {
+        frame_size: open.description.frame_size,
+        pack_size: u64::from(open.description.pack_size),
+    };
+    Ok(Arc::new(Repo::from_parts(store, open.seal_keys(), parameters)))
+}
+
+pub(crate) fn store(store_url: &str, cancel: &CancellationToken) -> Result<Arc<dyn Store>> {
+    let store = url::open(store_url).map_err(backstay_repo::Error::from)?;
+    let pace = Arc::new(SystemPace::new());
+    Ok(Arc::new(RetryStore::new(store, RetryPolicy::default(), pace, cancel.clone())))
+}

@@ -1,0 +1,42 @@
+//! Prove: ask a restored server whether it holds what the backup held, and stop it.
+
+use backstay_engine::postgres::prove::{self, ProveOptions};
+use backstay_engine::postgres::scratch::Scratch;
+use backstay_model::Finding;
+use backstay_model::drill::Check;
+
+use super::place::Placed;
+use super::recover::Afterlife;
+use crate::context::{Context, off_thread};
+use crate::error::Result;
+
+/// The answers. The server is stopped whatever they are; when it is asked to
+/// stop, by an error or on request, dropping it ends it.
+pub(crate) async fn run(
+    context: &Context,
+    server: Scratch,
+    placed: &Placed,
+    afterlife: Afterlife,
+) -> Result<(Vec<Check>, Vec<Finding>)> {
+    context.progress.enter("prove");
+    let mut options = ProveOptions::default();
+    if afterlife == Afterlife::Used {
+        // Walking indexes needs an extension, and nothing is added to a copy that stays.
+        options.indexes = 0;
+    }
+    let asked = async { Ok(prove::prove(&server, &placed.facts, &options).await?) };
+    let proof = context.unless_cancelled(asked).await?;
+    let stopped = server.stop().await?;
+    let mut checks: Vec<Check> = proof.checks.into_iter().map(in_common_words).collect();
+    if afterlife == Afterlife::Discarded && placed.facts.server.data_checksums {
+        context.check_cancelled()?;
+        context.progress.enter("check every page");
+        let pages = off_thread(move || Ok(prove::prove_pages(&stopped)?)).await?;
+        checks.push(in_common_words(pages));
+    }
+    Ok((checks, proof.findings))
+}
+
+fn in_common_words(check: prove::Check) -> Check {
+    Check { name: check.name, expected: check.expected, found: check.found, ok: check.ok }
+}

@@ -1,0 +1,97 @@
+//! Status: health, what can be reached, and the objectives beside what was measured.
+//!
+//! A server that is away does not make the status fail: that is the hour at which
+//! somebody asks for it.
+
+use backstay_engine::postgres::connect::Session;
+use backstay_engine::postgres::{BackupFacts, PostgresSettings, facts};
+use backstay_model::error::Classified;
+use backstay_model::status::{
+    ArchiveState, ArchiveStatus, Health, InstanceStatus, LastDrill, RecoveryWindow,
+};
+use backstay_model::{BackupSummary, ErrorKind};
+
+use crate::context::Context;
+use crate::error::Result;
+use crate::instance::Instance;
+use crate::known::Known;
+
+pub async fn run(context: &Context, instance: &Instance) -> Result<InstanceStatus> {
+    let known = Known::of(context, &instance.id).await?;
+    let newest_first = known.newest_first();
+    let last_backup = newest_first.first().map(|(record, marks)| BackupSummary::new(record, marks.clone()));
+    let sound: Vec<_> = newest_first.iter().filter(|(_, marks)| !marks.is_damaged()).collect();
+
+    // No log is archived yet: what can be reached are the ends of the sound backups.
+    let recovery_windows = sound
+        .iter()
+        .rev()
+        .map(|(record, _)| RecoveryWindow { from: record.finished_at, to: record.finished_at })
+        .collect();
+    let now = context.clock.now();
+    let recovery_point_age_seconds =
+        sound.first().map(|(record, _)| now.duration_since(record.finished_at).as_secs_f64().max(0.0));
+    let last_drill = known.proofs.last().map(LastDrill::from);
+    let objectives = instance.policy.objectives.compare(recovery_point_age_seconds, last_drill.as_ref());
+
+    let (mut health, mut health_reason, system_identifier) = probe(instance.postgres()).await;
+    if let (Health::Ok, Some((record, _)), Some(found)) = (health, newest_first.first(), system_identifier)
+        && let Ok(facts) = BackupFacts::from_json(&record.facts)
+        && facts.server.system_identifier != found
+    {
+        health = Health::Degraded;
+        health_reason = Some("the server is another cluster than the one in the last backup".to_owned());
+    }
+    context.check_cancelled()?;
+    Ok(InstanceStatus {
+        instance: instance.id.clone(),
+        engine: instance.kind(),
+        health,
+        health_reason,
+        recovery_windows,
+        holes: Vec::new(),
+        recovery_point_age_seconds,
+        archive: ArchiveStatus {
+            state: ArchiveState::Off,
+            position: None,
+            source_position: None,
+            lag_bytes: None,
+        },
+        last_backup,
+        last_drill,
+        objectives,
+    })
+}
+
+/// Whether the server answers as it should, and who it is.
+async fn probe(settings: &PostgresSettings) -> (Health, Option<String>, Option<u64>) {
+    let asked = async {
+        let address = settings.address()?;
+        let session = Session::open(&address).await?;
+        facts::read(&session, &address).await
+    };
+    match asked.await {
+        Ok(server) => (Health::Ok, None, Some(server.system_identifier)),
+        Err(error) => {
+            let health = match error.kind() {
+                ErrorKind::Unavailable => Health::Down,
+                // It is there, and does not let us look.
+                ErrorKind::Denied | ErrorKind::Conflict => Health::Degraded,
+                _ => Health::Unknown,
+            };
+            let hint = error.hints().into_iter().next().map(|hint| format!("; {hint}")).unwrap_or_default();
+            (health, Some(format!("{}{hint}", with_causes(&error))), None)
+        }
+    }
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        text.push_str(": ");
+        text.push_str(&source.to_string());
+        cause = source.source();
+    }
+    text
+}

@@ -1,0 +1,111 @@
+//! Damage of what is stored: named, never restored, and healed by the next backup.
+
+use backstay_model::error::Classified;
+use backstay_model::{ErrorKind, FindingLevel, VerifyLevel};
+use backstay_ops::backup::BackupOptions;
+use backstay_ops::restore::RestoreOptions;
+use backstay_ops::verify::Subject;
+use backstay_ops::{backup, list, restore, verify};
+use testkit::PostgresVersion;
+
+use crate::house::House;
+
+/// Two backups; the second has a pack of its own.
+async fn two_backups() -> Option<(House, [backstay_model::BackupSummary; 2])> {
+    let house = House::build(PostgresVersion::V15).await?;
+    let options = BackupOptions::default();
+    house
+        .server
+        .sql("CREATE TABLE first AS SELECT n, md5(n::text) FROM generate_series(1, 20000) n")
+        .unwrap();
+    let first = backup::run(&house.context, &house.instance, &options).await.unwrap();
+    house
+        .server
+        .sql("CREATE TABLE second AS SELECT n, md5(n::text) FROM generate_series(1, 20000) n; CHECKPOINT")
+        .unwrap();
+    let second = backup::run(&house.context, &house.instance, &options).await.unwrap();
+    Some((house, [first, second]))
+}
+
+fn flip_a_bit(path: &std::path::Path) {
+    let mut bytes = std::fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(path, bytes).unwrap();
+}
+
+fn options(house: &House, name: &str) -> RestoreOptions {
+    RestoreOptions { into: house.place(name), ..RestoreOptions::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pack_that_is_gone_is_seen_by_the_plan_and_the_backup_before_is_taken() {
+    let Some((house, [first, second])) = two_backups().await else { return };
+    for pack in house.objects(&format!("packs/{}", second.id)) {
+        std::fs::remove_file(pack).unwrap();
+    }
+    let plan = restore::plan(&house.context, &house.instance, &options(&house, "a")).await.unwrap();
+    assert_eq!(plan.base, Some(first.id.clone()));
+    assert_eq!((plan.findings.len(), plan.findings[0].level), (1, FindingLevel::Error));
+    assert_eq!(plan.findings[0].subject, second.id.as_str());
+
+    let named = RestoreOptions { backup: Some(second.id.clone()), ..options(&house, "b") };
+    let plan = restore::plan(&house.context, &house.instance, &named).await.unwrap();
+    assert_eq!(plan.refusals[0].kind, ErrorKind::Corrupt);
+    assert!(plan.refusals[0].hints[0].contains(first.id.as_str()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flipped_bit_ends_the_restore_and_the_backup_before_is_offered() {
+    let Some((house, [first, second])) = two_backups().await else { return };
+    flip_a_bit(&house.objects(&format!("packs/{}", second.id))[0]);
+    let wanted = options(&house, "restored");
+    let plan = restore::plan(&house.context, &house.instance, &wanted).await.unwrap();
+    assert_eq!(plan.base, Some(second.id.clone()), "a listing cannot see it");
+    let error = restore::run(&house.context, &house.instance, &wanted, plan).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert!(error.hints()[0].contains(&format!("--backup {}", first.id)), "{:?}", error.hints());
+    assert!(!wanted.into.join("global/pg_control").exists(), "what is half placed could start");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_verification_found_is_remembered_and_healed_by_the_next_backup() {
+    let Some((house, [first, second])) = two_backups().await else { return };
+    flip_a_bit(&house.objects(&format!("packs/{}", first.id))[0]);
+    let report =
+        verify::run(&house.context, &Subject::Instance(house.instance.id.clone()), VerifyLevel::Digest)
+            .await
+            .unwrap();
+    assert_eq!((report.exit_code(), report.sound), (20, false));
+    assert!(report.findings.iter().any(|finding| finding.subject.contains("packs/")), "{report:?}");
+
+    // Both are full by description, so both need the pack.
+    let listed = list::run(&house.context, None).await.unwrap();
+    assert!(listed.backups.iter().all(|backup| !backup.findings.is_empty()));
+    let plan = restore::plan(&house.context, &house.instance, &options(&house, "a")).await.unwrap();
+    assert_eq!(plan.refusals[0].kind, ErrorKind::Corrupt);
+
+    // Nothing builds on damage, and the damage is told.
+    let healed = backup::run(&house.context, &house.instance, &BackupOptions::default()).await.unwrap();
+    assert_eq!(healed.parent, None);
+    assert!(healed.findings.iter().any(|finding| finding.subject == second.id.as_str()));
+    let report =
+        verify::run(&house.context, &Subject::Backup(healed.id.clone()), VerifyLevel::Digest).await.unwrap();
+    assert_eq!(report.exit_code(), 0, "{report:?}");
+    let plan = restore::plan(&house.context, &house.instance, &options(&house, "b")).await.unwrap();
+    assert_eq!(plan.base, Some(healed.id));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_that_does_not_open_is_told_everywhere_and_hides_nothing() {
+    let Some((house, [first, second])) = two_backups().await else { return };
+    flip_a_bit(&house.objects(&format!("backups/{}", second.id))[0]);
+    let listed = list::run(&house.context, None).await.unwrap();
+    assert_eq!(listed.backups.len(), 1);
+    assert!(listed.findings[0].subject.contains(second.id.as_str()));
+    let report = verify::run(&house.context, &Subject::All, VerifyLevel::Existence).await.unwrap();
+    assert_eq!(report.exit_code(), 20);
+    let plan = restore::plan(&house.context, &house.instance, &options(&house, "a")).await.unwrap();
+    assert_eq!(plan.base, Some(first.id));
+    assert!(plan.findings.iter().any(|finding| finding.subject == second.id.as_str()));
+}
