@@ -4,6 +4,8 @@
 //! `source` and is printed by the edge. Every error a person can mend has a hint
 //! that names the statement, the command or the setting that mends it.
 
+mod hints;
+
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -40,7 +42,7 @@ pub enum Error {
         server: String,
         user: String,
         #[source]
-        source: ServerMessage,
+        source: Box<ServerMessage>,
     },
 
     #[error("{action}")]
@@ -78,8 +80,6 @@ pub enum Error {
     Promoted { started: TimelineId, stopped: TimelineId },
     #[error("the server no longer has the log segment {segment}, which the backup needs")]
     WalMissing { segment: String },
-    #[error("the standby did not receive the log up to {needed} within {seconds} s")]
-    WalLate { needed: String, seconds: u64 },
 
     #[error(
         "data directory {path} is of another server: system identifier {found}, the server has {expected}"
@@ -233,9 +233,9 @@ impl Classified for Error {
             | Error::ConnectTimeout { .. }
             | Error::ConnectionLost { .. }
             | Error::Timeout { .. }
-            | Error::Restarted
-            | Error::WalLate { .. } => ErrorKind::Unavailable,
-            Error::Login { source, .. } | Error::Server { source, .. } => source.kind(),
+            | Error::Restarted => ErrorKind::Unavailable,
+            Error::Login { source, .. } => source.kind(),
+            Error::Server { source, .. } => source.kind(),
             Error::Privilege { .. } => ErrorKind::Denied,
             Error::UnsupportedVersion { .. } | Error::ProgramMissing { .. } => ErrorKind::Unsupported,
             Error::Promoted { .. } | Error::TargetNotEmpty { .. } | Error::TargetRunning { .. } => {
@@ -257,49 +257,7 @@ impl Classified for Error {
     }
 
     fn hints(&self) -> Vec<String> {
-        let one = |text: &str| vec![text.to_owned()];
-        match self {
-            Error::Setting { setting, .. } => vec![format!("correct `{setting}` of the instance in backstay.toml; `backstay config check` reads it again")],
-            Error::Connect { .. } | Error::ConnectTimeout { .. } => vec![
-                "check host and port in `url` of the instance, and that the server listens there (`listen_addresses`)".to_owned(),
-                "`backstay config check --connect` tries it again".to_owned(),
-            ],
-            Error::TlsRefused { .. } => one("set `ssl = on` at the server, or `sslmode=prefer` in `url`"),
-            Error::Tls { .. } => one("name the certificate of the authority with `ssl_root_certificate`; `sslmode=require` in `url` encrypts without checking the name"),
-            Error::Login { source, user, .. } => match source.code.as_str() {
-                "28P01" => vec![format!("check `password` of the instance; `ALTER ROLE {user} PASSWORD '…'` sets a new one")],
-                "28000" => vec![format!("allow the role in pg_hba.conf: `host all {user} ADDRESS scram-sha-256`, for the remote way also `host replication {user} ADDRESS scram-sha-256`, then `SELECT pg_reload_conf()`")],
-                "3D000" => one("name an existing database in `url`"),
-                _ => Vec::new(),
-            },
-            Error::Server { source, .. } if source.code == "42501" => {
-                one("run `backstay config check --connect`: it names the missing right and the GRANT")
-            }
-            Error::Parent { source } => source.hints(),
-            Error::Parts { source } => source.hints(),
-            Error::Server { .. } | Error::Protocol { .. } | Error::Cancelled => Vec::new(),
-            Error::ConnectionLost { .. } | Error::Timeout { .. } => one("see the server's log, then run `backstay backup` again"),
-            Error::Privilege { grants, .. } => grants.iter().map(|grant| format!("run `{grant}` as a superuser")).collect(),
-            Error::UnsupportedVersion { .. } => one("`pg_upgrade` brings an older server to a supported version"),
-            Error::Restarted | Error::Promoted { .. } => one("run `backstay backup` again"),
-            Error::WalMissing { .. } => one("give the role REPLICATION (`ALTER ROLE … REPLICATION`) and raise `max_replication_slots` or `wal_keep_size`, so that the log is kept for the backup"),
-            Error::WalLate { .. } => one("`SELECT pg_switch_wal()` on the primary sends the log on; see `SELECT * FROM pg_stat_wal_receiver` on the standby"),
-            Error::ForeignDirectory { .. } | Error::StaleDirectory { .. } => one("set `data_directory` to what `SHOW data_directory` says, or leave it out to back up over the network"),
-            Error::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
-                one("run as the owner of the data directory or as root, or leave `data_directory` out to back up over the network")
-            }
-            Error::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => one("check `data_directory` of the instance"),
-            Error::Read { .. } => one("check the disk: `dmesg`, `smartctl -a`"),
-            Error::Malformed { .. } | Error::Facts { .. } => one("`backstay verify` checks what is stored"),
-            Error::TargetNotEmpty { .. } => one("choose an empty or new directory with `--into`, or move the old one away"),
-            Error::TargetRunning { .. } => one("stop the server there with `pg_ctl stop`, or choose another directory with `--into`"),
-            Error::TargetUnusable { .. } | Error::Write { .. } => one("check owner, mode and free space of the directory given with `--into`"),
-            Error::TargetTooSmall { .. } => one("choose a larger file system with `--into`, or move tablespaces with `--tablespace OLD=NEW`"),
-            Error::TablespaceUnknown { .. } => one("`backstay show BACKUP` lists the tablespaces; give `--tablespace OLD=NEW` with one of them as OLD"),
-            Error::ProgramMissing { major, .. } => vec![format!("install the package `postgresql-{major}`, or name the directory with `bin_directory`")],
-            Error::Program { .. } => one("check `bin_directory` of the instance"),
-            Error::Scratch { .. } => one("run `backstay drill --keep` to look at the restored directory"),
-        }
+        hints::of(self)
     }
 }
 
@@ -309,6 +267,7 @@ fn io_kind(error: &io::Error) -> ErrorKind {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => ErrorKind::Denied,
         io::ErrorKind::NotFound => ErrorKind::NotFound,
         io::ErrorKind::AlreadyExists => ErrorKind::Conflict,
+        io::ErrorKind::NotADirectory => ErrorKind::Invalid,
         _ => ErrorKind::Unavailable,
     }
 }

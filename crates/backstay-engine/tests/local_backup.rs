@@ -1,4 +1,10 @@
 //! The local way against real servers: what comes back is what was there.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test ends where something is not as it should be"
+)]
 
 #[path = "local_backup/drive.rs"]
 mod drive;

@@ -1,6 +1,13 @@
 //! Scratch servers on restored copies: sound ones are proven, others are not.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test ends where something is not as it should be"
+)]
 
 #[path = "local_backup/drive.rs"]
+#[allow(dead_code, reason = "shared with the tests of the local way, which use more of it")]
 mod drive;
 
 use std::fs;

@@ -136,7 +136,7 @@ where
 fn connect_error(address: &Address, error: tokio_postgres::Error) -> Error {
     let server = address.describe();
     if let Some(message) = error.as_db_error().map(ServerMessage::from) {
-        return Error::Login { server, user: address.user.clone(), source: message };
+        return Error::Login { server, user: address.user.clone(), source: Box::new(message) };
     }
     let text = error.to_string();
     let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();

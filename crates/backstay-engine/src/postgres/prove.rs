@@ -25,14 +25,14 @@ pub struct Check {
 }
 
 impl Check {
-    fn equal(name: impl Into<String>, expected: impl ToString, found: impl ToString) -> Check {
-        let (expected, found) = (expected.to_string(), found.to_string());
+    fn equal(name: impl Into<String>, expected: impl Into<String>, found: impl Into<String>) -> Check {
+        let (expected, found) = (expected.into(), found.into());
         let ok = expected == found;
         Check { name: name.into(), expected, found, ok }
     }
 
-    fn that(ok: bool, name: impl Into<String>, expected: &str, found: impl ToString) -> Check {
-        Check { name: name.into(), expected: expected.to_owned(), found: found.to_string(), ok }
+    fn that(ok: bool, name: impl Into<String>, expected: &str, found: impl Into<String>) -> Check {
+        Check { name: name.into(), expected: expected.to_owned(), found: found.into(), ok }
     }
 }
 
@@ -133,12 +133,16 @@ async fn prove_cluster(session: &Session, facts: &BackupFacts) -> Result<Vec<Che
     let state = if in_recovery { "still recovering" } else { "recovered" };
     Ok(vec![
         Check::equal("recovery", "recovered", state),
-        Check::equal("system identifier", facts.server.system_identifier, column::<String>(&row, 1)?),
+        Check::equal(
+            "system identifier",
+            facts.server.system_identifier.to_string(),
+            column::<String>(&row, 1)?,
+        ),
         Check::that(
             reached >= facts.stop_lsn,
             "end of the log",
             &format!("at least {}", facts.stop_lsn),
-            reached,
+            reached.to_string(),
         ),
     ])
 }
@@ -174,7 +178,7 @@ impl Prover<'_> {
             .await?;
         let (relations, invalid): (i64, i64) = (column(&row, 0)?, column(&row, 1)?);
         let name = self.name("relations");
-        self.proof.checks.push(Check::that(relations > 0, name, "some", relations));
+        self.proof.checks.push(Check::that(relations > 0, name, "some", relations.to_string()));
         if invalid > 0 {
             self.proof.findings.push(Finding::warning(
                 self.name("indexes"),

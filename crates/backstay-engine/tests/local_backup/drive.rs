@@ -52,8 +52,8 @@ pub struct Stored {
 pub struct Listed(std::vec::IntoIter<ParentFile>);
 
 impl Listed {
-    pub fn of(files: &[ParentFile]) -> Self {
-        Self(files.to_vec().into_iter())
+    pub fn of(files: Vec<ParentFile>) -> Self {
+        Self(files.into_iter())
     }
 }
 
@@ -130,7 +130,7 @@ pub fn finish(
     let target = PlacePlan::check(&options, &SpaceNeeded::default())?.begin()?;
     let files = pump(backup, &target, watch)?;
     let facts = outcome.facts().expect("the facts are there after the last step");
-    let sealed = target.seal(&mut Listed::of(&files), &facts, &SealOptions::default())?;
+    let sealed = target.seal(&mut Listed::of(files.clone()), &facts, &SealOptions::default())?;
     let count = files.iter().filter(|file| matches!(file.spec.kind, PartKind::File(_))).count();
     assert_eq!(sealed.files, count as u64);
     Ok(Stored { files, facts })

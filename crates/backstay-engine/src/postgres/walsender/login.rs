@@ -175,6 +175,6 @@ impl Login<'_> {
     }
 
     fn failed(&self, source: ServerMessage) -> Error {
-        Error::Login { server: self.server.to_owned(), user: self.user.to_owned(), source }
+        Error::Login { server: self.server.to_owned(), user: self.user.to_owned(), source: Box::new(source) }
     }
 }

@@ -42,8 +42,7 @@ fn an_empty_file_has_no_extent() {
 
 #[test]
 fn pages_that_were_cut_off_are_not_held_against_a_file() {
-    let outcome = Outcome::new();
-    let check = Arc::new(PageCheck::new(true, 8192, 131_072, Lsn(u64::MAX), outcome.clone()));
+    let check = Arc::new(PageCheck::new(true, 8192, 131_072, Lsn(u64::MAX), Outcome::new()));
     read_all(open(&[1; 8192 + 50], 3 * 8192, Content::Relation(Arc::clone(&check)))).unwrap();
     assert_eq!(check.wrong_pages(), 1, "only the whole page was judged");
 }

@@ -1,0 +1,191 @@
+//! What a person can do about each error: a statement, a command or a setting.
+
+use std::io;
+
+use super::{Error, ServerMessage};
+
+pub(super) fn of(error: &Error) -> Vec<String> {
+    let text = match error {
+        Error::Login { source, user, .. } => return login(source, user),
+        Error::Privilege { grants, .. } => {
+            return grants.iter().map(|grant| format!("run `{grant}` as a superuser")).collect();
+        }
+        Error::Parent { source } | Error::Parts { source } => return source.hints(),
+        Error::Connect { .. } | Error::ConnectTimeout { .. } => {
+            return vec![
+                "check host and port in `url` of the instance, and that the server listens there \
+                 (`listen_addresses`)"
+                    .to_owned(),
+                "`backstay config check --connect` tries it again".to_owned(),
+            ];
+        }
+        Error::Setting { setting, .. } => {
+            return vec![format!(
+                "correct `{setting}` of the instance in backstay.toml; `backstay config check` reads it again"
+            )];
+        }
+        Error::ProgramMissing { major, .. } => {
+            return vec![format!(
+                "install the package `postgresql-{major}`, or name the directory with `bin_directory`"
+            )];
+        }
+        Error::Server { source, .. } => return server(source),
+        Error::Protocol { .. } | Error::Cancelled => return Vec::new(),
+        Error::TlsRefused { .. } => "set `ssl = on` at the server, or `sslmode=prefer` in `url`",
+        Error::Tls { .. } => {
+            "name the certificate of the authority with `ssl_root_certificate`; `sslmode=require` in `url` \
+             encrypts without checking the name"
+        }
+        Error::ConnectionLost { .. } | Error::Timeout { .. } => {
+            "see the server's log, then run `backstay backup` again"
+        }
+        Error::UnsupportedVersion { .. } => "`pg_upgrade` brings an older server to a supported version",
+        Error::Restarted | Error::Promoted { .. } => "run `backstay backup` again",
+        Error::WalMissing { .. } => {
+            "give the role REPLICATION (`ALTER ROLE … REPLICATION`) and raise `max_replication_slots` or \
+             `wal_keep_size`, so that the log is kept for the backup"
+        }
+        Error::ForeignDirectory { .. } | Error::StaleDirectory { .. } => {
+            "set `data_directory` to what `SHOW data_directory` says, or leave it out to back up over the \
+             network"
+        }
+        Error::Read { source, .. } => match source.kind() {
+            io::ErrorKind::PermissionDenied => {
+                "run as the owner of the data directory or as root, or leave `data_directory` out to back up \
+                 over the network"
+            }
+            io::ErrorKind::NotFound => "check `data_directory` of the instance",
+            _ => "check the disk: `dmesg`, `smartctl -a`",
+        },
+        Error::Malformed { .. } | Error::Facts { .. } => "`backstay verify` checks what is stored",
+        Error::TargetNotEmpty { .. } => {
+            "choose an empty or new directory with `--into`, or move the old one away"
+        }
+        Error::TargetRunning { .. } => {
+            "stop the server there with `pg_ctl stop`, or choose another directory with `--into`"
+        }
+        Error::TargetUnusable { .. } | Error::Write { .. } => {
+            "check owner, mode and free space of the directory given with `--into`"
+        }
+        Error::TargetTooSmall { .. } => {
+            "choose a larger file system with `--into`, or move tablespaces with `--tablespace OLD=NEW`"
+        }
+        Error::TablespaceUnknown { .. } => {
+            "`backstay show BACKUP` lists the tablespaces; give `--tablespace OLD=NEW` with one of them as OLD"
+        }
+        Error::Program { .. } => "check `bin_directory` of the instance",
+        Error::Scratch { .. } => "run `backstay drill --keep` to look at the restored directory",
+    };
+    vec![text.to_owned()]
+}
+
+fn login(said: &ServerMessage, user: &str) -> Vec<String> {
+    match said.code.as_str() {
+        "28P01" => {
+            vec![format!("check `password` of the instance; `ALTER ROLE {user} PASSWORD '…'` sets a new one")]
+        }
+        "28000" => vec![
+            format!("allow the role in pg_hba.conf: `host all {user} ADDRESS scram-sha-256`"),
+            format!("for the remote way also `host replication {user} ADDRESS scram-sha-256`"),
+            "`SELECT pg_reload_conf()` makes the server read it".to_owned(),
+        ],
+        "3D000" => vec!["name an existing database in `url`".to_owned()],
+        "53300" => vec!["raise `max_connections`, or `max_wal_senders` for the remote way".to_owned()],
+        _ => Vec::new(),
+    }
+}
+
+fn server(said: &ServerMessage) -> Vec<String> {
+    let text = match said.code.as_str() {
+        "42501" => "run `backstay config check --connect`: it names the missing right and the GRANT",
+        "53400" => "raise `max_replication_slots`",
+        "55000" if said.message.contains("WAL level") => "set `wal_level = replica` and restart the server",
+        "55000" if said.message.contains("full_page_writes") => "set `full_page_writes = on` at the primary",
+        _ => return Vec::new(),
+    };
+    vec![text.to_owned()]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use backstay_model::TimelineId;
+    use backstay_model::error::Classified;
+
+    use super::*;
+
+    fn said(code: &str) -> ServerMessage {
+        ServerMessage { code: code.into(), message: "no".into(), detail: None, hint: None }
+    }
+
+    fn mendable() -> Vec<Error> {
+        let path = || PathBuf::from("/data");
+        let io = || io::Error::from(io::ErrorKind::PermissionDenied);
+        let login = |code| Error::Login {
+            server: "db:5432".into(),
+            user: "backstay".into(),
+            source: Box::new(said(code)),
+        };
+        vec![
+            Error::Setting { setting: "url", reason: "is empty".into() },
+            Error::Connect { server: "db".into(), source: "refused".into() },
+            Error::ConnectTimeout { server: "db".into(), seconds: 10 },
+            Error::TlsRefused { server: "db".into(), mode: "require" },
+            Error::Tls { server: "db".into(), source: "unknown issuer".into() },
+            login("28P01"),
+            login("28000"),
+            login("3D000"),
+            login("53300"),
+            said("42501").during("start the backup"),
+            said("53400").during("hold the log"),
+            Error::ConnectionLost { action: "read", source: "closed".into() },
+            Error::Timeout { action: "read", seconds: 60 },
+            Error::Privilege {
+                role: "b".into(),
+                missing: vec!["the REPLICATION attribute".into()],
+                grants: vec!["ALTER ROLE b REPLICATION".into()],
+            },
+            Error::UnsupportedVersion { version: "9.6".into() },
+            Error::Restarted,
+            Error::Promoted { started: TimelineId(1), stopped: TimelineId(2) },
+            Error::WalMissing { segment: "000000010000000000000003".into() },
+            Error::ForeignDirectory { path: path(), found: 1, expected: 2 },
+            Error::StaleDirectory { path: path() },
+            Error::Read { path: path(), source: io() },
+            Error::Malformed { path: path(), reason: "short".into() },
+            Error::TargetNotEmpty { path: path() },
+            Error::TargetRunning { path: path() },
+            Error::TargetUnusable { path: path(), source: io() },
+            Error::TargetTooSmall { path: path(), needed: 2, free: 1 },
+            Error::TablespaceUnknown { location: "/mnt".into() },
+            Error::Write { path: path(), source: io() },
+            Error::ProgramMissing { program: "postgres", major: 15 },
+            Error::Program { program: "postgres".into(), source: io() },
+            Error::Scratch { what: "start", log: "FATAL".into() },
+        ]
+    }
+
+    #[test]
+    fn every_error_a_person_can_mend_says_how() {
+        for error in mendable() {
+            let hints = error.hints();
+            assert!(!hints.is_empty(), "{error}");
+            for hint in hints {
+                assert!(hint.contains('`'), "{hint:?} names no command or setting");
+                assert!(!hint.ends_with('.') && !hint.contains("  "), "{hint:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_error_repeats_its_cause_or_ends_in_a_full_stop() {
+        for error in mendable() {
+            let text = error.to_string();
+            assert!(!text.ends_with('.'), "{text}");
+            if let Some(cause) = std::error::Error::source(&error) {
+                assert!(!text.contains(&cause.to_string()), "{text}");
+            }
+        }
+    }
+}
