@@ -24,8 +24,8 @@ use std::path::{Path, PathBuf};
 use backstay_model::InstanceId;
 use backstay_model::error::Classified;
 
-pub use error::{Error, Result};
 use error::Problem;
+pub use error::{Error, Result};
 use schema::Shape;
 use settings::{InstanceSettings, PolicySettings, PostgresqlSettings, Settings};
 use tree::{Node, Place};
@@ -63,8 +63,8 @@ pub fn find(named: Option<&Path>) -> Result<PathBuf> {
 
 impl Config {
     pub fn load(path: &Path, overlays: &Overlays) -> Result<Config> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| Error::Read { path: path.to_owned(), source })?;
+        let text =
+            std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
         Self::resolve(path, &text, overlays)
     }
 
@@ -161,7 +161,9 @@ impl Config {
                 refuse(
                     &format!("instance.{id}.url"),
                     format!("`url` of instance {id} holds a password"),
-                    format!("take it out of `url`, put it into a file of mode 0600 and write `password = {{ file = \"…\" }}` in [instance.{id}]"),
+                    format!(
+                        "take it out of `url`, put it into a file of mode 0600 and write `password = {{ file = \"…\" }}` in [instance.{id}]"
+                    ),
                 );
             }
         }

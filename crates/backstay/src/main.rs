@@ -1,1 +1,85 @@
-fn main() {}
+//! The program `backstay`: arguments in, an operation called, its report out.
+//!
+//! Responsible for the words a person types and reads, for the configuration and
+//! for the exit code. Refuses to decide: what happens is decided by `ops` and by
+//! the plans of `model`.
+
+mod args;
+mod config;
+mod error;
+mod interrupt;
+mod logging;
+mod render;
+mod session;
+mod verbs;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use backstay_model::{ErrorKind, Fault};
+use clap::Parser;
+
+use args::Arguments;
+use error::Error;
+use render::Output;
+use render::errors::Told;
+
+/// How long threads that were told to stop may still finish one read or write.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
+
+fn main() -> ExitCode {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let arguments = match Arguments::try_parse_from(&words) {
+        Ok(arguments) => arguments,
+        Err(error) => return refused(&error, &words),
+    };
+    let output = Output::new(&arguments.global);
+    logging::start(arguments.global.verbose);
+    let code = match run(arguments, output) {
+        Ok(code) => code,
+        Err(fault) => {
+            output.error(&Told::fault(&fault));
+            fault.kind().exit_code()
+        }
+    };
+    ExitCode::from(code)
+}
+
+fn run(arguments: Arguments, output: Output) -> Result<u8, Fault> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| Error::Start { source })?;
+    let code = runtime.block_on(verbs::run(arguments, output));
+    runtime.shutdown_timeout(SHUTDOWN_LIMIT);
+    code
+}
+
+/// Wrong arguments, or a question for help, in the parser's own words; with
+/// `--json` an error is a document here too.
+fn refused(error: &clap::Error, words: &[OsString]) -> ExitCode {
+    if error.use_stderr() && words.iter().any(|word| word == "--json") {
+        let text = error.render().to_string();
+        let mut paragraphs = text.trim_start_matches("error: ").split("\n\n").map(str::trim);
+        let told = Told {
+            kind: ErrorKind::Invalid,
+            message: paragraphs.next().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" "),
+            causes: Vec::new(),
+            hints: paragraphs
+                .filter(|paragraph| paragraph.starts_with("tip:") || paragraph.starts_with("Usage:"))
+                .map(str::to_owned)
+                .collect(),
+        };
+        return told_json(&told);
+    }
+    // A closed terminal is nobody's to tell.
+    let _ = error.print();
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(ErrorKind::Invalid.exit_code()))
+}
+
+fn told_json(told: &Told) -> ExitCode {
+    use std::io::Write;
+    let _ = std::io::stderr().lock().write_all(told.json().as_bytes());
+    ExitCode::from(told.kind.exit_code())
+}

@@ -103,10 +103,14 @@ impl Classified for Error {
                 hints
             }
             Error::SecretFile { setting, .. } | Error::SecretTooLong { setting, .. } => {
-                vec![format!("point `{setting}` to the file that holds the secret alone, readable by this user")]
+                vec![format!(
+                    "point `{setting}` to the file that holds the secret alone, readable by this user"
+                )]
             }
             Error::SecretEmpty { setting, .. } => {
-                vec![format!("fill it, or point `{setting}` elsewhere: {{ file = \"…\" }} or {{ env = \"…\" }}")]
+                vec![format!(
+                    "fill it, or point `{setting}` elsewhere: {{ file = \"…\" }} or {{ env = \"…\" }}"
+                )]
             }
             Error::OnePassword { setting } => {
                 vec![format!("give `{setting}` as {{ file = \"…\" }} or {{ env = \"…\" }}")]

@@ -57,8 +57,7 @@ fn rows(out: &mut String, section: Shape<'_>, prefix: &str) {
                 _ if form.requires(name) => "required".to_owned(),
                 _ => "–".to_owned(),
             };
-            let _ =
-                writeln!(out, "| `{prefix}{name}` | {default} | {} |", one_line(shape.description()));
+            let _ = writeln!(out, "| `{prefix}{name}` | {default} | {} |", one_line(shape.description()));
             if name == "keep" {
                 rows(out, shape, "keep.");
             }

@@ -88,17 +88,14 @@ impl<'a> Shape<'a> {
     pub fn below(self, table: &Node, key: &str) -> Option<Shape<'a>> {
         let forms = self.forms();
         let engine = table.get("engine").and_then(Node::text);
-        let chosen: Vec<Shape<'a>> = match engine.and_then(|engine| {
-            forms.iter().find(|form| form.engine().is_some_and(|known| known == engine))
-        }) {
+        let chosen: Vec<Shape<'a>> = match engine
+            .and_then(|engine| forms.iter().find(|form| form.engine().is_some_and(|known| known == engine)))
+        {
             Some(form) => vec![*form],
             None => forms,
         };
         chosen.iter().find_map(|form| {
-            form.properties()
-                .find(|(name, _)| *name == key)
-                .map(|(_, shape)| shape)
-                .or_else(|| form.values())
+            form.properties().find(|(name, _)| *name == key).map(|(_, shape)| shape).or_else(|| form.values())
         })
     }
 

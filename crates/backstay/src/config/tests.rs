@@ -61,7 +61,11 @@ fn an_unknown_key_names_its_line_and_the_nearest_known_key() {
          hint: the nearest known key in [policy.keep] is `daily`"
     );
     let text = THREE.replace("[policy]", "[polcy]");
-    assert!(told(&text).starts_with("backstay.toml line 18: unknown key `polcy` at the top\n"), "{}", told(&text));
+    assert!(
+        told(&text).starts_with("backstay.toml line 18: unknown key `polcy` at the top\n"),
+        "{}",
+        told(&text)
+    );
 }
 
 #[test]
@@ -82,12 +86,24 @@ fn several_mistakes_are_told_at_once() {
 fn a_value_that_does_not_fit_names_its_line() {
     for (from, to, expected) in [
         ("\"5s\"", "\"5 seconds\"", "backstay.toml line 22: `policy.rpo`: \"5 seconds\" is not a duration"),
-        ("\"0 2 * * *\"", "\"nightly\"", "backstay.toml line 19: `policy.base`: \"nightly\" is not a schedule"),
+        (
+            "\"0 2 * * *\"",
+            "\"nightly\"",
+            "backstay.toml line 19: `policy.base`: \"nightly\" is not a schedule",
+        ),
         ("30,", "-1,", "backstay.toml line 20: `policy.keep.daily`: "),
         ("[instance.orders]", "[instance.Orders]", "backstay.toml line 5: "),
-        ("\"redis\"", "\"reddis\"", "backstay.toml line 15: [instance.sessions] has an `engine` that is not known"),
+        (
+            "\"redis\"",
+            "\"reddis\"",
+            "backstay.toml line 15: [instance.sessions] has an `engine` that is not known",
+        ),
         ("engine = \"redis\"\n", "", "backstay.toml line 14: [instance.sessions] has no `engine`"),
-        ("store = \"file:///var/lib/backstay\"\n", "", "backstay.toml line 1: `repository`: missing field `store`"),
+        (
+            "store = \"file:///var/lib/backstay\"\n",
+            "",
+            "backstay.toml line 1: `repository`: missing field `store`",
+        ),
     ] {
         let told = told(&THREE.replacen(from, to, 1));
         assert!(told.starts_with(expected), "{told}");
@@ -150,7 +166,10 @@ fn a_variable_that_means_nothing_is_an_error() {
         ..Overlays::default()
     };
     let error = Config::resolve(Path::new("b"), THREE, &overlays).unwrap_err();
-    assert!(error.to_string().starts_with("environment BACKSTAY_POLICY__RPOO: unknown key `rpoo`"), "{error}");
+    assert!(
+        error.to_string().starts_with("environment BACKSTAY_POLICY__RPOO: unknown key `rpoo`"),
+        "{error}"
+    );
     assert!(error.hints()[0].ends_with("`rpo`"));
 }
 

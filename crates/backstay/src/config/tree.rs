@@ -154,11 +154,9 @@ impl Reader<'_> {
             DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
                 .map(toml::Value::Integer)
                 .map_err(|_| wrong("the number is too large"))?,
-            DeValue::Float(number) => number
-                .as_str()
-                .parse()
-                .map(toml::Value::Float)
-                .map_err(|_| wrong("this is not a number"))?,
+            DeValue::Float(number) => {
+                number.as_str().parse().map(toml::Value::Float).map_err(|_| wrong("this is not a number"))?
+            }
             DeValue::Boolean(value) => toml::Value::Boolean(*value),
             DeValue::Datetime(time) => toml::Value::Datetime(*time),
             DeValue::Array(items) => toml::Value::Array(

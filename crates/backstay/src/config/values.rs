@@ -63,12 +63,6 @@ impl fmt::Display for HumanDuration {
 #[schemars(with = "String")]
 pub struct Schedule(String);
 
-impl Schedule {
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
 impl FromStr for Schedule {
     type Err = String;
 
@@ -114,9 +108,11 @@ impl Address {
 
     /// Where the value of a `password` parameter lies, in either notation.
     fn parameter_range(&self) -> Option<std::ops::Range<usize>> {
-        let at = self.0.match_indices("password=").map(|(at, _)| at).find(|at| {
-            *at == 0 || matches!(self.0.as_bytes()[at - 1], b' ' | b'?' | b'&' | b'\t')
-        })?;
+        let at = self
+            .0
+            .match_indices("password=")
+            .map(|(at, _)| at)
+            .find(|at| *at == 0 || matches!(self.0.as_bytes()[at - 1], b' ' | b'?' | b'&' | b'\t'))?;
         let start = at + "password=".len();
         let rest = &self.0[start..];
         let end = match rest.strip_prefix('\'') {
@@ -250,7 +246,10 @@ mod tests {
         for (text, printed) in [
             ("postgresql://u:p@db:5432/x", "postgresql://u:****@db:5432/x"),
             ("postgresql://u:p@ss@db/x?a=b", "postgresql://u:****@db/x?a=b"),
-            ("postgresql:///x?host=/run&password=pw&user=u", "postgresql:///x?host=/run&password=****&user=u"),
+            (
+                "postgresql:///x?host=/run&password=pw&user=u",
+                "postgresql:///x?host=/run&password=****&user=u",
+            ),
             ("host=db password='p w' user=u", "host=db password=**** user=u"),
             ("postgresql://u@db:5432/x", "postgresql://u@db:5432/x"),
             ("file:///var/lib/backstay", "file:///var/lib/backstay"),

@@ -1,0 +1,341 @@
+//! What a person may type, exactly as the command-line contract has it.
+//!
+//! Text becomes types here (backup ids, targets, times, levels), so that a wrong
+//! argument ends the program before anything is opened. Verbs of later versions
+//! are not shown.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use jiff::Timestamp;
+
+use crate::config::values::Address;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "backstay",
+    version,
+    about = "Backs up databases, and proves that it can bring them back",
+    after_help = "Begin with `backstay init --store file:///var/lib/backstay --postgresql postgresql://…`; \
+                  `backstay help VERB` says more about a verb.\n\n\
+                  Exit codes: 0 done, 1 a bug, 2 wrong configuration or arguments, 3 not found, 4 conflict, 5 denied, \
+                  6 unavailable, 7 unsupported, 8 stored data damaged, 9 cannot be restored, 10 stopped; \
+                  verify and drill: 20 findings, 21 could not look.",
+    disable_help_subcommand = false,
+    max_term_width = 100
+)]
+pub struct Arguments {
+    #[command(flatten)]
+    pub global: GlobalOptions,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct GlobalOptions {
+    /// The configuration [default: backstay.toml, then /etc/backstay/backstay.toml]
+    #[arg(long, global = true, value_name = "FILE", env = "BACKSTAY_CONFIG", hide_env = true)]
+    pub config: Option<PathBuf>,
+    /// Print one JSON document on standard output and nothing else there
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Print results and errors only
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+    /// Tell what is done on standard error; twice for every detail
+    #[arg(long, short, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+    /// Show no progress bars
+    #[arg(long, global = true)]
+    pub no_progress: bool,
+    /// When to colour the output
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub color: ColorChoice,
+    /// Set one key of the configuration for this run, such as policy.rpo=5s
+    #[arg(long, global = true, value_name = "KEY=VALUE", value_parser = assignment)]
+    pub set: Vec<(String, String)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ColorChoice {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Write backstay.toml, make the repository, its key and the recovery kit
+    Init(InitArguments),
+    /// Check, show and explain the configuration
+    #[command(subcommand)]
+    Config(ConfigVerb),
+    /// Take a base backup now
+    Backup(BackupArguments),
+    /// List backups, newest first
+    List(ListArguments),
+    /// Show everything about one backup
+    Show(ShowArguments),
+    /// Show health, recovery windows, last proof and objectives
+    Status(StatusArguments),
+    /// Check what is stored: exit 0 sound, 20 findings, 21 could not look
+    Verify(VerifyArguments),
+    /// Bring a backup back into an empty directory
+    Restore(RestoreArguments),
+    /// Restore into a scratch server, prove it, measure it and remove it
+    Drill(DrillArguments),
+    /// Apply retention: which backups may go, and why each stays
+    Expire(ExpireArguments),
+    /// Delete what nothing refers to
+    Collect(CollectArguments),
+    /// List, add, remove and rotate the keys that open the repository
+    #[command(subcommand)]
+    Key(KeyVerb),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man,
+}
+
+#[derive(Debug, Args)]
+pub struct InitArguments {
+    /// Where the backups are kept
+    #[arg(long, value_name = "URL", default_value = "file:///var/lib/backstay")]
+    pub store: Address,
+    /// Write a section for this PostgreSQL server, after checking the connection
+    #[arg(long, value_name = "URL")]
+    pub postgresql: Option<Address>,
+    /// The name of the instance in that section [default: the database of the URL, or main]
+    #[arg(long, value_name = "NAME", requires = "postgresql")]
+    pub name: Option<String>,
+    /// The server's data directory, when this machine can read it
+    #[arg(long, value_name = "DIR", requires = "postgresql")]
+    pub data_directory: Option<PathBuf>,
+    /// Where to write the recovery kit; must be empty or new [default: beside the configuration]
+    #[arg(long, value_name = "DIR")]
+    pub kit: Option<PathBuf>,
+    /// Store without encryption; every list will say so
+    #[arg(long)]
+    pub no_encryption: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ConfigVerb {
+    /// Read the configuration strictly, and with --connect reach everything it names
+    Check {
+        /// Reach every server and the store, with the rights a backup needs
+        #[arg(long)]
+        connect: bool,
+    },
+    /// Print the settings in force
+    Show {
+        /// Say where each value comes from
+        #[arg(long)]
+        origin: bool,
+    },
+    /// Print the reference of all settings as Markdown
+    Reference,
+    /// Print the JSON Schema of the configuration
+    Schema,
+}
+
+#[derive(Debug, Args)]
+pub struct BackupArguments {
+    /// The instances; all when none is named
+    #[arg(value_name = "INSTANCE")]
+    pub instances: Vec<String>,
+    /// Compare with no earlier backup: read and store everything
+    #[arg(long)]
+    pub full: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ListArguments {
+    /// One instance; all when none is named
+    #[arg(value_name = "INSTANCE")]
+    pub instance: Option<String>,
+    /// Only backups of this type
+    #[arg(long = "type", value_name = "TYPE")]
+    pub only: Option<ListType>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ListType {
+    /// Base backups, full and incremental
+    Base,
+    /// Portable dumps; this version makes none
+    Dump,
+}
+
+#[derive(Debug, Args)]
+pub struct ShowArguments {
+    /// The backup's id, as `backstay list` shows it
+    #[arg(value_name = "BACKUP")]
+    pub backup: String,
+}
+
+#[derive(Debug, Args)]
+pub struct StatusArguments {
+    /// One instance; all when none is named
+    #[arg(value_name = "INSTANCE")]
+    pub instance: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct VerifyArguments {
+    /// One instance or one backup; everything when neither is named
+    #[arg(value_name = "INSTANCE|BACKUP")]
+    pub subject: Option<String>,
+    /// How deep to look
+    #[arg(long, value_name = "LEVEL", default_value = "digest")]
+    pub level: VerifyDepth,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum VerifyDepth {
+    /// Every object is there and of the right size
+    Existence,
+    /// Every manifest, map and table opens and resolves
+    Structure,
+    /// Every stored byte is read and compared with its digest
+    Digest,
+}
+
+#[derive(Debug, Args)]
+pub struct RestoreArguments {
+    /// The instance
+    #[arg(value_name = "INSTANCE")]
+    pub instance: String,
+    /// The backup to restore; the newest sound one when none is named
+    #[arg(long, value_name = "ID")]
+    pub backup: Option<String>,
+    /// How far to recover: latest, immediate, a time with its offset, lsn:0/3000028, xid:1234 or name:before-deploy
+    #[arg(long, value_name = "TARGET")]
+    pub to: Option<String>,
+    /// The empty or new directory to restore into
+    #[arg(long, value_name = "DIR")]
+    pub into: PathBuf,
+    /// Put the tablespace that lay at OLD to NEW
+    #[arg(long, value_name = "OLD=NEW", value_parser = tablespace)]
+    pub tablespace: Vec<(PathBuf, PathBuf)>,
+    /// Start a private server on the restored directory and prove that it is readable
+    #[arg(long)]
+    pub start: bool,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct DrillArguments {
+    /// The instances; all when none is named
+    #[arg(value_name = "INSTANCE")]
+    pub instances: Vec<String>,
+    /// How far to recover, as in restore
+    #[arg(long, value_name = "TARGET")]
+    pub to: Option<String>,
+    /// Leave the restored directory there to be looked at
+    #[arg(long)]
+    pub keep: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ExpireArguments {
+    /// The instances; all when none is named
+    #[arg(value_name = "INSTANCE")]
+    pub instances: Vec<String>,
+    /// Say which backups may go and why each stays, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Pretend that it is this time; only with --dry-run
+    #[arg(long, value_name = "TIME", value_parser = time, requires = "dry_run")]
+    pub as_of: Option<Timestamp>,
+}
+
+#[derive(Debug, Args)]
+pub struct CollectArguments {
+    /// Say what would be deleted, and delete nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Let more than the usual share of all objects go at once
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub max_share: Option<u8>,
+    /// Go on although a backup is gone that nobody condemned
+    #[arg(long)]
+    pub accept_loss: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum KeyVerb {
+    /// List the keys that open the repository
+    List,
+    /// Add a key: a new key file, or with --passphrase a pass phrase
+    Add(KeyAddArguments),
+    /// Remove a key; the last one stays
+    Remove {
+        /// The key's name, as `backstay key list` shows it
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
+    /// Begin a new generation: what is written from now on is sealed with a new key
+    Rotate(KeyRotateArguments),
+}
+
+#[derive(Debug, Args)]
+pub struct KeyRotateArguments {
+    /// A key that stays and its file; the key of the configuration need not be named when it is the only one left
+    #[arg(long, value_name = "NAME=FILE", value_parser = named_file)]
+    pub key: Vec<(String, PathBuf)>,
+    /// A pass phrase that stays, read from standard input
+    #[arg(long, value_name = "NAME")]
+    pub passphrase: Option<String>,
+    /// A key that is given up: it opens nothing that is written from now on
+    #[arg(long, value_name = "NAME")]
+    pub drop: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct KeyAddArguments {
+    /// The name of the new key
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// Where to write the new key file
+    #[arg(long, value_name = "FILE", required_unless_present = "passphrase", conflicts_with = "passphrase")]
+    pub file: Option<PathBuf>,
+    /// Read a pass phrase from standard input instead
+    #[arg(long)]
+    pub passphrase: bool,
+}
+
+/// A point in time with its offset, so that nobody guesses a time zone.
+fn time(text: &str) -> Result<Timestamp, String> {
+    text.parse().map_err(|_| {
+        "this is not a time with its offset, such as 2026-05-03T14:30:00Z or \"2026-05-03 14:30:00+02:00\""
+            .to_owned()
+    })
+}
+
+fn assignment(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_owned(), value.trim().to_owned())),
+        _ => Err("this is not KEY=VALUE, such as policy.rpo=5s".to_owned()),
+    }
+}
+
+fn named_file(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((name, file)) if !name.is_empty() && !file.is_empty() => Ok((name.to_owned(), file.into())),
+        _ => Err("this is not NAME=FILE, such as laptop=/media/stick/laptop.key".to_owned()),
+    }
+}
+
+fn tablespace(text: &str) -> Result<(PathBuf, PathBuf), String> {
+    match text.split_once('=') {
+        Some((old, new)) if old.starts_with('/') && new.starts_with('/') => Ok((old.into(), new.into())),
+        _ => Err("this is not OLD=NEW with two absolute paths, such as /mnt/fast=/restore/fast".to_owned()),
+    }
+}

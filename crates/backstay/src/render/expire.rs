@@ -1,0 +1,74 @@
+//! Retention: what stays and why, what goes and when.
+
+use backstay_model::policy::ExpirePlan;
+use backstay_ops::expire::ExpireReport;
+
+use super::Output;
+use super::lines::{count, findings, time};
+use super::table::{Align, Table};
+
+pub fn plans(output: &Output, plans: &[ExpirePlan]) -> String {
+    let blocks: Vec<String> = plans.iter().map(|plan| one(output, plan)).collect();
+    blocks.join("\n")
+}
+
+fn one(output: &Output, plan: &ExpirePlan) -> String {
+    if plan.keep.is_empty() && plan.expire.is_empty() {
+        return format!("{}: no backups\n", plan.instance);
+    }
+    let mut table =
+        Table::new(&[("  BACKUP", Align::Left), ("FINISHED", Align::Left), ("DECISION", Align::Left)]);
+    for kept in &plan.keep {
+        let reasons: Vec<String> = kept.reasons.iter().map(ToString::to_string).collect();
+        table.row([
+            format!("  {}", kept.id),
+            time(kept.finished_at),
+            format!("stays: {}", reasons.join(", ")),
+        ]);
+    }
+    for expired in &plan.expire {
+        let since = match expired.condemned_at {
+            Some(at) => format!("goes: condemned since {}", time(at)),
+            None => "goes".to_owned(),
+        };
+        table.row([
+            format!("  {}", expired.id),
+            time(expired.finished_at),
+            format!("{since}, can be restored until {}", time(expired.deletable_at)),
+        ]);
+    }
+    let mut text = format!(
+        "{}: {} as of {}\n",
+        plan.instance,
+        count(plan.keep.len() as u64 + plan.expire.len() as u64, "backup", "backups"),
+        time(plan.as_of)
+    );
+    text.push_str(&table.text());
+    if plan.expire.is_empty() && !output.quiet {
+        text.push_str("  nothing goes\n");
+    }
+    text
+}
+
+/// What an `expire` did, below what it had planned.
+pub fn reports(output: &Output, reports: &[ExpireReport]) -> String {
+    let blocks: Vec<String> = reports
+        .iter()
+        .map(|report| {
+            let mut text = one(output, &report.plan);
+            for (ids, what) in [
+                (
+                    &report.condemned,
+                    "condemned: nothing new builds on it, and it is deleted after the grace window",
+                ),
+                (&report.deleted, "deleted; `backstay collect` frees its space"),
+            ] {
+                for id in ids {
+                    text.push_str(&format!("  {id} {what}\n"));
+                }
+            }
+            text + &findings(output, &report.findings)
+        })
+        .collect();
+    blocks.join("\n")
+}

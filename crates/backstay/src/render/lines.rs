@@ -1,0 +1,57 @@
+//! The small pieces every view is made of: labelled lines, times, spans, findings.
+
+use backstay_model::{ByteSize, Finding, FindingLevel};
+use jiff::Timestamp;
+
+use super::{Output, Tone};
+
+/// Room for the longest label and two blanks.
+const LABEL_WIDTH: usize = 20;
+
+/// `  label             text`
+pub fn labelled(label: &str, text: &str) -> String {
+    format!("  {label:<LABEL_WIDTH$}{text}\n")
+}
+
+/// `2026-11-21 02:43:00Z`: read aloud and sorted more easily than with a `T`.
+pub fn time(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%d %H:%M:%SZ").to_string()
+}
+
+/// A measured or expected span, as exact as a person needs it.
+pub fn span(seconds: f64) -> String {
+    let whole = seconds.max(0.0).round() as u64;
+    match whole {
+        _ if seconds < 9.95 => format!("{:.1} s", seconds.max(0.0)),
+        0..=59 => format!("{whole} s"),
+        60..=3599 => format!("{} min {:02} s", whole / 60, whole % 60),
+        3600..=86_399 => format!("{} h {:02} min", whole / 3600, whole % 3600 / 60),
+        _ => format!("{} d {:02} h", whole / 86_400, whole % 86_400 / 3600),
+    }
+}
+
+pub fn size(bytes: u64) -> String {
+    ByteSize(bytes).to_string()
+}
+
+/// `1 file`, `2 files`.
+pub fn count(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
+/// Each finding on a line, with the remedy below it.
+pub fn findings(output: &Output, findings: &[Finding]) -> String {
+    let mut text = String::new();
+    for finding in findings {
+        let (tone, word) = match finding.level {
+            FindingLevel::Error => (Tone::Bad, "error"),
+            FindingLevel::Warning => (Tone::Doubtful, "warning"),
+            FindingLevel::Info => (Tone::Strong, "info"),
+        };
+        text.push_str(&format!("  {}: {}: {}\n", output.paint(tone, word), finding.subject, finding.message));
+        if !finding.remedy.is_empty() {
+            text.push_str(&format!("      remedy: {}\n", finding.remedy));
+        }
+    }
+    text
+}

@@ -1,0 +1,75 @@
+//! What a restore is going to do, and what it did.
+
+use std::fmt::Write;
+
+use std::path::Path;
+
+use backstay_model::RecoveryTarget;
+use backstay_model::plan::RestorePlan;
+use backstay_ops::restore::RestoreReport;
+
+use super::drill::checks;
+use super::lines::{count, findings, labelled, size, span, time};
+use super::{Output, Tone};
+
+/// The plan as `--dry-run` shows it, and as every restore shows it first.
+pub fn plan(output: &Output, plan: &RestorePlan) -> String {
+    let mut text = format!("restore {} to {}\n", plan.instance, target(&plan.target));
+    let mut line = |label: &str, value: String| text.push_str(&labelled(label, &value));
+    match &plan.base {
+        Some(base) => line("from backup", base.to_string()),
+        None => line("from backup", "none".to_owned()),
+    }
+    if let Some(reached) = &plan.reached {
+        let position = reached.position.as_ref().map(|position| format!(" ({position})")).unwrap_or_default();
+        line("state of", format!("{}{position}", time(reached.time)));
+    }
+    if plan.base.is_some() {
+        line("writes", format!("{} in {}", size(plan.bytes), count(plan.files, "file", "files")));
+        line("expected", format!("about {}", span(plan.expected_seconds)));
+    }
+    if !plan.steps.is_empty() {
+        text.push_str("  steps\n");
+        for (number, step) in plan.steps.iter().enumerate() {
+            let _ = writeln!(text, "    {}. {step}", number + 1);
+        }
+    }
+    text.push_str(&findings(output, &plan.findings));
+    text
+}
+
+fn target(target: &RecoveryTarget) -> String {
+    match target {
+        RecoveryTarget::Latest => "the latest state".to_owned(),
+        RecoveryTarget::Immediate => "the end of the backup".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// What was restored, and what to do with it.
+pub fn done(output: &Output, report: &RestoreReport, into: &Path) -> String {
+    let base = report.plan.base.as_ref().map(|base| format!(" from {base}")).unwrap_or_default();
+    let mut text = format!(
+        "{}: restored {}{base} into {} in {}\n",
+        report.plan.instance,
+        size(report.restored_bytes),
+        into.display(),
+        span(report.duration_seconds),
+    );
+    if let Some(seconds) = report.recovery_time_seconds {
+        text.push_str(&labelled("recovery time", &span(seconds)));
+    }
+    match &report.proof {
+        Some(proof) => {
+            let verdict = match proof.sound {
+                true => output.paint(Tone::Good, "proved: it started and answered"),
+                false => output.paint(Tone::Bad, "NOT proved"),
+            };
+            text.push_str(&labelled("proof", &verdict));
+            text.push_str(&checks(&proof.checks));
+        }
+        None => text.push_str(&labelled("proof", "none; `--start` starts it and looks")),
+    }
+    text.push_str(&labelled("start it with", &format!("pg_ctl -D {} start", into.display())));
+    text
+}

@@ -1,0 +1,154 @@
+//! One run of the program: the configuration, and what an operation needs of it.
+//!
+//! Settings become the types of `ops` here and nowhere else.
+
+use std::sync::Arc;
+
+use backstay_engine::postgres::PostgresSettings;
+use backstay_model::policy::RetentionPolicy;
+use backstay_model::status::Objectives;
+use backstay_model::{Fault, InstanceId, Progress};
+use backstay_ops::instance::{DEFAULT_GRACE, EngineSettings};
+use backstay_ops::{Clock, Context, Instance, Policy, SystemClock};
+use backstay_repo::key::{KeySecret, read_key_file};
+use tokio_util::sync::CancellationToken;
+
+use crate::args::GlobalOptions;
+use crate::config::secret::SecretSource;
+use crate::config::settings::{InstanceSettings, KeepSettings, PolicySettings, PostgresqlSettings};
+use crate::config::{self, Config, Overlays};
+use crate::render::Output;
+use crate::render::progress::Bar;
+
+pub struct Session {
+    pub output: Output,
+    pub config: Config,
+    pub cancel: CancellationToken,
+    pub progress: Arc<Progress>,
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Session {
+    pub fn start(global: &GlobalOptions, output: Output, cancel: CancellationToken) -> config::Result<Self> {
+        let path = config::find(global.config.as_deref())?;
+        let config = Config::load(&path, &overlays(global))?;
+        Ok(Self::with(config, output, cancel))
+    }
+
+    pub fn with(config: Config, output: Output, cancel: CancellationToken) -> Self {
+        Self { output, config, cancel, progress: Arc::new(Progress::new()), clock: Arc::new(SystemClock) }
+    }
+
+    /// What opens the repository; nothing when the configuration names no key.
+    pub fn key(&self) -> Result<Option<KeySecret>, Fault> {
+        let repository = &self.config.settings.repository;
+        let directory = self.config.directory();
+        match (&repository.key, &repository.passphrase) {
+            (Some(SecretSource::File(path)), _) => {
+                let (secret, exposed) = read_key_file(&self.config.beside(path))?;
+                if let Some(finding) = exposed {
+                    self.output.note(&format!(
+                        "warning: {}: {}; {}",
+                        finding.subject, finding.message, finding.remedy
+                    ));
+                }
+                Ok(Some(secret))
+            }
+            (Some(source), _) => Ok(Some(KeySecret::from_text(&source.read("repository.key", directory)?))),
+            (None, Some(source)) => {
+                Ok(Some(KeySecret::Passphrase(source.read("repository.passphrase", directory)?)))
+            }
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// The repository, opened, with everything an operation needs beside it.
+    pub async fn context(&self) -> Result<Context, Fault> {
+        let store = self.config.settings.repository.store.as_str();
+        let repository = backstay_ops::open::repository(store, self.key()?.as_ref(), &self.cancel).await?;
+        Ok(Context::new(repository, Arc::clone(&self.clock), self.cancel.clone(), Arc::clone(&self.progress)))
+    }
+
+    /// The named instances of the configuration, or all: each with what keeps this
+    /// version from working on it, so that one stops no other.
+    pub fn instances(&self, names: &[String]) -> config::Result<Vec<(InstanceId, config::Result<Instance>)>> {
+        let named = self.config.instances(names)?;
+        Ok(named.into_iter().map(|(id, settings)| (id.clone(), self.resolve(id, settings))).collect())
+    }
+
+    /// The instance to restore: it need not stand in the configuration, since the
+    /// machine that had it may be lost. A name that looks mistyped is refused.
+    pub fn instance_to_restore(&self, name: &str) -> Result<Instance, Fault> {
+        match self.config.instance(name) {
+            Ok((id, settings)) => Ok(self.resolve(id, settings)?),
+            Err(config::Error::NoSuchInstance { nearest: None, .. }) => Ok(Instance {
+                id: name.parse()?,
+                engine: EngineSettings::Postgresql(PostgresSettings::default()),
+                policy: self.policy(&self.config.settings.policy),
+            }),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn resolve(&self, id: &InstanceId, settings: &InstanceSettings) -> config::Result<Instance> {
+        let postgresql = self.config.postgresql(id, settings)?;
+        Ok(Instance {
+            id: id.clone(),
+            engine: EngineSettings::Postgresql(self.server(id, postgresql)?),
+            policy: self.policy(&self.config.policy(settings)),
+        })
+    }
+
+    fn server(&self, id: &InstanceId, settings: &PostgresqlSettings) -> config::Result<PostgresSettings> {
+        let password = match &settings.password {
+            Some(source) => Some(source.read(&format!("instance.{id}.password"), self.config.directory())?),
+            None => None,
+        };
+        let beside = |path: &Option<std::path::PathBuf>| path.as_ref().map(|path| self.config.beside(path));
+        Ok(PostgresSettings {
+            url: settings.url.as_str().to_owned(),
+            password,
+            data_directory: beside(&settings.data_directory),
+            ssl_root_certificate: beside(&settings.ssl_root_certificate),
+            bin_directory: beside(&settings.bin_directory),
+        })
+    }
+
+    fn policy(&self, settings: &PolicySettings) -> Policy {
+        Policy {
+            keep: settings.keep.as_ref().map(retention).unwrap_or_default(),
+            objectives: Objectives { rpo: settings.rpo.map(|rpo| rpo.0), rto: settings.rto.map(|rto| rto.0) },
+            grace: settings.grace.map_or(DEFAULT_GRACE, |grace| grace.0),
+        }
+    }
+
+    /// A bar until it is dropped.
+    pub fn bar(&self, title: &str) -> Bar {
+        Bar::show(self.output.shows_progress(), title, Arc::clone(&self.progress))
+    }
+}
+
+/// What the environment and the flags lay over the file.
+pub fn overlays(global: &GlobalOptions) -> Overlays {
+    let text = |word: std::ffi::OsString| word.into_string().ok();
+    Overlays {
+        variables: std::env::vars_os()
+            .filter_map(|(name, value)| Some((text(name)?, text(value)?)))
+            .collect(),
+        assignments: global.set.clone(),
+    }
+}
+
+fn retention(keep: &KeepSettings) -> RetentionPolicy {
+    let number = |count: Option<u32>| count.unwrap_or(0);
+    RetentionPolicy {
+        last: number(keep.last),
+        hourly: number(keep.hourly),
+        daily: number(keep.daily),
+        weekly: number(keep.weekly),
+        monthly: number(keep.monthly),
+        yearly: number(keep.yearly),
+        within_days: number(keep.within_days),
+        minimum: number(keep.minimum),
+    }
+}

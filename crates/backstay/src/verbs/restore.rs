@@ -1,0 +1,55 @@
+//! `backstay restore`: the plan first, whatever follows.
+
+use backstay_model::plan::RestorePlan;
+use backstay_model::{BackupId, Fault, RecoveryTarget};
+use backstay_ops::restore::RestoreOptions;
+
+use super::{DONE, NOT_SOUND};
+use crate::args::RestoreArguments;
+use crate::error::Error;
+use crate::render::errors::Told;
+use crate::render::restore;
+use crate::session::Session;
+
+pub async fn run(session: &Session, arguments: &RestoreArguments) -> Result<u8, Fault> {
+    let backup = arguments.backup.as_deref().map(str::parse::<BackupId>).transpose()?;
+    let target = arguments.to.as_deref().map(str::parse::<RecoveryTarget>).transpose()?.unwrap_or_default();
+    let instance = session.instance_to_restore(&arguments.instance)?;
+    let options = RestoreOptions {
+        backup,
+        target,
+        into: std::path::absolute(&arguments.into).unwrap_or_else(|_| arguments.into.clone()),
+        tablespaces: arguments.tablespace.clone(),
+        start: arguments.start,
+    };
+    let context = session.context().await?;
+    let plan = backstay_ops::restore::plan(&context, &instance, &options).await?;
+    let output = session.output;
+    if arguments.dry_run {
+        output.result(&plan, |output| restore::plan(output, &plan)).map_err(Error::Print)?;
+        return Ok(if output.json { refused(&plan) } else { refuse(session, &plan) });
+    }
+    output.note(restore::plan(&output, &plan).trim_end());
+    if plan.is_refused() {
+        return Ok(refuse(session, &plan));
+    }
+    let report = {
+        let _bar = session.bar(instance.id.as_str());
+        backstay_ops::restore::run(&context, &instance, &options, plan).await?
+    };
+    output.result(&report, |output| restore::done(output, &report, &options.into)).map_err(Error::Print)?;
+    let sound = report.proof.as_ref().is_none_or(|proof| proof.sound);
+    Ok(if sound { DONE } else { NOT_SOUND })
+}
+
+/// Every reason, and the exit code of the first.
+fn refuse(session: &Session, plan: &RestorePlan) -> u8 {
+    for refusal in &plan.refusals {
+        session.output.error(&Told::refusal(refusal));
+    }
+    refused(plan)
+}
+
+fn refused(plan: &RestorePlan) -> u8 {
+    plan.refusals.first().map_or(DONE, |refusal| refusal.kind.exit_code())
+}
