@@ -18,6 +18,7 @@ pub mod init;
 pub mod key;
 pub mod kit;
 pub mod layout;
+pub mod protocol;
 pub mod store;
 pub mod varint;
 

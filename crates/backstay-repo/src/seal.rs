@@ -81,6 +81,9 @@ pub struct SealKeys {
     cipher: Cipher,
     generations: BTreeMap<u32, [u8; 32]>,
     block_hash: [u8; 32],
+    /// Tests make hashes collide by leaving only so many bytes of each.
+    #[cfg(test)]
+    pub(crate) hash_bytes: usize,
 }
 
 impl Drop for SealKeys {
@@ -109,6 +112,8 @@ impl SealKeys {
             cipher,
             generations: generations.into_iter().collect(),
             block_hash: blake3::derive_key("backstay 2026-11 block hash", hash_key),
+            #[cfg(test)]
+            hash_bytes: 16,
         }
     }
 
@@ -124,6 +129,15 @@ impl SealKeys {
     /// that a rotation does not make every block look new.
     pub fn block_hash_key(&self) -> &[u8; 32] {
         &self.block_hash
+    }
+
+    /// The hash by which a block is compared and checked.
+    pub fn hash_block(&self, block: &[u8]) -> [u8; 16] {
+        let mut hash = [0; 16];
+        hash.copy_from_slice(&blake3::keyed_hash(&self.block_hash, block).as_bytes()[..16]);
+        #[cfg(test)]
+        hash[self.hash_bytes..].fill(0);
+        hash
     }
 
     /// A new object with a fresh salt under the newest generation.

@@ -39,11 +39,9 @@ pub(super) fn judge(
     now: Timestamp,
     lease: Duration,
 ) -> Verdict {
-    // Seen from the same machine a process that is only stopped is not dead.
-    match intent.and_then(|intent| observer.sees_gone(&intent.process)) {
-        Some(true) => return Verdict::ProcessGone,
-        Some(false) => return Verdict::Lives,
-        None => {}
+    // That the process is there says little: a daemon outlives its sessions by months.
+    if intent.and_then(|intent| observer.sees_gone(&intent.process)) == Some(true) {
+        return Verdict::ProcessGone;
     }
     let lease = SignedDuration::try_from(lease).unwrap_or(SignedDuration::MAX);
     match earlier {

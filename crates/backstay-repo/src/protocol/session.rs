@@ -64,16 +64,22 @@ impl Session {
             Err(error) => return Err(error),
         }
         let mut session = Session { repo: Arc::clone(repo), layout, id: start.id, heartbeat: 0 };
-        if let Err(error) = session.give_way(&intent, start.now).await {
-            // Nothing was written yet that the intent would have to protect. When
-            // even this fails, a collector finds the intent.
-            if session.close().await.is_err() {
-                tracing::debug!(session = %session.id, "the intent stays until a collection");
+        match session.check_in(&intent, start.now).await {
+            Ok(parent) => Ok((session, parent)),
+            Err(error) => {
+                // Nothing was written yet that the intent would have to protect. When
+                // even this fails, a collector finds the intent.
+                if session.close().await.is_err() {
+                    tracing::debug!(session = %session.id, "the intent stays until a collection");
+                }
+                Err(error)
             }
-            return Err(error);
         }
-        let parent = session.second_look(&intent.parents).await?;
-        Ok((session, parent))
+    }
+
+    async fn check_in(&mut self, intent: &Intent, now: Timestamp) -> Result<Option<Manifest>> {
+        self.give_way(intent, now).await?;
+        self.second_look(&intent.parents).await
     }
 
     pub fn id(&self) -> &BackupId {
@@ -98,7 +104,7 @@ impl Session {
             // Clocks of two machines: if they lie, two backups run, or one waits.
             let last = last_sign(&self.repo, &self.layout, intent, other.heartbeat).await?;
             let lease = SignedDuration::try_from(DEFAULT_LEASE).unwrap_or(SignedDuration::MAX);
-            if ours.process.sees_gone(&intent.process).is_none() && now.duration_since(last) > lease {
+            if now.duration_since(last) > lease {
                 continue;
             }
             return Err(Error::AlreadyRunning {
@@ -134,7 +140,11 @@ impl Session {
         let beat = Heartbeat { format: PROTOCOL_FORMAT, at: now };
         let next = self.heartbeat + 1;
         let name = self.layout.intent(&self.id, next);
-        self.repo.put_document(&name, &to_json(&beat)?).await?;
+        match self.repo.put_document(&name, &to_json(&beat)?).await {
+            // An earlier try arrived after all: the name is ours alone.
+            Ok(()) | Err(Error::Store(StoreError::AlreadyExists { .. })) => {}
+            Err(error) => return Err(error),
+        }
         if self.heartbeat > 0 {
             self.repo.store().delete(&self.layout.intent(&self.id, self.heartbeat)).await?;
         }

@@ -8,7 +8,6 @@ use tokio::runtime::Handle;
 
 use super::window::{Batch, Piece};
 use crate::frame::FrameOpener;
-use crate::map::BlockHash;
 use crate::seal::SealKeys;
 use crate::store::Store;
 use crate::{Error, Result};
@@ -65,7 +64,7 @@ impl Fetcher {
                 Err(error) => unusable.push(Unusable { error, pack: batch.pack.clone(), pieces: of_frame }),
                 Ok(raw) => {
                     for piece in of_frame {
-                        match cut(raw, &piece, self.keys.block_hash_key()) {
+                        match cut(raw, &piece, &self.keys) {
                             Some(bytes) => {
                                 piece.outlet.put(piece.file_offset, bytes)?;
                                 self.progress.done(bytes.len() as u64);
@@ -90,17 +89,11 @@ impl Fetcher {
 }
 
 /// The bytes of a piece, when they are in the frame and every hash is right.
-fn cut<'a>(raw: &'a [u8], piece: &Piece, hash_key: &[u8; 32]) -> Option<&'a [u8]> {
+fn cut<'a>(raw: &'a [u8], piece: &Piece, keys: &SealKeys) -> Option<&'a [u8]> {
     let start = piece.place.offset as usize;
     let bytes = raw.get(start..start.checked_add(piece.length as usize)?)?;
     let blocks = bytes.chunks(piece.outlet.block_size() as usize);
     let good = blocks.len() == piece.hashes.len()
-        && blocks.zip(&piece.hashes).all(|(block, hash)| hash_of(hash_key, block) == *hash);
+        && blocks.zip(&piece.hashes).all(|(block, hash)| keys.hash_block(block) == *hash);
     good.then_some(bytes)
-}
-
-fn hash_of(key: &[u8; 32], block: &[u8]) -> BlockHash {
-    let mut hash = BlockHash::default();
-    hash.copy_from_slice(&blake3::keyed_hash(key, block).as_bytes()[..16]);
-    hash
 }

@@ -20,7 +20,7 @@ use crate::container::ContainerUpload;
 use crate::frame::FrameSealer;
 use crate::layout::InstanceLayout;
 use crate::manifest::PackUse;
-use crate::map::{Block, BlockHash, Place, SessionIndex};
+use crate::map::{Block, Place, SessionIndex};
 use crate::seal::{ObjectKind, SealKeys};
 use crate::store::Store;
 use crate::{Error, Result};
@@ -120,9 +120,7 @@ impl Lane {
         if is_zero(bytes) {
             return Ok(Block::Zero);
         }
-        let mut hash = BlockHash::default();
-        let full = blake3::keyed_hash(self.shared.keys.block_hash_key(), bytes);
-        hash.copy_from_slice(&full.as_bytes()[..16]);
+        let hash = self.shared.keys.hash_block(bytes);
         if let Block::Stored { hash: known, place } = before
             && *known == hash
             && !self.shared.avoid.contains(&(place.session, place.pack))

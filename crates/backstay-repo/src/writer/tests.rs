@@ -124,8 +124,12 @@ impl Desk {
     }
 
     pub(crate) fn open(store: Arc<dyn Store>, cipher: Cipher) -> Arc<Repo> {
+        Self::open_with(store, crate::seal::tests::keys(cipher))
+    }
+
+    fn open_with(store: Arc<dyn Store>, keys: SealKeys) -> Arc<Repo> {
         let parameters = Parameters { frame_size: 64 << 10, pack_size: 1 << 20 };
-        Arc::new(Repo::from_parts(store, crate::seal::tests::keys(cipher), parameters))
+        Arc::new(Repo::from_parts(store, keys, parameters))
     }
 
     pub(crate) fn writer(&mut self, parent: Option<&BackupId>, manifest: Option<Manifest>) -> BackupWriter {
@@ -419,5 +423,24 @@ fn worn_packs_are_let_go_when_nothing_uses_them() {
         assert!(manifest.packs().all(|(session, _)| *session == parent.id), "{:?}", manifest.objects);
         assert!(manifest.maps().all(|(session, ..)| *session != first), "old maps are let go");
         assert_eq!(desk.restore(&parent.id).await.unwrap(), plain(&files));
+    });
+}
+
+/// With hashes of one byte every 256th changed block looks unchanged. The block's
+/// own hash cannot tell, and the checksum of the file does.
+#[test]
+fn a_collision_of_hashes_is_caught_by_the_checksum_of_the_file() {
+    runtime().block_on(async {
+        let mut desk = Desk::new(Cipher::Aes256Gcm);
+        let mut keys = crate::seal::tests::keys(Cipher::Aes256Gcm);
+        keys.hash_bytes = 1;
+        desk.repo = Desk::open_with(Arc::clone(&desk.memory) as _, keys);
+        let version = |seed: u64| -> Files { [("a".to_owned(), (8192, pages(seed, 16 << 20)))].into() };
+        let first = desk.backup(&version(1), None, false).await.unwrap();
+        let second = desk.backup(&version(2), Some(&first.id), false).await.unwrap();
+        assert!(second.statistics.new_bytes < 16 << 20, "no two of 2048 blocks collided");
+        assert_eq!(desk.restore(&first.id).await.unwrap(), plain(&version(1)));
+        let error = desk.restore(&second.id).await.unwrap_err().to_string();
+        assert!(error.contains("checksum"), "{error}");
     });
 }
