@@ -278,8 +278,9 @@ async fn offer_parent(
     }
     let (pieces, mut waiting) = mpsc::channel(MANIFEST_PIECES_WAITING);
     let mut reading = JoinSet::new();
+    let major = walsender.major();
     reading.spawn_blocking(move || {
-        parent.write_manifest(|piece| pieces.blocking_send(piece).map_err(|_| Error::Cancelled))
+        parent.write_manifest(major, |piece| pieces.blocking_send(piece).map_err(std::io::Error::other))
     });
     let uploaded = walsender.upload_manifest(&mut waiting).await;
     drop(waiting);

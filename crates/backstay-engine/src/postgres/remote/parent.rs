@@ -3,23 +3,20 @@
 //! The server wants the parent's manifest. From it, it learns which files there
 //! were (what is new is sent whole), which span of the log the parent needed (the
 //! summaries must reach back to its start), and whose backup it was. It looks at
-//! no size and no file checksum, so these lines are short.
+//! no size and no file checksum.
 //!
 //! Invariant: the manifest is never in memory as a whole. What stays is the size
 //! of each relation file, since a list of changed blocks can only be read beside it.
 
 use std::collections::HashMap;
-use std::fmt::Write;
+use std::io::{self, Write};
 
 use backstay_model::parts::{ParentFiles, PartKind};
 use backstay_model::{Lsn, TimelineId};
-use sha2::{Digest, Sha256};
 
+use crate::postgres::manifest::ManifestWriter;
 use crate::postgres::rules;
 use crate::{Error, Result};
-
-/// The only version that servers with increments take.
-const MANIFEST_VERSION: u32 = 2;
 
 /// How much text is handed over at once.
 const PIECE: usize = 64 << 10;
@@ -52,44 +49,50 @@ impl<const N: usize> From<[(&str, u64); N]> for ParentSizes {
 }
 
 impl IncrementParent {
-    /// Writes the manifest piece by piece. Blocks, as reading the parent does.
+    /// Writes the manifest piece by piece for a server of version `major`. Blocks,
+    /// as reading the parent does.
     pub(super) fn write_manifest(
         mut self,
-        mut emit: impl FnMut(Vec<u8>) -> Result<()>,
+        major: u32,
+        emit: impl FnMut(Vec<u8>) -> io::Result<()>,
     ) -> Result<ParentSizes> {
+        // Only the receiver of the pieces can fail, and only by being gone.
+        let gone = |_| Error::Cancelled;
         let mut sizes = ParentSizes::default();
-        let mut digest = Sha256::new();
-        let mut text = format!(
-            "{{ \"PostgreSQL-Backup-Manifest-Version\": {MANIFEST_VERSION},\n\"System-Identifier\": {},\n\"Files\": [",
-            self.system_identifier
-        );
-        let mut separator = "\n";
+        let pieces = Pieces { text: Vec::new(), emit };
+        let mut writer = ManifestWriter::begin(pieces, major, self.system_identifier).map_err(gone)?;
         while let Some(file) = self.files.next().map_err(|source| Error::Parent { source })? {
             let PartKind::File(shape) = file.spec.kind else { continue };
             let path = file.spec.path;
             // Everything else is sent whole in any case.
-            if rules::relation_file(&path).is_none() {
-                continue;
-            }
-            // A relation's path is made of digits, letters of ours and `/`: nothing to escape.
-            write!(text, "{separator}{{ \"Path\": \"{path}\", \"Size\": {} }}", shape.size)
-                .map_err(|_| Error::Protocol { reason: "a manifest cannot be written".to_owned() })?;
-            separator = ",\n";
-            sizes.0.insert(path.into(), shape.size);
-            if text.len() >= PIECE {
-                digest.update(&text);
-                emit(std::mem::take(&mut text).into_bytes())?;
+            if rules::relation_file(&path).is_some() {
+                writer.file(&path, shape.size, file.spec.modified, None).map_err(gone)?;
+                sizes.0.insert(path.into(), shape.size);
             }
         }
-        text += &format!(
-            "\n],\n\"WAL-Ranges\": [\n{{ \"Timeline\": {}, \"Start-LSN\": \"{}\", \"End-LSN\": \"{}\" }}\n],\n",
-            self.timeline, self.start, self.stop
-        );
-        digest.update(&text);
-        let sum: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        text += &format!("\"Manifest-Checksum\": \"{sum}\"}}\n");
-        emit(text.into_bytes())?;
+        let mut pieces = writer.finish(&[(self.timeline, self.start, self.stop)]).map_err(gone)?;
+        pieces.flush().map_err(gone)?;
         Ok(sizes)
+    }
+}
+
+/// Collects text until it is worth being sent.
+struct Pieces<E> {
+    text: Vec<u8>,
+    emit: E,
+}
+
+impl<E: FnMut(Vec<u8>) -> io::Result<()>> Write for Pieces<E> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.text.extend_from_slice(bytes);
+        if self.text.len() >= PIECE {
+            self.flush()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        (self.emit)(std::mem::take(&mut self.text))
     }
 }
 
@@ -97,6 +100,7 @@ impl IncrementParent {
 mod tests {
     use backstay_model::Fault;
     use backstay_model::parts::{FileShape, FileSpec, ParentFile};
+    use sha2::{Digest, Sha256};
 
     use super::*;
 
@@ -124,7 +128,7 @@ mod tests {
         };
         let mut pieces = Vec::new();
         let sizes = parent
-            .write_manifest(|piece| {
+            .write_manifest(17, |piece| {
                 pieces.push(piece);
                 Ok(())
             })

@@ -182,9 +182,9 @@ fn number(field: &[u8]) -> Result<u64> {
             Ok(value << 8 | u64::from(*byte))
         });
     }
-    let digits = field.iter().copied().skip_while(|b| *b == b' ').take_while(|b| *b != b' ' && *b != 0);
-    digits.fold(Ok(0), |value, digit| match digit {
-        b'0'..=b'7' => Ok(value? << 3 | u64::from(digit - b'0')),
+    let mut digits = field.iter().copied().skip_while(|b| *b == b' ').take_while(|b| *b != b' ' && *b != 0);
+    digits.try_fold(0, |value, digit| match digit {
+        b'0'..=b'7' => Ok(value << 3 | u64::from(digit - b'0')),
         _ => Err(malformed("a number is not octal")),
     })
 }
