@@ -24,13 +24,23 @@ pub struct Backstay {
     configuration: PathBuf,
 }
 
-/// Builds with full optimisation, since times are shown, and says where the program is.
-pub fn build() -> Result<PathBuf> {
-    let output = cargo()
-        .args(["build", "--release", "--package=backstay", "--message-format=json-render-diagnostics"])
-        .stderr(Stdio::inherit())
-        .output()
-        .context("build backstay")?;
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    /// What the tests are built with already.
+    Dev,
+    /// Fully optimised, where times are shown.
+    Release,
+}
+
+/// Builds the program and says where it is.
+pub fn build(profile: Profile) -> Result<PathBuf> {
+    let mut command = cargo();
+    command.args(["build", "--package=backstay", "--message-format=json-render-diagnostics"]);
+    if profile == Profile::Release {
+        eprintln!("building backstay, optimised (a few minutes the first time)");
+        command.arg("--release");
+    }
+    let output = command.stderr(Stdio::inherit()).output().context("build backstay")?;
     if !output.status.success() {
         bail!("build backstay: cargo ended with {}", output.status);
     }

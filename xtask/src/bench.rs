@@ -131,7 +131,7 @@ fn tools(installation: &Installation, only: Option<&str>) -> Result<Vec<Box<dyn 
     };
     let mut tools: Vec<Box<dyn Tool>> = Vec::new();
     if wanted("backstay") {
-        let program = backstay::build()?;
+        let program = backstay::build(backstay::Profile::Release)?;
         tools.push(Box::new(LocalBackstay::new(&program)));
         tools.push(Box::new(RemoteBackstay::new(&program)));
     }

@@ -42,7 +42,7 @@ pub struct Options {
 
 pub fn run(options: &Options) -> Result<()> {
     let installation = servers::prepare_any()?;
-    let program = backstay::build()?;
+    let program = backstay::build(backstay::Profile::Release)?;
     let begun = Instant::now();
     let mut story = Story::begin();
 

@@ -39,7 +39,7 @@ pub fn run(options: &Options) -> Result<()> {
         bail!("run the guide: docs/guide has no such page");
     }
     let installation = servers::prepare_any()?;
-    let program = backstay::build()?;
+    let program = backstay::build(backstay::Profile::Dev)?;
     let mut failures = Vec::new();
     for page in &pages {
         let name = page.strip_prefix(project()).unwrap_or(page).display().to_string();

@@ -22,7 +22,7 @@ pub struct Options {
 }
 
 pub fn run(options: &Options) -> Result<()> {
-    let program = backstay::build()?;
+    let program = backstay::build(backstay::Profile::Dev)?;
     let says = |arguments: &[&str]| {
         // A terminal of another width must not change the page.
         run_quietly(Command::new(&program).args(arguments).env("COLUMNS", "100").env("NO_COLOR", "1"))
