@@ -125,3 +125,58 @@ impl Error {
         Error::Broken { rule: rule.into() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    fn all() -> Vec<Error> {
+        let backup = || "20261121T024300Z-7q3f".parse::<BackupId>().unwrap();
+        let denied = || io::Error::from(io::ErrorKind::PermissionDenied);
+        vec![
+            Error::Refused {
+                refusal: Refusal::new(ErrorKind::Corrupt, "it is damaged", vec!["`backstay list`".into()]),
+            },
+            Error::NoSuchBackup { backup: backup() },
+            Error::RestoreFailed {
+                instance: "orders".parse().unwrap(),
+                backup: backup(),
+                into: "/srv/a".into(),
+                instead: Some("20261120T024300Z-7q3f".parse().unwrap()),
+                source: Box::new(Error::Cancelled),
+            },
+            Error::DrillDirectory { path: "/srv".into(), source: denied() },
+            Error::DrillTooSmall { path: "/srv".into(), free: 1, needed: 2 },
+            Error::Remove { path: "/srv/a".into(), source: denied() },
+            Error::NoKeys,
+            Error::Cancelled,
+            Error::broken("a rule"),
+        ]
+    }
+
+    #[test]
+    fn every_error_says_its_own_layer_and_every_hint_can_be_followed() {
+        for error in all() {
+            let text = error.to_string();
+            assert!(!text.is_empty() && !text.ends_with('.'), "{text}");
+            if let Some(source) = std::error::Error::source(&error) {
+                assert!(!text.contains(&source.to_string()), "{text} repeats its cause");
+            }
+            for hint in error.hints() {
+                assert!(!hint.ends_with('.'), "{hint}");
+                assert!(hint.contains('`') || hint.contains("drill.directory"), "{hint}");
+            }
+            let can_be_mended = !matches!(error.kind(), ErrorKind::Cancelled | ErrorKind::Internal);
+            assert!(!can_be_mended || !error.hints().is_empty(), "{text} has no hint");
+        }
+    }
+
+    #[test]
+    fn a_failed_restore_offers_the_backup_before_first() {
+        let failed = &all()[2];
+        assert_eq!(failed.kind(), ErrorKind::Cancelled);
+        assert!(failed.hints()[0].contains("--backup 20261120T024300Z-7q3f --into /srv/a"));
+    }
+}

@@ -6,6 +6,8 @@ use std::collections::{HashMap, HashSet};
 use backstay_model::drill::DrillReport;
 use backstay_model::plan::restore::MeasuredRates;
 use backstay_model::{BackupId, BackupMarks, BackupRecord, Finding, InstanceId, VerifyLevel};
+use backstay_repo::layout::InstanceLayout;
+use jiff::Timestamp;
 
 use crate::context::Context;
 use crate::error::Result;
@@ -31,6 +33,7 @@ impl Known {
         let proofs = notes::proofs(context, instance).await?;
 
         let mut seen = conclude(&verifications);
+        share_damage(context, instance, &listed.records, &mut seen).await?;
         let damaged_packs =
             seen.values().flat_map(|state| state.damaged_packs.iter().cloned()).collect::<HashSet<_>>();
         let unreadable = listed.unreadable.into_iter().map(|(id, error)| (id, error.to_string())).collect();
@@ -67,10 +70,52 @@ impl Known {
     }
 }
 
+/// A pack that is damaged is so for every backup that needs it, also for those
+/// that nobody looked at since.
+async fn share_damage(
+    context: &Context,
+    instance: &InstanceId,
+    records: &[BackupRecord],
+    seen: &mut HashMap<BackupId, State>,
+) -> Result<()> {
+    let damaged: Vec<(BackupId, Timestamp, (BackupId, u32))> = seen
+        .iter()
+        .flat_map(|(found_in, state)| {
+            state.damaged_packs.iter().map(move |pack| (found_in.clone(), state.looked_at, pack.clone()))
+        })
+        .collect();
+    if damaged.is_empty() {
+        return Ok(());
+    }
+    for record in records {
+        context.check_cancelled()?;
+        let manifest = context.repo.manifest(instance, &record.id).await?;
+        let state = seen.entry(record.id.clone()).or_default();
+        for (found_in, looked_at, (session, number)) in &damaged {
+            // A look of its own that came later knows better.
+            let knows = *found_in == record.id || state.looked_at > *looked_at;
+            let needs = || manifest.packs().any(|(owner, pack)| owner == session && pack.number == *number);
+            if !knows && needs() {
+                let pack = InstanceLayout::new(instance.clone()).pack(session, *number);
+                state.findings.push(Finding::error(
+                    pack.as_str(),
+                    format!(
+                        "it is damaged, as the verification of {found_in} found, and this backup needs it"
+                    ),
+                    format!("`backstay verify {}` names what is lost", record.id),
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
 #[derive(Debug, Default, PartialEq)]
 struct State {
-    verified_at: Option<jiff::Timestamp>,
+    verified_at: Option<Timestamp>,
     level: Option<VerifyLevel>,
+    /// When it was last looked at as deeply as ever before.
+    looked_at: Timestamp,
     findings: Vec<Finding>,
     damaged_packs: Vec<(BackupId, u32)>,
 }
@@ -85,6 +130,7 @@ fn conclude(in_order: &[Verification]) -> HashMap<BackupId, State> {
             let state = states.entry(seen.backup.clone()).or_default();
             if state.level.is_none_or(|level| level <= verification.level) {
                 state.level = Some(verification.level);
+                state.looked_at = verification.at;
                 state.findings.clear();
                 state.damaged_packs.clear();
             }

@@ -1,5 +1,8 @@
 //! The operations on a real PostgreSQL and a real repository on disk.
+#![allow(clippy::unwrap_used, reason = "all of this is test code, also the functions that tests share")]
 
+#[path = "postgres/bad_days.rs"]
+mod bad_days;
 #[path = "postgres/bad_input.rs"]
 mod bad_input;
 #[path = "postgres/damage.rs"]

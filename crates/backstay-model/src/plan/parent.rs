@@ -21,10 +21,10 @@ pub enum PassedOver {
 ///
 /// `same_cluster` compares the facts of a record with those of the server, in
 /// the words of its engine.
-pub fn choose_parent<'a>(
-    candidates: &'a [(BackupRecord, BackupMarks)],
+pub fn choose_parent(
+    candidates: &[(BackupRecord, BackupMarks)],
     same_cluster: impl Fn(&BackupRecord) -> bool,
-) -> (Option<&'a BackupRecord>, Vec<(BackupId, PassedOver)>) {
+) -> (Option<&BackupRecord>, Vec<(BackupId, PassedOver)>) {
     let mut newest_first: Vec<_> = candidates.iter().collect();
     newest_first.sort_by(|(a, _), (b, _)| (b.finished_at, &b.id).cmp(&(a.finished_at, &a.id)));
     let mut passed_over = Vec::new();

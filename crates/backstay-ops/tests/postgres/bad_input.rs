@@ -138,6 +138,20 @@ async fn a_wrong_key_opens_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_repository_of_a_newer_format_is_refused() {
+    let Some(house) = House::build(PostgresVersion::V15).await else { return };
+    let description = house.place("repository/backstay.json");
+    let text = std::fs::read_to_string(&description).unwrap();
+    let newer = text.replace("\"format\": 1,", "\"format\": 2,");
+    assert_ne!(newer, text);
+    std::fs::write(&description, newer).unwrap();
+    let store = format!("file://{}", house.repository().display());
+    let error = backstay_ops::open::repository(&store, None, &CancellationToken::new()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.to_string().contains("format 2"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_request_to_stop_ends_a_backup_without_a_trace_in_the_list() {
     let Some(house) = House::build(PostgresVersion::V15).await else { return };
     house.context.cancel.cancel();

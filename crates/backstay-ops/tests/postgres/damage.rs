@@ -109,3 +109,21 @@ async fn a_manifest_that_does_not_open_is_told_everywhere_and_hides_nothing() {
     assert_eq!(plan.base, Some(first.id));
     assert!(plan.findings.iter().any(|finding| finding.subject == second.id.as_str()));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_found_in_one_backup_is_known_of_every_other_that_needs_the_pack() {
+    let Some((house, [first, second])) = two_backups().await else { return };
+    flip_a_bit(&house.objects(&format!("packs/{}", first.id))[0]);
+    let only_first = Subject::Backup(first.id.clone());
+    let report = verify::run(&house.context, &only_first, VerifyLevel::Digest).await.unwrap();
+    assert_eq!(report.exit_code(), 20);
+    let shown = list::show(&house.context, &second.id).await.unwrap();
+    assert!(shown.summary.findings.iter().any(|finding| finding.message.contains(first.id.as_str())));
+
+    // Mended by hand, and looked at again: the later look of its own counts.
+    flip_a_bit(&house.objects(&format!("packs/{}", first.id))[0]);
+    let report = verify::run(&house.context, &Subject::All, VerifyLevel::Digest).await.unwrap();
+    assert_eq!(report.exit_code(), 0);
+    let listed = list::run(&house.context, None).await.unwrap();
+    assert!(listed.backups.iter().all(|backup| backup.findings.is_empty()), "{listed:?}");
+}

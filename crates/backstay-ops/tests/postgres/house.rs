@@ -9,6 +9,9 @@ use backstay_ops::init::InitOptions;
 use backstay_ops::instance::EngineSettings;
 use backstay_ops::{Clock, Context, Instance, Policy};
 use backstay_repo::key::read_key_file;
+use backstay_repo::store::Store;
+use backstay_repo::store::disk::DiskStore;
+use backstay_repo::store::faulty::FaultyStore;
 use jiff::{SignedDuration, Timestamp};
 use testkit::{Postgres, PostgresOptions, PostgresVersion, Workspace};
 use tokio_util::sync::CancellationToken;
@@ -82,6 +85,16 @@ impl House {
 
     pub fn repository(&self) -> PathBuf {
         self.workspace.path().join("repository")
+    }
+
+    /// The same house with another store over the repository's directory.
+    pub async fn with_store(&self, make: impl FnOnce(Arc<dyn Store>) -> FaultyStore) -> Context {
+        let disk: Arc<dyn Store> = Arc::new(DiskStore::new(self.repository()));
+        let (secret, _) = read_key_file(&self.place("repository.key")).unwrap();
+        let store = Arc::new(make(disk));
+        let repo = backstay_ops::open::repository_in(store, Some(&secret)).await.unwrap();
+        let cancel = CancellationToken::new();
+        Context::new(repo, self.clock.clone(), cancel, Arc::new(Progress::new()))
     }
 
     /// A place that is not there yet.

@@ -32,7 +32,7 @@ async fn retention_condemns_first_deletes_after_the_grace_and_the_collector_free
 
     house.clock.turn(SignedDuration::from_hours(8 * 24));
     let report = expire::run(&house.context, &house.instance).await.unwrap();
-    assert_eq!(report.deleted, [old.id.clone()]);
+    assert_eq!(report.deleted, std::slice::from_ref(&old.id));
     let packs = house.objects(&format!("packs/{}", old.id)).len();
     assert!(packs > 0);
 

@@ -155,3 +155,42 @@ async fn a_drill_proves_measures_and_leaves_nothing() {
     assert_eq!(state.health, Health::Down);
     assert!(state.last_backup.is_some() && state.health_reason.is_some());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tablespaces_go_where_they_are_sent_and_a_drill_keeps_away_from_their_places() {
+    let Some(house) = House::build(PostgresVersion::V15).await else { return };
+    let space = house.server.workspace().directory("space").unwrap();
+    testkit::ownership::server_owner().unwrap().take(&space).unwrap();
+    house.server.sql(&format!("CREATE TABLESPACE fast LOCATION '{}'", space.display())).unwrap();
+    house
+        .server
+        .sql("CREATE TABLE orders TABLESPACE fast AS SELECT n, md5(n::text) FROM generate_series(1, 9000) n")
+        .unwrap();
+    backup::run(&house.context, &house.instance, &BackupOptions::default()).await.unwrap();
+
+    // Its own place is in use, so without a word about it the plan refuses.
+    let mut options = RestoreOptions { into: house.place("restored"), ..RestoreOptions::default() };
+    let plan = restore::plan(&house.context, &house.instance, &options).await.unwrap();
+    assert_eq!(plan.refusals[0].kind, ErrorKind::Conflict);
+    assert!(plan.refusals[0].message.contains(space.to_str().unwrap()), "{:?}", plan.refusals);
+
+    options.tablespaces.push((space.clone(), house.place("moved")));
+    let plan = restore::plan(&house.context, &house.instance, &options).await.unwrap();
+    restore::run(&house.context, &house.instance, &options, plan).await.unwrap();
+    let restored = Postgres::start_on(house.server.installation(), &options.into).unwrap();
+    assert_eq!(restored.query_value("SELECT count(*) FROM orders").unwrap(), "9000");
+    drop(restored);
+
+    let before = std::fs::read_dir(&space).unwrap().count();
+    let drills = house.workspace.directory("drills").unwrap();
+    let with = DrillOptions { target: Default::default(), directory: drills.clone(), keep: false };
+    let report = drill::run(&house.context, &house.instance, &with).await.unwrap();
+    assert!(report.sound, "{report:?}");
+    assert_eq!(std::fs::read_dir(&drills).unwrap().count(), 0);
+    assert_eq!(std::fs::read_dir(&space).unwrap().count(), before);
+
+    let nowhere = DrillOptions { directory: house.place("not-there"), ..with };
+    let error = drill::run(&house.context, &house.instance, &nowhere).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(error.hints()[0].contains("drill.directory"));
+}
