@@ -238,3 +238,70 @@ impl Classified for Error {
         vec![hint.to_owned()]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn samples() -> Vec<Error> {
+        let instance: InstanceId = "orders".parse().unwrap();
+        let backup: BackupId = "20261121T024300Z-7q3f".parse().unwrap();
+        let session = backup.clone();
+        let path = PathBuf::from("/etc/backstay/repository.key");
+        let location = "file:///srv".to_owned();
+        let io = || std::io::Error::other("io");
+        let slot = "initial".to_owned();
+        vec![
+            Error::NoRepository { location: location.clone() },
+            Error::RepositoryExists { location: location.clone() },
+            Error::PlaceNotEmpty { location, found: vec!["orders".into()] },
+            Error::NewerFormat { found: 2, known: 1 },
+            Error::UnknownRequirement { requirements: vec!["x".into()] },
+            Error::UnfitStore { reason: "it forgets".into() },
+            Error::WrongKey { secret: "key file" },
+            Error::KeyMissing,
+            Error::KeyNotNeeded,
+            Error::KeyFile { action: "read", path: path.clone(), source: io() },
+            Error::NotAKeyFile { path: path.clone() },
+            Error::NoSuchSlot { slot: slot.clone() },
+            Error::SlotTaken { slot: slot.clone() },
+            Error::LastSlot { slot: slot.clone() },
+            Error::SlotsWouldBeLost { slots: vec![slot.clone()] },
+            Error::BadSlotName { slot },
+            Error::Damaged { object: "a".into(), reason: "b".into() },
+            Error::Missing { object: "a".into(), needed_by: "b".into() },
+            Error::NoSuchBackup { instance: instance.clone(), backup: backup.clone() },
+            Error::AlreadyRunning {
+                instance: instance.clone(),
+                host: "h".into(),
+                since: "s".into(),
+                session: session.clone(),
+            },
+            Error::DeclaredDead { instance: instance.clone(), session: session.clone() },
+            Error::SessionTaken { instance: instance.clone(), session: session.clone() },
+            Error::BackupVanished { instance: instance.clone(), backup: backup.clone(), run: "1".into() },
+            Error::KeepsChanging { instance: instance.clone() },
+            Error::NotCondemned { instance: instance.clone(), backup: backup.clone() },
+            Error::GraceNotOver { instance, backup: backup.clone() },
+            Error::ShareExceeded { deleted: 9, total: 10, max_percent: 50 },
+            Error::StillNeeded { backup, session },
+            Error::WriteFile { path: path.clone(), source: io() },
+            Error::DirectoryNotEmpty { path },
+        ]
+    }
+
+    #[test]
+    fn every_error_says_what_to_do_in_words_that_can_be_followed() {
+        for error in samples() {
+            let hints = error.hints();
+            assert!(!hints.is_empty(), "{error}");
+            for hint in hints {
+                assert!(!hint.ends_with('.'), "{hint}");
+                let names_something = hint.contains('`') || hint.contains("repository.");
+                assert!(names_something, "{error}: {hint}");
+            }
+            let text = error.to_string();
+            assert!(!text.ends_with('.'), "{text}");
+        }
+    }
+}

@@ -1,6 +1,8 @@
 //! Slots, `init` and opening: at a store that works, at one that does not, and
 //! stopped after every call.
 
+#![allow(clippy::unwrap_used, reason = "functions of a test that are not tests themselves")]
+
 use std::sync::Arc;
 
 use backstay_model::error::Classified as _;

@@ -1,6 +1,8 @@
 //! What the retry layer makes of a store that fails: exactly the same results,
 //! or an error, and never a lie.
 
+#![allow(clippy::unwrap_used, reason = "functions of a test that are not tests themselves")]
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

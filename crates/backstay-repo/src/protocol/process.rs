@@ -129,7 +129,7 @@ mod tests {
             ProcessIdentity { host: "elsewhere".into(), ..gone.clone() },
             ProcessIdentity { boot_id: Some("another".into()), ..gone.clone() },
             ProcessIdentity { boot_id: None, ..gone.clone() },
-            ProcessIdentity { pid_namespace: Some("pid:[1]".into()), ..gone.clone() },
+            ProcessIdentity { pid_namespace: Some("pid:[1]".into()), ..gone },
         ] {
             assert_eq!(me.sees_gone(&other), None, "{other:?}");
         }

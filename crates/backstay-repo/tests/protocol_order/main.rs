@@ -1,6 +1,8 @@
 //! Sessions, retention and collections at a store: each rule by its sentence, and
 //! the whole stopped after every single call.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "functions of a test that are not tests themselves")]
+
 mod world;
 
 use std::sync::Arc;
@@ -224,7 +226,7 @@ async fn a_process_stopped_after_any_call_loses_nothing_and_the_next_one_heals()
         world.data(2).await;
         world
     };
-    let counting = FaultyStore::counting(Arc::new(begin().await.memory.clone()));
+    let counting = FaultyStore::counting(Arc::new(begin().await.memory));
     story(begin().await.at_store(Arc::new(counting.clone()))).await.unwrap();
     assert!(counting.calls() > 20);
     for calls in 0..counting.calls() {

@@ -378,7 +378,7 @@ fn read_exactly(
 }
 
 fn modified(stat: &Stat) -> Option<Timestamp> {
-    Timestamp::new(stat.st_mtime as i64, i32::try_from(stat.st_mtime_nsec).ok()?).ok()
+    Timestamp::new(stat.st_mtime, i32::try_from(stat.st_mtime_nsec).ok()?).ok()
 }
 
 pub(super) fn meta(name: ObjectName, stat: &Stat) -> ObjectMeta {
