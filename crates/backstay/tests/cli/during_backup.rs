@@ -18,8 +18,10 @@ struct Paused(Child);
 impl Paused {
     fn start(home: &Home, server: &Postgres) -> Self {
         let child = home.start(["backup", "orders", "--full"]);
-        let copying = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'backstay' \
-                       AND query ~ 'pg_(backup_start|start_backup)\\(' AND state = 'idle'";
+        // The session that holds the log waits, and has nothing to do but to be there.
+        let copying = "SELECT count(*) FROM pg_stat_activity a JOIN pg_replication_slots s \
+                       ON s.active_pid = a.pid WHERE a.state = 'idle' \
+                       AND clock_timestamp() - a.state_change > interval '100 ms'";
         let stopped = Paused(child);
         wait_until(LIMIT, "the backup to copy", || server.query_value(copying).is_ok_and(|n| n != "0"))
             .unwrap();
@@ -40,7 +42,7 @@ impl Paused {
 /// Large enough that copying takes a while, even on a fast disk.
 fn filled() -> Option<(Postgres, Home)> {
     let (server, home) = protected("orders")?;
-    server.pgbench_init(20).unwrap();
+    server.pgbench_init(15).unwrap();
     Some((server, home))
 }
 

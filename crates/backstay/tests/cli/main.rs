@@ -1,6 +1,13 @@
 //! The real program, as a person runs it: words in, exit code, standard output and
 //! standard error out. Real PostgreSQL servers, no mocks.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "all of this is test code, also the functions that tests share"
+)]
+
 mod bad_configuration;
 mod bad_input;
 mod during_backup;
