@@ -10,7 +10,7 @@
 mod drive;
 
 use std::fs;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 
@@ -56,6 +56,11 @@ fn judge(installation: &Installation, server: &Postgres, restored: &Path, look: 
     if server.query_value("SHOW data_checksums").unwrap() == "on" {
         run(copy.tool("pg_checksums").arg("--check").arg(restored));
     }
+}
+
+/// `pg_control` begins when everything else has been read.
+fn is_last_file(step: &Step) -> bool {
+    matches!(step, Step::Begin(spec) if spec.path == "global/pg_control")
 }
 
 #[test]
@@ -208,7 +213,7 @@ fn a_standby_that_is_promoted_meanwhile_ends_the_backup() {
         let (mut backup, outcome) = drive::begin(&runtime, &drive::settings(&standby)).unwrap();
         let restored = standby.workspace().path().join("restored");
         let error = drive::finish(&mut backup, &outcome, &restored, Vec::new(), |step| {
-            if matches!(step, Step::Barrier) {
+            if is_last_file(step) {
                 standby.promote().unwrap();
             }
         })
@@ -331,7 +336,7 @@ fn a_server_that_was_restarted_during_the_backup_is_named_as_the_reason() {
         let (mut backup, outcome) = drive::begin(&runtime, &settings).unwrap();
         let restored = server.workspace().path().join("restored");
         let error = drive::finish(&mut backup, &outcome, &restored, Vec::new(), |step| {
-            if matches!(step, Step::Barrier) {
+            if is_last_file(step) {
                 server.restart().unwrap();
             }
         })
@@ -362,7 +367,7 @@ fn a_cancelled_or_dropped_backup_leaves_nothing_at_the_server() {
 }
 
 #[test]
-fn pg_control_is_the_last_file_before_the_barrier_and_the_log_comes_after() {
+fn pg_control_comes_between_two_barriers_and_the_log_after_both() {
     on_each_version(|installation| {
         let server = start(installation);
         let runtime = drive::runtime();
@@ -376,11 +381,11 @@ fn pg_control_is_the_last_file_before_the_barrier_and_the_log_comes_after() {
                 Step::Extent { .. } => panic!("nothing is unchanged"),
             }
         }
-        let barrier = order.iter().position(|path| path == "|").unwrap();
-        assert_eq!(order[barrier - 1], "global/pg_control");
-        assert_eq!(order[barrier + 1], "backup_label");
-        assert!(order[barrier + 2..].iter().all(|path| path.starts_with("pg_wal/")));
-        let walked = &order[..barrier - 1];
+        let control = order.iter().position(|path| path == "global/pg_control").unwrap();
+        assert_eq!(order[control - 1], "|", "every page has been read before it");
+        assert_eq!(order[control + 1..control + 3], ["|", "backup_label"]);
+        assert!(order[control + 3..].iter().all(|path| path.starts_with("pg_wal/")));
+        let walked = &order[..control - 1];
         assert!(walked.is_sorted(), "the walk is in the order of paths");
     });
 }
@@ -418,5 +423,81 @@ fn every_part_has_the_shape_the_contract_asks_for() {
             }
         }
         assert!(paths.contains("backup_label") && paths.contains("pg_wal/archive_status"));
+    });
+}
+
+#[test]
+fn configuration_outside_of_the_data_directory_comes_along_and_fits() {
+    on_each_version(|installation| {
+        let mut server = start(installation);
+        // As Debian lays it out: the data directory holds no settings of its own.
+        server.stop(StopMode::Fast).unwrap();
+        let etc = server.workspace().directory("etc").unwrap();
+        let data = server.data_directory().to_owned();
+        for name in ["pg_hba.conf", "pg_ident.conf"] {
+            fs::copy(data.join(name), etc.join(name)).unwrap();
+            fs::remove_file(data.join(name)).unwrap();
+        }
+        let open = fs::Permissions::from_mode(0o644);
+        fs::set_permissions(&etc, fs::Permissions::from_mode(0o755)).unwrap();
+        for name in ["pg_hba.conf", "pg_ident.conf"] {
+            fs::set_permissions(etc.join(name), open.clone()).unwrap();
+        }
+        let lines = [
+            format!("hba_file = '{}'", etc.join("pg_hba.conf").display()),
+            format!("ident_file = '{}'", etc.join("pg_ident.conf").display()),
+        ];
+        server.append_configuration(&[&lines[0], &lines[1]]).unwrap();
+        server.start().unwrap();
+        let restored = server.workspace().path().join("restored");
+        let (stored, outcome) = drive::copy(&server, &restored, Vec::new()).unwrap();
+        assert_eq!(outcome.findings(), []);
+        assert_eq!(stored.facts.server.outside_configuration.len(), 2);
+        assert!(restored.join("pg_hba.conf").exists() && restored.join("pg_ident.conf").exists());
+        judge(installation, &server, &restored, |_| {});
+    });
+}
+
+#[test]
+fn without_slots_a_backup_goes_on_and_says_so() {
+    on_each_version(|installation| {
+        let options = PostgresOptions::default()
+            .configure("max_replication_slots = 0")
+            .configure("wal_keep_size = 64MB")
+            .wal_segment_mib(4)
+            .without_checksums();
+        let server = Postgres::start_new(installation, &options).unwrap();
+        server.pgbench_init(1).unwrap();
+        let restored = server.workspace().path().join("restored");
+        let (stored, outcome) = drive::copy(&server, &restored, Vec::new()).unwrap();
+        assert_eq!(stored.facts.server.wal_segment_size, 4 << 20);
+        let findings = outcome.findings();
+        assert_eq!(findings.len(), 1, "{findings:?}");
+        assert_eq!(findings[0].level, FindingLevel::Info);
+        assert!(findings[0].remedy.contains("`max_replication_slots`"));
+        judge(installation, &server, &restored, |copy| assert!(copy.pgbench_sums().unwrap().agree()));
+    });
+}
+
+#[test]
+fn a_log_that_is_already_gone_is_an_error_that_names_the_segment() {
+    on_each_version(|installation| {
+        let options = PostgresOptions::default().configure("max_replication_slots = 0");
+        let server = Postgres::start_new(installation, &options).unwrap();
+        let runtime = drive::runtime();
+        let (mut backup, outcome) = drive::begin(&runtime, &drive::settings(&server)).unwrap();
+        let restored = server.workspace().path().join("restored");
+        let error = drive::finish(&mut backup, &outcome, &restored, Vec::new(), |step| {
+            if is_last_file(step) {
+                server.sql("CREATE TABLE filler (n int)").unwrap();
+                for _ in 0..3 {
+                    server.sql("INSERT INTO filler VALUES (1); SELECT pg_switch_wal(); CHECKPOINT").unwrap();
+                }
+            }
+        })
+        .unwrap_err();
+        assert!(error.to_string().contains("no longer has the log segment 00000001"), "{error}");
+        assert!(error.hints()[0].contains("`max_replication_slots`"));
+        assert_eq!(outcome.facts(), None);
     });
 }

@@ -42,6 +42,10 @@ pub struct ServerFacts {
     /// Where the server says its data is; only some roles may know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data_directory: Option<PathBuf>,
+    /// Files of settings that lie outside of the data directory, as Debian's do, by
+    /// the names they have inside of one. Empty when our role may not know.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub outside_configuration: BTreeMap<String, PathBuf>,
     pub tablespaces: Vec<Tablespace>,
     /// Settings that a restored server must not undercut, or a person will ask for.
     pub settings: BTreeMap<String, String>,
@@ -130,13 +134,7 @@ pub async fn read(session: &Session, address: &Address) -> Result<ServerFacts> {
         .iter()
         .map(|row| Ok((column(row, 0)?, column(row, 1)?)))
         .collect::<Result<_>>()?;
-    // A role without pg_read_all_settings gets an error for this one, not NULL.
-    let data_directory = session
-        .row("read the server's data directory", "SELECT current_setting('data_directory')", &[])
-        .await
-        .ok()
-        .and_then(|row| column::<String>(&row, 0).ok())
-        .map(PathBuf::from);
+    let (data_directory, outside_configuration) = places(session).await?;
     Ok(ServerFacts {
         version: version_text.split_whitespace().next().unwrap_or_default().to_owned(),
         version_number,
@@ -149,10 +147,35 @@ pub async fn read(session: &Session, address: &Address) -> Result<ServerFacts> {
         in_recovery,
         timeline: TimelineId(checkpoint_timeline),
         data_directory,
+        outside_configuration,
         tablespaces,
         settings,
         databases: databases(session, address).await?,
     })
+}
+
+/// The settings that say where files are, and the names of these files in a data
+/// directory that holds them itself.
+const CONFIGURATION_FILES: [(&str, &str); 3] =
+    [("config_file", "postgresql.conf"), ("hba_file", "pg_hba.conf"), ("ident_file", "pg_ident.conf")];
+
+/// The data directory and the configuration files outside of it. A role without
+/// pg_read_all_settings does not see them, which is no reason to fail.
+async fn places(session: &Session) -> Result<(Option<PathBuf>, BTreeMap<String, PathBuf>)> {
+    let statement = "SELECT name, setting FROM pg_settings \
+                     WHERE name IN ('data_directory', 'config_file', 'hba_file', 'ident_file')";
+    let rows = session.query("read where the server's files are", statement, &[]).await?;
+    let mut places = BTreeMap::new();
+    for row in &rows {
+        places.insert(column::<String>(row, 0)?, PathBuf::from(column::<String>(row, 1)?));
+    }
+    let Some(data_directory) = places.remove("data_directory") else { return Ok((None, BTreeMap::new())) };
+    let outside = CONFIGURATION_FILES
+        .iter()
+        .filter_map(|(setting, name)| Some(((*name).to_owned(), places.remove(*setting)?)))
+        .filter(|(_, path)| path.is_absolute() && !path.starts_with(&data_directory))
+        .collect();
+    Ok((Some(data_directory), outside))
 }
 
 /// The version number, when it is one of the supported.

@@ -1,9 +1,9 @@
 //! A base backup read from the data directory, beside a session that tells the
 //! server when it begins and ends.
 //!
-//! The order is the whole of its safety: the server's checkpoint, every file,
-//! `pg_control` as the last of them, then a barrier behind which everything has
-//! been read, the end of the backup, and the log from its start to its stop.
+//! The order is the whole of its safety: the server's checkpoint, every file, a
+//! barrier behind which all of them have been read, `pg_control`, another barrier,
+//! the end of the backup, and the log from its start to its stop.
 //! The session is open from the first to the last of these; without it there is
 //! no backup.
 //!
@@ -21,8 +21,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use backstay_model::Fault;
 use backstay_model::parts::{ExtentData, FileShape, FileSpec, PartKind, PartSource, Step};
+use backstay_model::{Fault, Finding};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -62,9 +62,9 @@ pub struct LocalBackup {
 
 enum Phase {
     Walking,
-    /// Everything but `pg_control` has begun.
+    /// Everything but `pg_control` has been read.
     Control,
-    /// Everything has begun, and must have been read before the end.
+    /// `pg_control` has begun, and must have been read before the end.
     Barrier,
     Ending,
     /// What the end brought, in the order of its delivery.
@@ -286,6 +286,7 @@ impl LocalBackup {
             let path = "tablespace_map".to_owned();
             tail.push_back(Tail::Held { path, bytes: ended.tablespace_map });
         }
+        tail.extend(self.outside_configuration());
         tail.extend(
             rules::wal_directories(self.facts.major()).iter().map(|path| Tail::Directory((*path).to_owned())),
         );
@@ -296,6 +297,26 @@ impl LocalBackup {
         tail.extend(range.segments().map(Tail::Segment));
         self.phase = Phase::Tail(tail, Box::new(facts));
         Ok(())
+    }
+
+    /// Files of settings that the walk could not meet: the log says nothing of
+    /// them either, and a server does not start without them.
+    fn outside_configuration(&self) -> Vec<Tail> {
+        let mut found = Vec::new();
+        for (name, real) in &self.facts.outside_configuration {
+            if self.root.join(name).exists() {
+                continue;
+            }
+            match fs::read(real) {
+                Ok(bytes) => found.push(Tail::Held { path: name.clone(), bytes }),
+                Err(error) => self.outcome.find(Finding::warning(
+                    real.display().to_string(),
+                    format!("lies outside of the data directory and cannot be read: {error}"),
+                    "run `backstay backup` as the server's user, or keep a copy of the file elsewhere",
+                )),
+            }
+        }
+        found
     }
 
     fn begin_tail(&mut self, part: Tail) -> Result<Step> {

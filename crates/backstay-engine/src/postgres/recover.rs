@@ -46,6 +46,32 @@ pub fn auto_conf(old: &str, keep_archiving: bool) -> String {
     text
 }
 
+/// The main file of settings, by the name it has inside of a data directory.
+pub const MAIN_CONF: &str = "postgresql.conf";
+
+/// A `postgresql.conf` that lay outside of its data directory, made to fit into
+/// the restored one: what leads back to the old places is commented out.
+pub fn moved_in_conf(old: &str) -> String {
+    const OLD_PLACES: [&str; 7] = [
+        "data_directory",
+        "hba_file",
+        "ident_file",
+        "external_pid_file",
+        "include",
+        "include_dir",
+        "include_if_exists",
+    ];
+    let mut text = String::with_capacity(old.len() + 64);
+    for line in old.lines() {
+        if setting_of(line).is_some_and(|name| OLD_PLACES.contains(&name.as_str())) {
+            text.push_str("#restored elsewhere: ");
+        }
+        text.push_str(line);
+        text.push('\n');
+    }
+    text
+}
+
 /// The name a line sets, in lower case, as the server reads it.
 fn setting_of(line: &str) -> Option<String> {
     let name: String = line
@@ -125,6 +151,16 @@ mod tests {
         let twice = auto_conf(&auto_conf("", false), false);
         assert_eq!(twice.lines().filter(|line| *line == "archive_mode = 'off'").count(), 1);
         assert_eq!(twice.lines().filter(|line| *line == MARK).count(), 1);
+    }
+
+    #[test]
+    fn settings_that_lead_back_to_the_old_place_are_commented_out() {
+        let old = "data_directory = '/var/lib/postgresql/15/main'\n\
+                   # include_dir is below\n  include_dir = 'conf.d'\nwork_mem = 8MB\n";
+        let new = moved_in_conf(old);
+        let active: Vec<&str> = new.lines().filter(|line| !line.starts_with('#')).collect();
+        assert_eq!(active, ["work_mem = 8MB"]);
+        assert_eq!(new.lines().count(), 4, "nothing is lost");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crc_fast::crc32_iscsi;
 
 use super::super::manifest::{MANIFEST_FILE, ManifestWriter};
 use super::super::outcome::BackupFacts;
-use super::super::recover::{self, AUTO_CONF, MappedTablespace};
+use super::super::recover::{self, AUTO_CONF, MAIN_CONF, MappedTablespace};
 use super::super::rules;
 use super::write::{CONTROL_FILE_UNTIL_SEALED, PlaceTarget};
 use crate::{Error, Result};
@@ -46,7 +46,7 @@ impl PlaceTarget {
         facts: &BackupFacts,
         options: &SealOptions,
     ) -> Result<Sealed> {
-        let rewritten = self.rewrite(options)?;
+        let rewritten = self.rewrite(facts, options)?;
         let (sealed, owner) = self.write_manifest(files, facts, &rewritten)?;
         if let Some(spec) = owner {
             if self.plan.owner.is_none() {
@@ -64,12 +64,18 @@ impl PlaceTarget {
         Ok(sealed)
     }
 
-    fn rewrite(&self, options: &SealOptions) -> Result<Rewritten> {
+    fn rewrite(&self, facts: &BackupFacts, options: &SealOptions) -> Result<Rewritten> {
         let mut rewritten = Rewritten::new();
         let auto_conf = self.plan.directory.join(AUTO_CONF);
         let old = read_text(&auto_conf)?.unwrap_or_default();
         rewritten
             .insert(AUTO_CONF, overwrite(&auto_conf, &recover::auto_conf(&old, options.keep_archiving))?);
+        let main_conf = self.plan.directory.join(MAIN_CONF);
+        if facts.server.outside_configuration.contains_key(MAIN_CONF)
+            && let Some(old) = read_text(&main_conf)?
+        {
+            rewritten.insert(MAIN_CONF, overwrite(&main_conf, &recover::moved_in_conf(&old))?);
+        }
         let map = self.plan.directory.join("tablespace_map");
         if self.plan.is_moved
             && let Some(old) = read_text(&map)?

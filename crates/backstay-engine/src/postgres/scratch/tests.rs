@@ -17,6 +17,7 @@ fn facts(version_number: u32, preloaded: &str) -> ServerFacts {
         in_recovery: false,
         timeline: TimelineId(1),
         data_directory: None,
+        outside_configuration: BTreeMap::new(),
         tablespaces: Vec::new(),
         settings: BTreeMap::from([("shared_preload_libraries".to_owned(), preloaded.to_owned())]),
         databases: Vec::new(),
