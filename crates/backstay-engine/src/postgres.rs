@@ -13,6 +13,7 @@ pub mod manifest;
 pub mod outcome;
 pub mod page;
 pub mod place;
+pub mod probe;
 pub mod programs;
 pub mod prove;
 pub mod recover;

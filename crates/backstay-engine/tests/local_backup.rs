@@ -501,3 +501,42 @@ fn a_log_that_is_already_gone_is_an_error_that_names_the_segment() {
         assert_eq!(outcome.facts(), None);
     });
 }
+
+#[test]
+fn a_probe_says_what_a_role_may_do_and_over_tls_too() {
+    on_each_version(|installation| {
+        let server = start(installation);
+        server.create_role("backstay", "secret", "REPLICATION").unwrap();
+        let certified = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let certificate = certified.cert.pem();
+        server.write_data_file("server.crt", certificate.as_bytes(), 0o600).unwrap();
+        server
+            .write_data_file("server.key", certified.signing_key.serialize_pem().as_bytes(), 0o600)
+            .unwrap();
+        server.append_configuration(&["ssl = on"]).unwrap();
+        server.reload().unwrap();
+        let root = server.workspace().path().join("root.crt");
+        fs::write(&root, certificate).unwrap();
+        let runtime = drive::runtime();
+        let look = |host: &str, mode: &str| {
+            let mut settings = drive::settings_as(&server, "backstay", "secret");
+            settings.url = format!(
+                "host={host} port={} user=backstay dbname=postgres sslmode={mode} channel_binding=require",
+                server.port()
+            );
+            settings.ssl_root_certificate = Some(root.clone());
+            runtime.block_on(backstay_engine::postgres::probe::probe(&settings))
+        };
+        testkit::wait_until(std::time::Duration::from_secs(30), "the server to offer TLS", || {
+            look("localhost", "require").is_ok()
+        })
+        .unwrap();
+        let health = look("localhost", "verify-full").unwrap();
+        assert!(health.may_back_up_remotely && !health.may_back_up_locally && !health.in_recovery);
+        assert!(health.latency_seconds > 0.0 && health.connect_seconds >= health.latency_seconds);
+        look("127.0.0.1", "verify-ca").unwrap();
+        let error = look("127.0.0.1", "verify-full").unwrap_err();
+        assert!(matches!(error, Error::Tls { .. }), "{error:?}");
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+    });
+}
