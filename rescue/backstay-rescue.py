@@ -255,7 +255,7 @@ def run_restore(repository, options):
             write(path + (UNFINISHED if entry.path == CONTROL else ""), entry, content, progress)
     for target, path in late:  # after the files, so that nothing is written through a link
         os.symlink(target, path)
-    os.sync()
+    os.sync()  # the data is on the disk before the name that makes it startable
     control = os.path.join(directory, CONTROL)
     if os.path.exists(control + UNFINISHED):
         os.rename(control + UNFINISHED, control)
@@ -274,8 +274,6 @@ def write(path, entry, content, progress):
             file.seek(offset)
             file.write(piece)
             progress.add(len(piece))
-        file.flush()
-        os.fsync(file.fileno())
     give(path, entry)
     os.utime(path, (entry.modified, entry.modified))
 
