@@ -57,6 +57,11 @@ pub async fn show(context: &Context, backup: &BackupId) -> Result<BackupDetail> 
 pub(crate) async fn find(context: &Context, backup: &BackupId) -> Result<(BackupRecord, BackupMarks)> {
     for instance in context.repo.instances().await? {
         context.check_cancelled()?;
+        match context.repo.manifest(&instance, backup).await {
+            Ok(_) => {}
+            Err(backstay_repo::Error::NoSuchBackup { .. }) => continue,
+            Err(error) => return Err(Error::Repo(error)),
+        }
         let known = Known::of(context, &instance).await?;
         if let Some(found) = known.backups.into_iter().find(|(record, _)| record.id == *backup) {
             return Ok(found);
