@@ -7,7 +7,7 @@
 )]
 
 #[path = "local_backup/drive.rs"]
-#[allow(dead_code, reason = "shared with the tests of the local way, which use more of it")]
+#[allow(dead_code, reason = "shared by the tests of this crate, none of which uses all of it")]
 mod drive;
 
 use std::fs;
