@@ -33,6 +33,9 @@ except ImportError as missing:
 
 FINDINGS, COULD_NOT_LOOK, INTERRUPTED = 20, 21, 10
 CONTROL, UNFINISHED = "global/pg_control", ".unfinished"
+CONFIGURATION, TABLESPACE_MAP = "postgresql.conf", "tablespace_map"
+# Settings of a configuration that lay outside of the data directory, which lead back to the old cluster.
+OLD_PLACES = rb"(?im)^(?=[ \t]*(?:data_directory|hba_file|ident_file|external_pid_file|include|include_dir|include_if_exists)\b)"
 
 
 class Progress:
@@ -214,18 +217,25 @@ def run_restore(repository, options):
         backup = newest(repository, options.instance)
     else:
         backup = find(repository, options.backup, options.instance)
-    spaces, total, outside, owner = {}, 0, 0, None
+    spaces, total, outside, owner, rewritten = {}, 0, 0, None, {}
+    server = (backup.record.get("facts") or {}).get("server") or {}
     for entry in backup.entries():
         total += entry.size
         outside += entry.size if entry.path.startswith("pg_tblspc/") else 0
         owner = entry if entry.path in (CONTROL, "PG_VERSION") else owner
-        if entry.path == "tablespace_map" and entry.size < 1 << 20:
-            with reading("tablespace_map"):
-                content = b"".join(piece for _, piece in backup.content(entry, True, refuse))
-                spaces = parse_tablespace_map(content.decode())
+        if entry.path in (TABLESPACE_MAP, CONFIGURATION) and entry.size < 1 << 20:
+            with reading(entry.path):
+                text = b"".join(piece for _, piece in backup.content(entry, True, refuse))
+                if entry.path == TABLESPACE_MAP:
+                    spaces = parse_tablespace_map(text.decode())
+                elif CONFIGURATION in server.get("outside_configuration", ()):
+                    rewritten[CONFIGURATION] = re.sub(OLD_PLACES, b"#restored elsewhere: ", text)
     for old in set(moves) - set(spaces.values()):
         raise Problem(INVALID, f"no tablespace of this backup lay at {old}", "they lay at: " + (", ".join(spaces.values()) or "-"))
     spaces = {oid: moves.get(old, old) for oid, old in spaces.items()}
+    if moves:
+        lines = [f"{oid} " + re.sub(r"([\n\r\\])", r"\\\1", place) + "\n" for oid, place in spaces.items()]
+        rewritten[TABLESPACE_MAP] = "".join(lines).encode()
     links = {oid: place for oid, place in spaces.items() if place.startswith("/")}  # a relative one lies inside
     prepare(directory, links.values(), total - outside if links else total)
     for place in [directory, *links.values()]:
@@ -246,9 +256,8 @@ def run_restore(repository, options):
         elif entry.kind == DIRECTORY:
             os.makedirs(path, 0o700, exist_ok=True)
             give(path, entry)
-        elif entry.path == "tablespace_map" and moves:
-            lines = [f"{oid} " + re.sub(r"([\n\r\\])", r"\\\1", place) + "\n" for oid, place in spaces.items()]
-            text = "".join(lines).encode()
+        elif entry.path in rewritten:
+            text = rewritten[entry.path]
             write(path, entry._replace(size=len(text)), [(0, text)], progress)
         else:
             content = backup.content(entry, not options.no_crc, refuse)
@@ -262,6 +271,8 @@ def run_restore(repository, options):
         os.sync()
     progress.end()
     print(f"restored {backup.session} of {backup.instance}: {total} bytes in {directory}")
+    if owner and not os.path.exists(os.path.join(directory, CONFIGURATION)):
+        print(f"missing: {CONFIGURATION}, pg_hba.conf and pg_ident.conf lay outside of the data directory, and are yours to bring")
     if owner:
         print(f"next: pg_ctl -D {directory} -o '-c archive_mode=off' start")
     return 0

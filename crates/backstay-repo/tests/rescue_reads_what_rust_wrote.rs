@@ -57,6 +57,8 @@ fn first_cluster(tablespace: &Path) -> Cluster {
     cluster.insert("pg_tblspc/16500/PG_17_202406281/5/1".into(), (8192, bytes(7, 100_000)));
     cluster.insert("PG_VERSION".into(), (8192, b"17\n".to_vec()));
     cluster.insert("global/pg_control".into(), (8192, bytes(3, 8192)));
+    cluster
+        .insert("postgresql.conf".into(), (8192, b"port = 1\n include_dir = 'x'\nHBA_file='/y'\n".to_vec()));
     let map = format!("16500 {}\n", tablespace.display());
     cluster.insert("tablespace_map".into(), (8192, map.into_bytes()));
     cluster
@@ -197,7 +199,7 @@ async fn write(encrypted: bool, generations: u64) -> Written {
                 start_position: None,
                 stop_position: None,
                 engine_version: "17.2".into(),
-                facts: serde_json::json!({ "written by": "a test" }),
+                facts: serde_json::json!({ "server": { "outside_configuration": { "postgresql.conf": "/etc/x" } } }),
                 findings: Vec::new(),
             })
             .await
@@ -239,6 +241,12 @@ fn assert_restored(directory: &Path, cluster: &Cluster) {
     assert_eq!(fs::metadata(directory.join("empty directory")).unwrap().mode() & 0o7777, 0o750);
 }
 
+/// What led back to the old cluster is commented out.
+fn with_configuration_moved_in(cluster: &mut Cluster) {
+    let text = b"port = 1\n#restored elsewhere:  include_dir = 'x'\n#restored elsewhere: HBA_file='/y'\n";
+    cluster.insert("postgresql.conf".into(), (8192, text.to_vec()));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_backup_comes_back_byte_for_byte() {
     let Some(python) = testkit::require_rescue_python() else { return };
@@ -261,12 +269,15 @@ async fn every_backup_comes_back_byte_for_byte() {
             let mut expected = cluster.clone();
             let map = format!("16500 {}\n", moved.display()).into_bytes();
             expected.insert("tablespace_map".into(), (8192, map));
+            with_configuration_moved_in(&mut expected);
             assert_restored(&into, &expected);
             assert_eq!(fs::read_link(into.join("pg_tblspc/16500")).unwrap(), moved);
         }
         let latest = written.path("latest");
         assert_success(&written.rescue(&python, &["restore", NAME, latest.to_str().unwrap()]));
-        assert_restored(&latest, &written.backups.last().unwrap().1);
+        let mut expected = written.backups.last().unwrap().1.clone();
+        with_configuration_moved_in(&mut expected);
+        assert_restored(&latest, &expected);
     }
 }
 
