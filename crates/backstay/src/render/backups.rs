@@ -101,12 +101,28 @@ pub fn show(output: &Output, detail: &BackupDetail) -> String {
     if let Some(table) = facts.as_object().filter(|table| !table.is_empty()) {
         text.push_str("  facts\n");
         for (name, value) in table {
-            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            let _ = writeln!(text, "    {name}: {value}");
+            fact(&mut text, name, value);
         }
     }
     text.push_str(&findings(output, &backup.findings));
     text
+}
+
+/// One line for each fact; those of a group carry its name.
+fn fact(text: &mut String, name: &str, value: &serde_json::Value) {
+    match value {
+        serde_json::Value::Object(group) => {
+            for (below, value) in group {
+                fact(text, &format!("{name}.{below}"), value);
+            }
+        }
+        serde_json::Value::String(value) => {
+            let _ = writeln!(text, "    {name}: {value}");
+        }
+        other => {
+            let _ = writeln!(text, "    {name}: {other}");
+        }
+    }
 }
 
 /// The end of a `backup`, one instance.

@@ -103,7 +103,7 @@ fn one_backup_in_full() {
     let mut summary = summary(21, BackupType::Incremental);
     summary.findings = vec![damage()];
     let facts =
-        serde_json::json!({ "data_checksums": true, "system_identifier": 7_431u64, "version": "15.14" });
+        serde_json::json!({ "data_checksums": true, "server": { "version": "15.14", "tablespaces": [] } });
     assert_snapshot!(backups::show(&Output::plain(), &BackupDetail { summary, facts }));
 }
 
