@@ -78,10 +78,11 @@ async fn share_damage(
     records: &[BackupRecord],
     seen: &mut HashMap<BackupId, State>,
 ) -> Result<()> {
-    let damaged: Vec<(BackupId, Timestamp, (BackupId, u32))> = seen
+    let damaged: Vec<(BackupId, Look, (BackupId, u32))> = seen
         .iter()
         .flat_map(|(found_in, state)| {
-            state.damaged_packs.iter().map(move |pack| (found_in.clone(), state.looked_at, pack.clone()))
+            let look = state.look.unwrap_or_default();
+            state.damaged_packs.iter().map(move |pack| (found_in.clone(), look, pack.clone()))
         })
         .collect();
     if damaged.is_empty() {
@@ -91,9 +92,8 @@ async fn share_damage(
         context.check_cancelled()?;
         let manifest = context.repo.manifest(instance, &record.id).await?;
         let state = seen.entry(record.id.clone()).or_default();
-        for (found_in, looked_at, (session, number)) in &damaged {
-            // A look of its own that came later knows better.
-            let knows = *found_in == record.id || state.looked_at > *looked_at;
+        for (found_in, found, (session, number)) in &damaged {
+            let knows = *found_in == record.id || state.look.is_some_and(|own| own.knows_better_than(found));
             let needs = || manifest.packs().any(|(owner, pack)| owner == session && pack.number == *number);
             if !knows && needs() {
                 let pack = InstanceLayout::new(instance.clone()).pack(session, *number);
@@ -110,12 +110,23 @@ async fn share_damage(
     Ok(())
 }
 
+/// When a backup was last looked at as deeply as ever before, and how deeply.
+#[derive(Debug, Default, Clone, Copy, PartialEq)]
+struct Look {
+    at: Timestamp,
+    level: VerifyLevel,
+}
+
+impl Look {
+    fn knows_better_than(&self, other: &Look) -> bool {
+        self.at > other.at && self.level >= other.level
+    }
+}
+
 #[derive(Debug, Default, PartialEq)]
 struct State {
     verified_at: Option<Timestamp>,
-    level: Option<VerifyLevel>,
-    /// When it was last looked at as deeply as ever before.
-    looked_at: Timestamp,
+    look: Option<Look>,
     findings: Vec<Finding>,
     damaged_packs: Vec<(BackupId, u32)>,
 }
@@ -128,9 +139,8 @@ fn conclude(in_order: &[Verification]) -> HashMap<BackupId, State> {
     for verification in in_order {
         for seen in &verification.backups {
             let state = states.entry(seen.backup.clone()).or_default();
-            if state.level.is_none_or(|level| level <= verification.level) {
-                state.level = Some(verification.level);
-                state.looked_at = verification.at;
+            if state.look.is_none_or(|look| look.level <= verification.level) {
+                state.look = Some(Look { at: verification.at, level: verification.level });
                 state.findings.clear();
                 state.damaged_packs.clear();
             }

@@ -117,6 +117,9 @@ async fn damage_found_in_one_backup_is_known_of_every_other_that_needs_the_pack(
     let only_first = Subject::Backup(first.id.clone());
     let report = verify::run(&house.context, &only_first, VerifyLevel::Digest).await.unwrap();
     assert_eq!(report.exit_code(), 20);
+    // A listing sees nothing wrong, and clears nothing.
+    let report = verify::run(&house.context, &Subject::All, VerifyLevel::Existence).await.unwrap();
+    assert_eq!(report.exit_code(), 0);
     let shown = list::show(&house.context, &second.id).await.unwrap();
     assert!(shown.summary.findings.iter().any(|finding| finding.message.contains(first.id.as_str())));
 
