@@ -11,6 +11,7 @@
 mod bad_configuration;
 mod bad_input;
 mod during_backup;
+mod fifty_kills;
 mod help;
 mod program;
 mod settings;
