@@ -6,8 +6,9 @@
 
 use backstay_engine::postgres::facts::ServerFacts;
 use backstay_engine::postgres::{BackupFacts, Outcome};
+use backstay_model::error::Classified;
 use backstay_model::plan::{PassedOver, choose_parent};
-use backstay_model::{BackupId, BackupMarks, BackupRecord, BackupSummary, EngineKind, Finding};
+use backstay_model::{BackupId, BackupMarks, BackupRecord, BackupSummary, EngineKind, ErrorKind, Finding};
 use backstay_repo::writer::{BackupWriter, RecordDraft, WriterOptions};
 
 use crate::check::ask_server;
@@ -32,8 +33,11 @@ pub struct BackupOptions {
 pub const DEFAULT_COMPRESSION_LEVEL: i32 = 3;
 
 /// Takes a base backup of one instance.
+///
+/// A parent whose maps turn out to be damaged while they are read costs one more
+/// attempt, without a parent: the night's backup must not fail for ever because
+/// of an older one.
 pub async fn run(context: &Context, instance: &Instance, options: &BackupOptions) -> Result<BackupSummary> {
-    let started_at = context.clock.now();
     context.progress.enter("ask the server");
     let (way, mut findings) = Way::choose(&instance.id, instance.postgres());
     let (server, session) = context.unless_cancelled(ask_server(instance, way)).await?;
@@ -43,35 +47,75 @@ pub async fn run(context: &Context, instance: &Instance, options: &BackupOptions
     context.progress.enter("look at earlier backups");
     let known = context.unless_cancelled(Known::of(context, &instance.id)).await?;
     let parent = if options.full { None } else { parent_of(&known, &server, &mut findings) };
-
-    let writer_options = WriterOptions {
-        lanes: workers(),
-        compression_level: options.compression_level.unwrap_or(DEFAULT_COMPRESSION_LEVEL),
-        verify: true,
-        damaged_packs: known.damaged_packs.clone(),
+    let mut attempt = Attempt {
+        context,
+        instance,
+        way,
+        size_bytes,
+        options: WriterOptions {
+            lanes: workers(),
+            compression_level: options.compression_level.unwrap_or(DEFAULT_COMPRESSION_LEVEL),
+            verify: true,
+            damaged_packs: known.damaged_packs.clone(),
+        },
+        parent,
+        findings,
     };
-    let begin = context.repo.begin_backup(&instance.id, parent, started_at, writer_options);
-    let mut writer = context.unless_cancelled(async { Ok(begin.await?) }).await?;
-
-    context.progress.enter("wait for the checkpoint");
-    let copied = copy(context, instance, way, &mut writer, size_bytes).await;
-    let outcome = match copied {
-        Ok(outcome) => outcome,
-        Err(error) => {
-            writer.abandon().await;
-            return Err(error);
+    match attempt.run().await {
+        Err(error) if error.kind() == ErrorKind::Corrupt && attempt.parent.is_some() => {
+            attempt.give_up_the_parent(&error);
+            attempt.run().await
         }
-    };
-    let draft = match draft(context, &outcome, findings) {
-        Ok(draft) => draft,
-        Err(error) => {
-            writer.abandon().await;
-            return Err(error);
-        }
-    };
-    context.progress.enter("commit");
-    let record = writer.commit(draft).await?;
-    Ok(BackupSummary::new(&record, BackupMarks::default()))
+        ended => ended,
+    }
+}
+
+struct Attempt<'a> {
+    context: &'a Context,
+    instance: &'a Instance,
+    way: Way,
+    /// About how much there is to copy.
+    size_bytes: u64,
+    options: WriterOptions,
+    parent: Option<BackupId>,
+    findings: Vec<Finding>,
+}
+
+impl Attempt<'_> {
+    async fn run(&self) -> Result<BackupSummary> {
+        let (context, instance) = (self.context, self.instance);
+        let started_at = context.clock.now();
+        let begin =
+            context.repo.begin_backup(&instance.id, self.parent.clone(), started_at, self.options.clone());
+        let mut writer = context.unless_cancelled(async { Ok(begin.await?) }).await?;
+        context.progress.enter("wait for the checkpoint");
+        let copied = copy(context, instance, self.way, &mut writer, self.size_bytes).await;
+        let drafted = copied.and_then(|outcome| draft(context, &outcome, self.findings.clone()));
+        let draft = match drafted {
+            Ok(draft) => draft,
+            Err(error) => {
+                writer.abandon().await;
+                return Err(error);
+            }
+        };
+        context.progress.enter("commit");
+        let record = writer.commit(draft).await?;
+        Ok(BackupSummary::new(&record, BackupMarks::default()))
+    }
+
+    fn give_up_the_parent(&mut self, error: &Error) {
+        let Some(parent) = self.parent.take() else { return };
+        let facts = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
+        let facts: Vec<String> = facts.map(ToString::to_string).collect();
+        self.findings.push(Finding::warning(
+            parent.as_str(),
+            format!(
+                "nothing could be compared with this backup, so everything was read again: {}",
+                facts.join(": ")
+            ),
+            format!("`backstay verify {parent}` names what is damaged"),
+        ));
+    }
 }
 
 async fn copy(

@@ -130,3 +130,18 @@ async fn damage_found_in_one_backup_is_known_of_every_other_that_needs_the_pack(
     let listed = list::run(&house.context, None).await.unwrap();
     assert!(listed.backups.iter().all(|backup| backup.findings.is_empty()), "{listed:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parent_whose_maps_are_damaged_does_not_stop_the_next_backup() {
+    let Some((house, [_, second])) = two_backups().await else { return };
+    for map in house.objects(&format!("maps/{}/", second.id)) {
+        flip_a_bit(&map);
+    }
+    let healed = backup::run(&house.context, &house.instance, &BackupOptions::default()).await.unwrap();
+    assert_eq!(healed.parent, None);
+    assert!(healed.findings.iter().any(|finding| finding.subject == second.id.as_str()), "{healed:?}");
+    let wanted = options(&house, "healed");
+    let plan = restore::plan(&house.context, &house.instance, &wanted).await.unwrap();
+    assert_eq!(plan.base, Some(healed.id));
+    restore::run(&house.context, &house.instance, &wanted, plan).await.unwrap();
+}
