@@ -9,6 +9,8 @@ mod bad_input;
 mod damage;
 #[path = "postgres/house.rs"]
 mod house;
+#[path = "postgres/judges.rs"]
+mod judges;
 #[path = "postgres/retention.rs"]
 mod retention;
 #[path = "postgres/story.rs"]
