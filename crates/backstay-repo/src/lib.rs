@@ -7,18 +7,19 @@
 //! Refuses: to write over anything; to delete anything but by the collector's
 //! plan; to know a database.
 
+pub mod catalogue;
 pub mod container;
-pub mod document;
-pub mod frame;
-pub mod map;
-pub mod seal;
 pub mod description;
+pub mod document;
 pub mod error;
+pub mod frame;
 pub mod init;
 pub mod key;
 pub mod kit;
 pub mod layout;
+pub mod map;
 pub mod protocol;
+pub mod seal;
 pub mod store;
 pub mod varint;
 
