@@ -24,6 +24,7 @@ const SESSION_LENGTH: usize = 21;
 pub const DESCRIPTION: &str = "backstay.json";
 const KEYS: &str = "keys";
 const COLLECTIONS: &str = "collections";
+const CATALOGUE: &str = "catalogue";
 const PROBE: &str = "probe";
 
 #[derive(Debug, thiserror::Error)]
@@ -274,6 +275,11 @@ impl InstanceLayout {
 
     pub fn findings(&self) -> Prefix {
         self.prefix("findings")
+    }
+
+    /// `catalogue/<instance>`: in a directory of this machine, never in a repository.
+    pub fn catalogue(&self) -> ObjectName {
+        ObjectName(format!("{CATALOGUE}/{}", self.instance))
     }
 
     fn rest<'n>(&self, name: &'n ObjectName, directory: &str) -> Option<&'n str> {

@@ -17,16 +17,16 @@ pub mod init;
 pub mod key;
 pub mod kit;
 pub mod layout;
+pub mod manifest;
 pub mod map;
 pub mod protocol;
-pub mod seal;
-pub mod store;
-pub mod varint;
-
-pub mod manifest;
 pub mod reader;
 pub mod repo;
+pub mod seal;
+pub mod store;
 pub mod usage;
+pub mod varint;
 pub mod verify;
 pub mod writer;
+
 pub use error::{Error, Result};

@@ -1,15 +1,17 @@
 //! An open repository: a store, its keys, and the parameters it was made with.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use backstay_model::{BackupId, BackupRecord, InstanceId, RepositoryId};
 use jiff::Timestamp;
 
+use crate::catalogue::Catalogue;
 use crate::document::{DOCUMENT_STORED_MAX, open_document, seal_document};
 use crate::layout::{InstanceLayout, ObjectName, is_instance};
 use crate::manifest::{Commit, Manifest};
 use crate::seal::{Cipher, SealKeys};
-use crate::store::{Store, StoreError};
+use crate::store::{ObjectMeta, Store, StoreError};
 use crate::writer::{BackupWriter, WriterOptions};
 use crate::{Error, Result};
 
@@ -40,12 +42,23 @@ pub struct Repo {
     store: Arc<dyn Store>,
     keys: Arc<SealKeys>,
     parameters: Parameters,
+    catalogue: Option<Catalogue>,
 }
 
 impl Repo {
     /// From parts that were checked (`init`, `open`).
     pub fn from_parts(store: Arc<dyn Store>, keys: SealKeys, parameters: Parameters) -> Self {
-        Self { store, keys: Arc::new(keys), parameters }
+        Self { store, keys: Arc::new(keys), parameters, catalogue: None }
+    }
+
+    /// Keeps a catalogue below this directory of the machine, which need not exist.
+    pub fn with_catalogue(mut self, directory: &Path) -> Self {
+        self.catalogue = Some(Catalogue::below(directory, Arc::clone(&self.keys)));
+        self
+    }
+
+    pub(crate) fn catalogue(&self) -> Option<&Catalogue> {
+        self.catalogue.as_ref()
     }
 
     pub fn id(&self) -> RepositoryId {
@@ -92,30 +105,50 @@ impl Repo {
 
     /// Ids of everything at `backups/`: manifests and tombstones alike, oldest first.
     pub async fn commit_ids(&self, instance: &InstanceId) -> Result<Vec<BackupId>> {
-        let layout = InstanceLayout::new(instance.clone());
+        let listed = self.list_commits(&InstanceLayout::new(instance.clone())).await?;
+        Ok(listed.into_iter().map(|(id, _)| id).collect())
+    }
+
+    /// Everything at `backups/` as the store lists it, oldest first.
+    pub(crate) async fn list_commits(&self, layout: &InstanceLayout) -> Result<Vec<(BackupId, ObjectMeta)>> {
         let mut listing = self.store.list(&layout.backups()).await?;
-        let mut ids = Vec::new();
+        let mut commits = Vec::new();
         while let Some(page) = listing.next_page().await? {
-            ids.extend(page.iter().filter_map(|object| layout.session_of_backup(&object.name)));
+            commits.extend(
+                page.into_iter()
+                    .filter_map(|object| layout.session_of_backup(&object.name).map(|id| (id, object))),
+            );
         }
-        ids.sort_unstable();
-        Ok(ids)
+        commits.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        Ok(commits)
     }
 
     /// The manifest of one backup; a tombstone is the same as none.
     pub async fn manifest(&self, instance: &InstanceId, backup: &BackupId) -> Result<Manifest> {
-        let name = InstanceLayout::new(instance.clone()).backup(backup);
-        let none = || Error::NoSuchBackup { instance: instance.clone(), backup: backup.clone() };
-        match self.read_commit(&name).await {
-            Ok(Commit::Backup(manifest)) => {
-                // The name is authenticated; this catches a writer that is wrong about itself.
-                if manifest.record.id == *backup && manifest.record.instance == *instance {
-                    Ok(*manifest)
-                } else {
-                    Err(Error::damaged(&name, "it describes another backup than its name says"))
-                }
+        match self.commit_of(&InstanceLayout::new(instance.clone()), backup).await? {
+            Some(Commit::Backup(manifest)) => Ok(*manifest),
+            Some(Commit::Tombstone(_)) | None => {
+                Err(Error::NoSuchBackup { instance: instance.clone(), backup: backup.clone() })
             }
-            Ok(Commit::Tombstone(_)) | Err(Error::Store(StoreError::NotFound { .. })) => Err(none()),
+        }
+    }
+
+    /// What lies at `backups/<session>`; `None` when the store says that nothing does.
+    pub(crate) async fn commit_of(
+        &self,
+        layout: &InstanceLayout,
+        session: &BackupId,
+    ) -> Result<Option<Commit>> {
+        let name = layout.backup(session);
+        match self.read_commit(&name).await {
+            // The name is authenticated; this catches a writer that is wrong about itself.
+            Ok(Commit::Backup(manifest))
+                if manifest.record.id != *session || manifest.record.instance != *layout.instance() =>
+            {
+                Err(Error::damaged(&name, "it describes another backup than its name says"))
+            }
+            Ok(commit) => Ok(Some(commit)),
+            Err(Error::Store(StoreError::NotFound { .. })) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -129,21 +162,6 @@ impl Repo {
         options: WriterOptions,
     ) -> Result<BackupWriter> {
         BackupWriter::begin(Arc::clone(self), instance, parent, started_at, options).await
-    }
-
-    /// Every committed backup of an instance, oldest first. One that cannot be read
-    /// does not hide the others: it comes back as an error beside them.
-    pub async fn backups(&self, instance: &InstanceId) -> Result<Listed> {
-        let mut listed = Listed::default();
-        for id in self.commit_ids(instance).await? {
-            match self.manifest(instance, &id).await {
-                Ok(manifest) => listed.records.push(manifest.record),
-                Err(Error::NoSuchBackup { .. }) => {}
-                Err(error @ Error::Damaged { .. }) => listed.unreadable.push((id, error)),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(listed)
     }
 }
 

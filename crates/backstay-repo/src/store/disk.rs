@@ -47,6 +47,25 @@ impl DiskStore {
         self.tree.path()
     }
 
+    /// Writes a file in the place of the one that has the name. Not a method of
+    /// [`Store`], where nothing is written over: this is for local files that can be
+    /// made again, and a reader finds the old one whole or the new one whole.
+    pub(crate) async fn replace(&self, name: &ObjectName, bytes: Bytes) -> Result<(), StoreError> {
+        let owned = name.clone();
+        self.blocking(Operation::Put, name.as_str(), move |tree| {
+            // What a process left that was killed on the way: it is older than the file
+            // that came after it. One that is still being written is taken from its
+            // writer at worst, who then leaves the name to us.
+            if let Ok(Some(written)) = tree.look_at(&owned).map(|file| file.modified) {
+                tree.sweep(written)?;
+            }
+            let mut unfinished = tree.begin(Operation::Put, &owned)?;
+            unfinished.write_at(0, &bytes)?;
+            unfinished.replace()
+        })
+        .await
+    }
+
     async fn blocking<T: Send + 'static>(
         &self,
         operation: Operation,

@@ -310,6 +310,17 @@ impl Unfinished {
         Ok(())
     }
 
+    /// Makes the file durable and gives it its name, in the place of whatever has it.
+    pub fn replace(&mut self) -> Result<(), StoreError> {
+        self.file.sync_all().map_err(|error| self.failed(self.operation, error))?;
+        let name = self.object.file_name();
+        rustix::fs::renameat(&self.root, &*self.temporary, &self.directory, name)
+            .and_then(|()| rustix::fs::fsync(&self.directory))
+            .map_err(|error| self.failed(self.operation, error))?;
+        self.done = true;
+        Ok(())
+    }
+
     fn give_name(&self) -> Result<(), Errno> {
         let (from, name) = (&*self.temporary, self.object.file_name());
         let flags = RenameFlags::NOREPLACE;

@@ -1,0 +1,164 @@
+//! The catalogue: the records of manifests that were read before, kept in a file of
+//! this machine, so that a listing fetches only the manifests that are new.
+//!
+//! It is an index and never the truth. What decides about data (a restore, a
+//! verification, a collection, retention, a writer's second look) reads manifests.
+//! A catalogue that is missing, damaged, of another repository or key is the same
+//! as none, and one that cannot be written costs time and nothing else.
+//!
+//! Invariant: an entry is used only while the store lists its object with the size
+//! and the time that it had when it was read. The name alone is not enough: when a
+//! backup has expired, the collector may put a tombstone where its manifest was.
+//!
+//! Refuses: to hold a name in plain text (it is sealed like every document); to
+//! remember what could not be read.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use backstay_model::{BackupId, InstanceId};
+
+use crate::document::{DOCUMENT_STORED_MAX, open_document, seal_document};
+use crate::layout::InstanceLayout;
+use crate::manifest::Commit;
+use crate::repo::{Listed, Repo};
+use crate::seal::SealKeys;
+use crate::store::{DiskStore, Store, StoreError};
+use crate::{Error, Result};
+
+mod entry;
+#[cfg(test)]
+mod tests;
+
+use entry::Entry;
+
+/// Where the catalogues of one repository lie on this machine, one for each instance.
+#[derive(Debug)]
+pub(crate) struct Catalogue {
+    files: DiskStore,
+    keys: Arc<SealKeys>,
+}
+
+impl Catalogue {
+    pub fn below(directory: &Path, keys: Arc<SealKeys>) -> Self {
+        Self { files: DiskStore::new(directory.join(keys.repository().to_string())), keys }
+    }
+
+    /// What is remembered, oldest first; nothing when there is any doubt.
+    async fn load(&self, layout: &InstanceLayout) -> Vec<Entry> {
+        match self.try_load(layout).await {
+            Ok(entries) => entries,
+            Err(Error::Store(StoreError::NotFound { .. })) => Vec::new(),
+            Err(error) => {
+                tracing::debug!(instance = %layout.instance(), %error, "ignored the catalogue");
+                Vec::new()
+            }
+        }
+    }
+
+    async fn try_load(&self, layout: &InstanceLayout) -> Result<Vec<Entry>> {
+        let name = layout.catalogue();
+        let sealed = self.files.get(&name, DOCUMENT_STORED_MAX).await?;
+        let (keys, instance) = (Arc::clone(&self.keys), layout.instance().clone());
+        off_thread(move || entry::parse(&name, &instance, &open_document(&keys, &name, &sealed)?)).await
+    }
+
+    async fn save(&self, layout: &InstanceLayout, entries: Vec<Entry>) {
+        let count = entries.len();
+        match self.try_save(layout, entries).await {
+            Ok(()) => tracing::debug!(instance = %layout.instance(), count, "wrote the catalogue"),
+            Err(error) => tracing::warn!(
+                directory = %self.files.root().display(),
+                %error,
+                "could not write the catalogue; the next listing reads the manifests again"
+            ),
+        }
+    }
+
+    async fn try_save(&self, layout: &InstanceLayout, entries: Vec<Entry>) -> Result<()> {
+        let name = layout.catalogue();
+        let (keys, instance) = (Arc::clone(&self.keys), layout.instance().clone());
+        let sealing = name.clone();
+        let sealed =
+            off_thread(move || seal_document(&keys, &sealing, &entry::to_json(&instance, &entries)?)).await?;
+        Ok(self.files.replace(&name, sealed).await?)
+    }
+}
+
+/// 100,000 records take a second to open: not on a thread that serves others.
+async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => Err(Error::broken(format!("work on the catalogue did not end: {error}"))),
+    }
+}
+
+impl Repo {
+    /// Every committed backup of an instance, oldest first, for showing: manifests
+    /// that the catalogue knows are not read again. One that cannot be read does not
+    /// hide the others: it comes back as an error beside them.
+    pub async fn backups(&self, instance: &InstanceId) -> Result<Listed> {
+        let layout = InstanceLayout::new(instance.clone());
+        let remembered = match self.catalogue() {
+            Some(catalogue) => catalogue.load(&layout).await,
+            None => Vec::new(),
+        };
+        let known = remembered.iter().map(|entry| (&entry.id, entry)).collect();
+        let (listed, entries) = self.look_at_commits(&layout, &known).await?;
+        self.remember(&layout, &remembered, entries).await;
+        Ok(listed)
+    }
+
+    /// The same for deciding: every manifest is read.
+    pub async fn read_backups(&self, instance: &InstanceId) -> Result<Listed> {
+        let layout = InstanceLayout::new(instance.clone());
+        let (listed, entries) = self.look_at_commits(&layout, &HashMap::new()).await?;
+        if let Some(catalogue) = self.catalogue() {
+            // What was found to be damaged must not live on as a record.
+            let remembered = catalogue.load(&layout).await;
+            self.remember(&layout, &remembered, entries).await;
+        }
+        Ok(listed)
+    }
+
+    async fn remember(&self, layout: &InstanceLayout, before: &[Entry], now: Vec<Entry>) {
+        if let Some(catalogue) = self.catalogue()
+            && now != before
+        {
+            catalogue.save(layout, now).await;
+        }
+    }
+
+    async fn look_at_commits(
+        &self,
+        layout: &InstanceLayout,
+        known: &HashMap<&BackupId, &Entry>,
+    ) -> Result<(Listed, Vec<Entry>)> {
+        let mut listed = Listed::default();
+        let mut entries = Vec::new();
+        for (id, object) in self.list_commits(layout).await? {
+            if let Some(entry) = known.get(&id).filter(|entry| entry.is_of(&object)) {
+                listed.records.extend(entry.record.clone());
+                entries.push((*entry).clone());
+                continue;
+            }
+            let entry = match self.commit_of(layout, &id).await {
+                Ok(Some(Commit::Backup(manifest))) => Entry::backup(&object, manifest.record),
+                Ok(Some(Commit::Tombstone(_))) => Entry::tombstone(id, &object),
+                // Deleted since it was listed.
+                Ok(None) => continue,
+                Err(error @ Error::Damaged { .. }) => {
+                    listed.unreadable.push((id, error));
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            listed.records.extend(entry.record.clone());
+            if self.catalogue().is_some() && entry.comes_back_the_same() {
+                entries.push(entry);
+            }
+        }
+        Ok((listed, entries))
+    }
+}
