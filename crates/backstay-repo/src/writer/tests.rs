@@ -444,3 +444,32 @@ fn a_collision_of_hashes_is_caught_by_the_checksum_of_the_file() {
         assert!(error.contains("checksum"), "{error}");
     });
 }
+
+/// A tenth of the pages, scattered, day after day: frames die page by page. What a
+/// restore reads in vain, and what is kept for nothing, must not grow for ever.
+#[test]
+fn worn_packs_are_stored_again_before_a_restore_reads_too_much() {
+    runtime().block_on(async {
+        let mut desk = Desk::new(Cipher::Aes256Gcm);
+        let blocks = 1024;
+        let mut content = pages(1, blocks * 8192);
+        let mut parent: Option<BackupId> = None;
+        let mut worst = 0.0f64;
+        for day in 0..25usize {
+            for block in (day % 10..blocks).step_by(10) {
+                let new = pages((day * blocks + block) as u64, 8192);
+                content[block * 8192..(block + 1) * 8192].copy_from_slice(&new);
+            }
+            let files: Files = [("a".to_owned(), (8192, content.clone()))].into();
+            let record = desk.backup(&files, parent.as_ref(), false).await.unwrap();
+            worst = worst.max(record.statistics.restore_amplification);
+            let manifest = desk.repo.manifest(&instance(), &record.id).await.unwrap();
+            let kept: u64 = manifest.packs().map(|(_, pack)| pack.raw_bytes).sum();
+            assert!(kept < 4 * content.len() as u64, "day {day}: {kept} bytes are kept");
+            assert_eq!(desk.restore(&record.id).await.unwrap(), plain(&files));
+            parent = Some(record.id);
+        }
+        assert!(worst > REBASE_AMPLIFICATION, "the limit was never reached: {worst}");
+        assert!(worst < 2.5, "a restore would read {worst} times too much");
+    });
+}
