@@ -196,3 +196,79 @@ fn machine() -> Result<String> {
         kernel.trim()
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::measure::Cost;
+
+    fn findings(ours: f64, theirs: f64) -> Findings {
+        let sample = |tool, phase, wall_seconds: f64| Sample {
+            tool,
+            phase,
+            cost: Cost {
+                wall_seconds,
+                cpu_seconds: 1.0,
+                largest_process_bytes: 50 << 20,
+                sum_bytes: 60 << 20,
+            },
+            stored_bytes: 4 << 20,
+        };
+        let mut samples = Vec::new();
+        for phase in Phase::ALL {
+            samples.extend([
+                sample(OURS, phase, ours),
+                sample(OURS, phase, ours),
+                sample(REFERENCE, phase, theirs),
+            ]);
+        }
+        Findings {
+            samples,
+            tools: vec![(OURS, "ours".to_owned()), (REFERENCE, "theirs".to_owned())],
+            database_bytes: 1000 << 20,
+            changed_pages: 5120,
+            server_version: "17".to_owned(),
+            rounds: 1,
+            command: "cargo xtask bench postgres".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_promise_is_kept_or_missed_by_the_ratio() {
+        let text = targets(&findings(2.0, 5.0));
+        assert!(
+            text.contains("| full backup, wall time | ≤ 0.5 × pgBackRest | 0.40 × pgBackRest | met |"),
+            "{text}"
+        );
+        assert!(text.contains(
+            "| increment after 4 %, wall time | ≤ 0.3 × pgBackRest | 0.40 × pgBackRest | **missed** |"
+        ));
+        assert!(text.contains(
+            "| increment after 4 %, stored | ≤ 8 MiB per 1000 MiB | 4.00 MiB per 1000 MiB | met |"
+        ));
+        assert!(text.contains("| unchanged increment, stored | ≤ 0.25 MiB | 4.00 MiB | **missed** |"));
+        assert!(!text.contains("remote"), "what was not measured was judged: {text}");
+    }
+
+    #[test]
+    fn every_row_has_as_many_cells_as_its_head() {
+        let cells = |line: &str| line.matches('|').count();
+        let document = document(&findings(1.0, 2.0)).unwrap();
+        let mut head = None;
+        for line in document.lines() {
+            if !line.starts_with('|') {
+                head = None;
+                continue;
+            }
+            assert_eq!(cells(line), cells(head.get_or_insert(line)), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_chart_has_a_bar_for_each_tool_in_each_panel() {
+        let chart = chart::draw(&findings(1.0, 2.0));
+        assert_eq!(chart.matches("class=\"bar ours\"").count(), 5);
+        assert_eq!(chart.matches("class=\"bar\"").count(), 5);
+        assert_eq!(chart.matches("<text").count(), chart.matches("</text>").count());
+    }
+}
