@@ -130,6 +130,7 @@ pub async fn run(
         recovery_time_seconds: None,
         proof: None,
     };
+    report.plan.findings.extend(placed.findings.iter().cloned());
     if options.start {
         let server = recover::start(context, instance, &placed, Afterlife::Used).await?;
         report.recovery_time_seconds = Some(clock.seconds());

@@ -87,8 +87,8 @@ impl ServerFacts {
 /// first five than the server had that wrote the log.
 const SETTINGS_KEPT: &str = "max_connections, max_worker_processes, max_wal_senders, \
      max_prepared_transactions, max_locks_per_transaction, wal_level, archive_mode, full_page_writes, \
-     shared_preload_libraries, summarize_wal, server_encoding, lc_messages, TimeZone, wal_log_hints, \
-     max_replication_slots, shared_buffers";
+     shared_preload_libraries, summarize_wal, server_encoding, lc_messages, lc_monetary, lc_numeric, lc_time, \
+     TimeZone, wal_log_hints, max_replication_slots, shared_buffers";
 
 /// Extensions are looked up in at most so many databases: a cluster with
 /// thousands of them must not make every backup open thousands of sessions.
@@ -156,7 +156,7 @@ pub async fn read(session: &Session, address: &Address) -> Result<ServerFacts> {
 
 /// The settings that say where files are, and the names of these files in a data
 /// directory that holds them itself.
-const CONFIGURATION_FILES: [(&str, &str); 3] =
+pub const CONFIGURATION_FILES: [(&str, &str); 3] =
     [("config_file", "postgresql.conf"), ("hba_file", "pg_hba.conf"), ("ident_file", "pg_ident.conf")];
 
 /// The data directory and the configuration files outside of it. A role without
@@ -176,6 +176,16 @@ async fn places(session: &Session) -> Result<(Option<PathBuf>, BTreeMap<String, 
         .filter(|(_, path)| path.is_absolute() && !path.starts_with(&data_directory))
         .collect();
     Ok((Some(data_directory), outside))
+}
+
+/// How a role gets what it needs to read these files through the server. The
+/// function alone reads inside of the data directory only.
+pub fn grant_configuration(role: &str) -> String {
+    let role = quoted_identifier(role);
+    format!(
+        "run `GRANT pg_read_all_settings, pg_read_server_files TO {role}` and `GRANT EXECUTE ON FUNCTION \
+         pg_read_binary_file(text, bigint, bigint, boolean) TO {role}` as a superuser, then `backstay backup`"
+    )
 }
 
 /// The version number, when it is one of the supported.

@@ -7,6 +7,7 @@
 
 mod seal;
 mod space;
+mod unconfigured;
 mod write;
 
 use std::collections::BTreeMap;

@@ -15,6 +15,7 @@
 
 mod assemble;
 mod buffers;
+mod configuration;
 mod extent;
 mod incremental;
 mod members;
@@ -23,6 +24,7 @@ mod receive;
 mod tally;
 mod tar;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
@@ -37,6 +39,7 @@ pub use self::parent::IncrementParent;
 
 use self::assemble::Assembler;
 use self::buffers::Buffers;
+use self::configuration::OutsideConfiguration;
 use self::extent::{Pages, ReceivedExtent, SecondLook, ZeroExtent};
 use self::members::Piece;
 use self::parent::ParentSizes;
@@ -76,6 +79,10 @@ pub struct RemoteBackup {
     estimated_bytes: u64,
     incremental: bool,
     present: Arc<str>,
+    /// Until the last archive has come.
+    configuration: Option<OutsideConfiguration>,
+    /// What follows the last archive.
+    tail: VecDeque<Piece>,
     ended: bool,
 }
 
@@ -101,7 +108,8 @@ impl RemoteBackup {
         cancelled: CancellationToken,
     ) -> Result<Self> {
         let session = Session::open(address).await?;
-        Privileges::read(&session).await?.require_remote()?;
+        let privileges = Privileges::read(&session).await?;
+        privileges.require_remote()?;
         let mut server = facts::read(&session, address).await?;
         let mut walsender = Walsender::connect(address).await?;
         let identity = walsender.identify_system().await?;
@@ -118,6 +126,7 @@ impl RemoteBackup {
         }
         let (backup, sizes) = begin_backup(&mut walsender, &options.label, sizes, &outcome).await?;
         server.timeline = backup.timeline;
+        let configuration = OutsideConfiguration::read(&session, &server, privileges.role).await;
         let incremental = sizes.is_some();
 
         let buffers = Arc::new(Buffers::default());
@@ -166,6 +175,8 @@ impl RemoteBackup {
             estimated_bytes,
             incremental,
             present: "".into(),
+            configuration: Some(configuration),
+            tail: VecDeque::new(),
             ended: false,
         })
     }
@@ -188,6 +199,9 @@ impl RemoteBackup {
     fn step(&mut self, piece: Piece) -> Step {
         match piece {
             Piece::Begin(spec) => {
+                if let Some(configuration) = &mut self.configuration {
+                    configuration.meet(&spec);
+                }
                 if let PartKind::File(shape) = spec.kind {
                     self.present = spec.path.as_str().into();
                     self.pages.check.note_size(&spec.path, shape.size);
@@ -212,6 +226,9 @@ impl RemoteBackup {
 
 impl PartSource for RemoteBackup {
     fn next(&mut self) -> Result<Option<Step>, Fault> {
+        if let Some(piece) = self.tail.pop_front() {
+            return Ok(Some(self.step(piece)));
+        }
         if self.ended {
             // Behind the barrier: all pages have been looked at.
             self.pages.check.conclude();
@@ -226,6 +243,11 @@ impl PartSource for RemoteBackup {
             Some(Delivery::End { stop }) => {
                 self.facts.stop_lsn = stop;
                 self.ended = true;
+                if let Some(configuration) = self.configuration.take()
+                    && let Some(finding) = configuration.finish(&mut self.tail)
+                {
+                    self.outcome.find(finding);
+                }
                 Ok(Some(Step::Barrier))
             }
             Some(Delivery::Failed(error)) => Err(error.into()),

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use backstay_engine::postgres::BackupFacts;
 use backstay_engine::postgres::facts::Owner;
 use backstay_engine::postgres::place::{PlaceOptions, PlacePlan, PlaceTarget, SealOptions, SpaceNeeded};
-use backstay_model::BackupRecord;
 use backstay_model::parts::PartTarget;
+use backstay_model::{BackupRecord, Finding};
 use backstay_repo::manifest::Manifest;
 use backstay_repo::reader::{BackupReader, Depth, OnDamage, RestoreOptions};
 
@@ -30,6 +30,8 @@ pub(crate) struct Placed {
     pub facts: BackupFacts,
     pub bytes: u64,
     pub seconds: f64,
+    /// What a person should know before the server takes up work.
+    pub findings: Vec<Finding>,
 }
 
 /// Whether the directories are fit, without writing anything.
@@ -80,5 +82,7 @@ pub(crate) async fn run(context: &Context, manifest: Manifest, place: &Where) ->
         .ok_or_else(|| Error::broken("the target of a restore is still in use after its end"))?;
     let sealing = facts.clone();
     let sealed = off_thread(move || Ok(target.seal(&mut files, &sealing, &SealOptions::default())?)).await?;
-    Ok(Placed { directory: sealed.directory, record, facts, bytes: sealed.bytes, seconds: watch.seconds() })
+    let seconds = watch.seconds();
+    let (directory, bytes, findings) = (sealed.directory, sealed.bytes, sealed.findings);
+    Ok(Placed { directory, record, facts, bytes, seconds, findings })
 }

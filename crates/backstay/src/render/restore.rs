@@ -46,8 +46,9 @@ fn target(target: &RecoveryTarget) -> String {
     }
 }
 
-/// What was restored, and what to do with it.
-pub fn done(output: &Output, report: &RestoreReport, into: &Path) -> String {
+/// What was restored, and what to do with it. The first `told` findings were shown
+/// with the plan.
+pub fn done(output: &Output, report: &RestoreReport, told: usize, into: &Path) -> String {
     let base = report.plan.base.as_ref().map(|base| format!(" from {base}")).unwrap_or_default();
     let mut text = format!(
         "{}: restored {}{base} into {} in {}\n",
@@ -70,6 +71,7 @@ pub fn done(output: &Output, report: &RestoreReport, into: &Path) -> String {
         }
         None => text.push_str(&labelled("proof", "none; `--start` starts it and looks")),
     }
+    text.push_str(&findings(output, report.plan.findings.get(told..).unwrap_or_default()));
     text.push_str(&labelled("start it with", &format!("pg_ctl -D {} start", into.display())));
     text
 }

@@ -193,7 +193,8 @@ fn a_restore_before_and_after() {
         proof: Some(Proof { at: at("2026-11-21T05:00:00Z"), sound: false, checks: checks() }),
     };
     let before = restore::plan(&output, &warned);
-    let after = restore::done(&output, &report, std::path::Path::new("/srv/restored"));
+    let after =
+        restore::done(&output, &report, report.plan.findings.len(), std::path::Path::new("/srv/restored"));
     assert_snapshot!(format!("{before}\n{after}"));
 }
 

@@ -33,11 +33,14 @@ pub async fn run(session: &Session, arguments: &RestoreArguments) -> Result<u8, 
     if plan.is_refused() {
         return Ok(refuse(session, &plan));
     }
+    let told = plan.findings.len();
     let report = {
         let _bar = session.bar(instance.id.as_str());
         backstay_ops::restore::run(&context, &instance, &options, plan).await?
     };
-    output.result(&report, |output| restore::done(output, &report, &options.into)).map_err(Error::Print)?;
+    output
+        .result(&report, |output| restore::done(output, &report, told, &options.into))
+        .map_err(Error::Print)?;
     let sound = report.proof.as_ref().is_none_or(|proof| proof.sound);
     Ok(if sound { DONE } else { NOT_SOUND })
 }

@@ -7,6 +7,7 @@ use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use backstay_model::Finding;
 use backstay_model::parts::{FileSpec, ParentFiles, PartKind};
 use crc_fast::crc32_iscsi;
 
@@ -14,6 +15,7 @@ use super::super::manifest::{MANIFEST_FILE, ManifestWriter};
 use super::super::outcome::BackupFacts;
 use super::super::recover::{self, AUTO_CONF, MAIN_CONF, MappedTablespace};
 use super::super::rules;
+use super::unconfigured;
 use super::write::{CONTROL_FILE_UNTIL_SEALED, PlaceTarget};
 use crate::{Error, Result};
 
@@ -30,13 +32,15 @@ pub struct Sealed {
     pub directory: PathBuf,
     pub files: u64,
     pub bytes: u64,
+    /// What a person should know before the server takes up work.
+    pub findings: Vec<Finding>,
 }
 
 /// Files whose content is no longer the backup's.
 type Rewritten = HashMap<&'static str, (u64, u32)>;
 
 /// Mode of the files that come from nobody's record.
-const FILE_MODE: u32 = 0o600;
+pub(super) const FILE_MODE: u32 = 0o600;
 
 impl PlaceTarget {
     /// Called when every part is written. `files` are the parts again, for the manifest.
@@ -47,12 +51,13 @@ impl PlaceTarget {
         options: &SealOptions,
     ) -> Result<Sealed> {
         let rewritten = self.rewrite(facts, options)?;
-        let (sealed, owner) = self.write_manifest(files, facts, &rewritten)?;
+        let (sealed, owner, added) = self.write_manifest(files, facts, &rewritten)?;
         if let Some(spec) = owner {
             if self.plan.owner.is_none() {
                 self.give_places_to(spec.user_id, spec.group_id)?;
             }
-            for name in [MANIFEST_FILE, AUTO_CONF, "tablespace_map"] {
+            let ours = [MANIFEST_FILE, AUTO_CONF, "tablespace_map"];
+            for name in ours.into_iter().chain(added.iter().map(|file| file.name)) {
                 let path = self.plan.directory.join(name);
                 if path.exists() {
                     self.give_away(&path, spec.user_id, spec.group_id)?;
@@ -96,13 +101,14 @@ impl PlaceTarget {
         Ok(rewritten)
     }
 
-    /// Writes the manifest; returns what was placed, and the parts' owner.
+    /// Writes the manifest, and the configuration that the parts turn out to lack;
+    /// returns what was placed, the parts' owner, and what was added.
     fn write_manifest(
         &self,
         files: &mut dyn ParentFiles,
         facts: &BackupFacts,
         rewritten: &Rewritten,
-    ) -> Result<(Sealed, Option<FileSpec>)> {
+    ) -> Result<(Sealed, Option<FileSpec>, Vec<unconfigured::Added>)> {
         let path = self.plan.directory.join(MANIFEST_FILE);
         let failed = |source| Error::Write { path: path.clone(), source };
         let out = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(&path);
@@ -110,7 +116,8 @@ impl PlaceTarget {
         let server = &facts.server;
         let mut manifest =
             ManifestWriter::begin(out, server.major(), server.system_identifier).map_err(failed)?;
-        let mut sealed = Sealed { directory: self.plan.directory.clone(), files: 0, bytes: 0 };
+        let directory = self.plan.directory.clone();
+        let mut sealed = Sealed { directory, files: 0, bytes: 0, findings: Vec::new() };
         let mut control = None;
         while let Some(file) = files.next().map_err(|source| Error::Parts { source })? {
             let PartKind::File(shape) = file.spec.kind else { continue };
@@ -128,10 +135,19 @@ impl PlaceTarget {
                 control = Some(file.spec);
             }
         }
+        let user_id = match &control {
+            Some(control) if self.may_give_away => control.user_id,
+            _ => rustix::process::geteuid().as_raw(),
+        };
+        let added = self.configure(facts, user_id)?;
+        for file in &added {
+            manifest.file(file.name, file.size, file.modified, Some(file.crc32c)).map_err(failed)?;
+        }
+        sealed.findings.extend(unconfigured::finding(&added, facts.way));
         let range = (facts.timeline, facts.start_lsn, facts.stop_lsn);
         let mut out = manifest.finish(&[range]).map_err(failed)?;
         out.flush().map_err(failed)?;
-        Ok((sealed, control))
+        Ok((sealed, control, added))
     }
 
     /// Everything written so far reaches the disk: once per file system instead of

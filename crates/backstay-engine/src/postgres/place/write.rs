@@ -24,7 +24,7 @@ const DIRECTORY_MODE: u32 = 0o700;
 pub struct PlaceTarget {
     pub(super) plan: PlacePlan,
     /// Only root may give files away.
-    may_give_away: bool,
+    pub(super) may_give_away: bool,
 }
 
 impl PlaceTarget {
