@@ -8,7 +8,8 @@
 //! complete as any other.
 //!
 //! Invariants: an increment that the server refuses becomes an ordinary backup
-//! with a finding, never a failure. The log from start to stop is held by a
+//! with a finding, never a failure; a server that was not set up for increments
+//! is asked for none, and nothing is said. The log from start to stop is held by a
 //! temporary slot of the same connection, and is in the backup.
 //!
 //! [`parts`]: backstay_model::parts
@@ -121,6 +122,7 @@ impl RemoteBackup {
         if let Some(parent) = options.parent {
             match offer_parent(&mut walsender, &server, parent).await? {
                 Offer::Taken(offered) => sizes = Some(offered),
+                Offer::NotMade => {}
                 Offer::Declined(reason) => outcome.find(whole_because(&reason)),
             }
         }
@@ -261,6 +263,8 @@ impl PartSource for RemoteBackup {
 /// What became of the offer to build on a parent.
 enum Offer {
     Taken(ParentSizes),
+    /// The server is not set up for it, which is its owner's choice and no news.
+    NotMade,
     /// Why all blocks will be sent.
     Declined(String),
 }
@@ -278,7 +282,7 @@ fn whole_because(reason: &str) -> Finding {
     Finding::info(
         "incremental backup",
         format!("all blocks were sent instead of the changed ones: {reason}"),
-        "set `summarize_wal = on` on PostgreSQL 17 or later, and keep `wal_summary_keep_time` above the time between two backups",
+        "keep `wal_summary_keep_time` above the time between two backups",
     )
 }
 
@@ -289,11 +293,8 @@ async fn offer_parent(
     parent: IncrementParent,
 ) -> Result<Offer> {
     let no = |reason: &str| Ok(Offer::Declined(reason.to_owned()));
-    if walsender.major() < INCREMENT_MAJOR {
-        return no("the server is older than PostgreSQL 17");
-    }
-    if walsender.show("summarize_wal").await? != "on" {
-        return no("the server keeps no summaries of its log");
+    if walsender.major() < INCREMENT_MAJOR || walsender.show("summarize_wal").await? != "on" {
+        return Ok(Offer::NotMade);
     }
     if parent.system_identifier != server.system_identifier {
         return no("the parent is a backup of another server");
