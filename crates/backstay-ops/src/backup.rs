@@ -45,8 +45,13 @@ pub async fn run(context: &Context, instance: &Instance, options: &BackupOptions
     drop(session);
 
     context.progress.enter("look at earlier backups");
-    let known = context.unless_cancelled(Known::of(context, &instance.id)).await?;
-    let parent = if options.full { None } else { parent_of(&known, &server, &mut findings) };
+    let mut known = context.unless_cancelled(Known::of(context, &instance.id)).await?;
+    let parent = if options.full {
+        None
+    } else {
+        let choose = choose_sound_parent(context, instance, &mut known, &server, &mut findings);
+        context.unless_cancelled(choose).await?
+    };
     let mut attempt = Attempt {
         context,
         instance,
@@ -147,24 +152,43 @@ fn draft(context: &Context, outcome: &Outcome, mut findings: Vec<Finding>) -> Re
 
 /// The backup to compare with. Those that had to be passed over are told, because
 /// a backup that is suddenly full is a question at breakfast.
-fn parent_of(known: &Known, server: &ServerFacts, findings: &mut Vec<Finding>) -> Option<BackupId> {
-    let (parent, passed_over) = choose_parent(&known.backups, |record| same_cluster(record, server));
-    for (id, reason) in passed_over {
-        findings.push(match reason {
-            PassedOver::Condemned => continue,
-            PassedOver::Damaged => Finding::warning(
-                id.as_str(),
-                "this backup is damaged, so nothing new builds on it",
-                format!("`backstay verify {id}` names what is damaged"),
-            ),
-            PassedOver::OtherCluster => Finding::warning(
-                id.as_str(),
-                "this backup is of another cluster: its system identifier, block size or major version differs",
-                "if that is not meant, see whether `url` of the instance leads to the right server",
-            ),
-        });
+///
+/// A record may be all that is left of a backup whose manifest does not open any
+/// more: then the next one is taken, so that one damaged object stops no backup.
+async fn choose_sound_parent(
+    context: &Context,
+    instance: &Instance,
+    known: &mut Known,
+    server: &ServerFacts,
+    findings: &mut Vec<Finding>,
+) -> Result<Option<BackupId>> {
+    loop {
+        let (parent, passed_over) = choose_parent(&known.backups, |record| same_cluster(record, server));
+        let parent = parent.map(|record| record.id.clone());
+        if let Some(parent) = &parent
+            && !known.confirm(context, &instance.id, parent).await?
+        {
+            continue;
+        }
+        findings.extend(passed_over.into_iter().filter_map(|(id, reason)| passed_over_finding(&id, reason)));
+        return Ok(parent);
     }
-    parent.map(|record| record.id.clone())
+}
+
+fn passed_over_finding(id: &BackupId, reason: PassedOver) -> Option<Finding> {
+    match reason {
+        PassedOver::Condemned => None,
+        PassedOver::Damaged => Some(Finding::warning(
+            id.as_str(),
+            "this backup is damaged, so nothing new builds on it",
+            format!("`backstay verify {id}` names what is damaged"),
+        )),
+        PassedOver::OtherCluster => Some(Finding::warning(
+            id.as_str(),
+            "this backup is of another cluster: its system identifier, block size or major version differs",
+            "if that is not meant, see whether `url` of the instance leads to the right server",
+        )),
+    }
 }
 
 fn same_cluster(record: &BackupRecord, server: &ServerFacts) -> bool {

@@ -28,7 +28,7 @@ pub struct ExpireReport {
 
 /// What may go at `as_of`, and why the rest stays.
 pub async fn plan(context: &Context, instance: &Instance, as_of: Timestamp) -> Result<ExpirePlan> {
-    let known = Known::of(context, &instance.id).await?;
+    let known = Known::read(context, &instance.id).await?;
     let grace = SignedDuration::try_from(instance.policy.grace).unwrap_or(SignedDuration::MAX);
     Ok(plan_expire(&instance.id, &known.backups, &instance.policy.keep, as_of, grace))
 }

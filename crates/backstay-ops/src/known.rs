@@ -7,6 +7,8 @@ use backstay_model::drill::DrillReport;
 use backstay_model::plan::restore::MeasuredRates;
 use backstay_model::{BackupId, BackupMarks, BackupRecord, Finding, InstanceId, VerifyLevel};
 use backstay_repo::layout::InstanceLayout;
+use backstay_repo::manifest::Manifest;
+use backstay_repo::repo::Listed;
 use jiff::Timestamp;
 
 use crate::context::Context;
@@ -26,14 +28,26 @@ pub(crate) struct Known {
 }
 
 impl Known {
+    /// For showing. A record may come from the catalogue: whoever goes on to use a
+    /// backup confirms it first.
     pub async fn of(context: &Context, instance: &InstanceId) -> Result<Known> {
         let listed = context.repo.backups(instance).await?;
+        Self::about(context, instance, listed).await
+    }
+
+    /// For deciding what is restored and what may go: every manifest is read.
+    pub async fn read(context: &Context, instance: &InstanceId) -> Result<Known> {
+        let listed = context.repo.read_backups(instance).await?;
+        Self::about(context, instance, listed).await
+    }
+
+    async fn about(context: &Context, instance: &InstanceId, mut listed: Listed) -> Result<Known> {
         let condemned = context.repo.condemned(instance).await?;
         let verifications = notes::verifications(context, instance).await?;
         let proofs = notes::proofs(context, instance).await?;
 
         let mut seen = conclude(&verifications);
-        share_damage(context, instance, &listed.records, &mut seen).await?;
+        share_damage(context, instance, &mut listed, &mut seen).await?;
         let damaged_packs =
             seen.values().flat_map(|state| state.damaged_packs.iter().cloned()).collect::<HashSet<_>>();
         let unreadable = listed.unreadable.into_iter().map(|(id, error)| (id, error.to_string())).collect();
@@ -54,6 +68,23 @@ impl Known {
         Ok(Known { backups, unreadable, damaged_packs, proofs })
     }
 
+    /// Whether the manifest is still there and opens. A backup whose manifest does
+    /// not is taken out of `backups`.
+    pub async fn confirm(
+        &mut self,
+        context: &Context,
+        instance: &InstanceId,
+        backup: &BackupId,
+    ) -> Result<bool> {
+        match manifest(context, instance, backup).await? {
+            Found::There(_) => return Ok(true),
+            Found::Gone => {}
+            Found::Damaged(error) => self.unreadable.push((backup.clone(), error.to_string())),
+        }
+        self.backups.retain(|(record, _)| record.id != *backup);
+        Ok(false)
+    }
+
     /// What the last sound drill measured.
     pub fn rates(&self) -> MeasuredRates {
         let last = self.proofs.iter().rfind(|proof| proof.sound);
@@ -70,12 +101,28 @@ impl Known {
     }
 }
 
+/// What reading a manifest comes to, where its loss is no reason to end.
+enum Found {
+    There(Box<Manifest>),
+    Gone,
+    Damaged(backstay_repo::Error),
+}
+
+async fn manifest(context: &Context, instance: &InstanceId, backup: &BackupId) -> Result<Found> {
+    match context.repo.manifest(instance, backup).await {
+        Ok(manifest) => Ok(Found::There(Box::new(manifest))),
+        Err(backstay_repo::Error::NoSuchBackup { .. }) => Ok(Found::Gone),
+        Err(error @ backstay_repo::Error::Damaged { .. }) => Ok(Found::Damaged(error)),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// A pack that is damaged is so for every backup that needs it, also for those
 /// that nobody looked at since.
 async fn share_damage(
     context: &Context,
     instance: &InstanceId,
-    records: &[BackupRecord],
+    listed: &mut Listed,
     seen: &mut HashMap<BackupId, State>,
 ) -> Result<()> {
     let damaged: Vec<(BackupId, Look, (BackupId, u32))> = seen
@@ -88,9 +135,16 @@ async fn share_damage(
     if damaged.is_empty() {
         return Ok(());
     }
-    for record in records {
+    for record in std::mem::take(&mut listed.records) {
         context.check_cancelled()?;
-        let manifest = context.repo.manifest(instance, &record.id).await?;
+        let manifest = match manifest(context, instance, &record.id).await? {
+            Found::There(manifest) => manifest,
+            Found::Gone => continue,
+            Found::Damaged(error) => {
+                listed.unreadable.push((record.id, error));
+                continue;
+            }
+        };
         let state = seen.entry(record.id.clone()).or_default();
         for (found_in, found, (session, number)) in &damaged {
             let knows = *found_in == record.id || state.look.is_some_and(|own| own.knows_better_than(found));
@@ -106,6 +160,7 @@ async fn share_damage(
                 ));
             }
         }
+        listed.records.push(record);
     }
     Ok(())
 }

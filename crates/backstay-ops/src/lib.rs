@@ -25,7 +25,7 @@
 //! Their calls:
 //!
 //! ```text
-//! open::repository(store_url: &str, Option<&KeySecret>, &CancellationToken) -> Arc<Repo>;  Context::new(repo, clock, cancel, progress)
+//! open::repository(store_url: &str, Option<&KeySecret>, catalogue: Option<&Path>, &CancellationToken) -> Arc<Repo>;  Context::new(repo, clock, cancel, progress)
 //! init::run(&InitOptions { store, key_file, kit }, &dyn Clock, &CancellationToken) -> InitReport
 //! backup::run(&Context, &Instance, &BackupOptions) -> BackupSummary
 //! list::run(&Context, Option<&InstanceId>) -> Listing { backups, findings };  list::show(&Context, &BackupId) -> BackupDetail

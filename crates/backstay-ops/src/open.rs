@@ -1,5 +1,6 @@
 //! Opening a repository for the operations that follow.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use backstay_repo::key::KeySecret;
@@ -13,23 +14,33 @@ use crate::error::Result;
 
 /// Opens the repository at a store's address. `secret` is needed exactly when
 /// the repository is encrypted. Calls of the store that fail for the moment are
-/// made again, here and in no other layer, until `cancel` says stop.
+/// made again, here and in no other layer, until `cancel` says stop. Below
+/// `catalogue` lies what listings remember; without it they read every manifest.
 pub async fn repository(
     store_url: &str,
     secret: Option<&KeySecret>,
+    catalogue: Option<&Path>,
     cancel: &CancellationToken,
 ) -> Result<Arc<Repo>> {
-    repository_in(store(store_url, cancel)?, secret).await
+    repository_in(store(store_url, cancel)?, secret, catalogue).await
 }
 
 /// Opens the repository in a store that somebody made.
-pub async fn repository_in(store: Arc<dyn Store>, secret: Option<&KeySecret>) -> Result<Arc<Repo>> {
+pub async fn repository_in(
+    store: Arc<dyn Store>,
+    secret: Option<&KeySecret>,
+    catalogue: Option<&Path>,
+) -> Result<Arc<Repo>> {
     let open = backstay_repo::init::open(&*store, secret).await?;
     let parameters = Parameters {
         frame_size: open.description.frame_size,
         pack_size: u64::from(open.description.pack_size),
     };
-    Ok(Arc::new(Repo::from_parts(store, open.seal_keys(), parameters)))
+    let repo = Repo::from_parts(store, open.seal_keys(), parameters);
+    Ok(Arc::new(match catalogue {
+        Some(directory) => repo.with_catalogue(directory),
+        None => repo,
+    }))
 }
 
 pub(crate) fn store(store_url: &str, cancel: &CancellationToken) -> Result<Arc<dyn Store>> {

@@ -78,7 +78,7 @@ pub(crate) async fn choose(
     request: &RestoreRequest,
 ) -> Result<(RestorePlan, Option<Manifest>)> {
     context.progress.enter("plan");
-    let mut known = context.unless_cancelled(Known::of(context, &request.instance)).await?;
+    let mut known = context.unless_cancelled(Known::read(context, &request.instance)).await?;
     loop {
         let plan = plan_restore(request, &known.backups, &known.unreadable, known.rates());
         let Some(base) = &plan.base else { return Ok((plan, None)) };
@@ -169,7 +169,7 @@ async fn failed(
     }
     let mut instead = None;
     if source.kind() == ErrorKind::Corrupt
-        && let Ok(known) = Known::of(context, &instance.id).await
+        && let Ok(known) = Known::read(context, &instance.id).await
     {
         let mut sound = known
             .newest_first()

@@ -2,6 +2,7 @@
 //!
 //! Settings become the types of `ops` here and nowhere else.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use backstay_engine::postgres::PostgresSettings;
@@ -14,6 +15,7 @@ use backstay_repo::key::{KeySecret, read_key_file};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::GlobalOptions;
+use crate::config::catalogue::{CataloguePlace, usual_place};
 use crate::config::secret::SecretSource;
 use crate::config::settings::{InstanceSettings, KeepSettings, PolicySettings, PostgresqlSettings};
 use crate::config::{self, Config, Overlays};
@@ -62,10 +64,20 @@ impl Session {
         }
     }
 
+    fn catalogue(&self) -> Option<PathBuf> {
+        match &self.config.settings.repository.catalogue {
+            Some(CataloguePlace::Directory(directory)) => Some(self.config.beside(directory)),
+            Some(CataloguePlace::Nowhere) => None,
+            None => usual_place(|name| std::env::var_os(name), rustix::process::geteuid().is_root()),
+        }
+    }
+
     /// The repository, opened, with everything an operation needs beside it.
     pub async fn context(&self) -> Result<Context, Fault> {
         let store = self.config.settings.repository.store.as_str();
-        let repository = backstay_ops::open::repository(store, self.key()?.as_ref(), &self.cancel).await?;
+        let (key, catalogue) = (self.key()?, self.catalogue());
+        let repository =
+            backstay_ops::open::repository(store, key.as_ref(), catalogue.as_deref(), &self.cancel).await?;
         Ok(Context::new(repository, Arc::clone(&self.clock), self.cancel.clone(), Arc::clone(&self.progress)))
     }
 

@@ -130,10 +130,12 @@ async fn a_wrong_key_opens_nothing() {
     let Some(house) = House::build(PostgresVersion::V15).await else { return };
     let other = backstay_repo::key::create_key_file(&house.place("other.key")).unwrap();
     let store = format!("file://{}", house.repository().display());
-    let error =
-        backstay_ops::open::repository(&store, Some(&other), &CancellationToken::new()).await.unwrap_err();
+    let error = backstay_ops::open::repository(&store, Some(&other), None, &CancellationToken::new())
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Denied);
-    let error = backstay_ops::open::repository(&store, None, &CancellationToken::new()).await.unwrap_err();
+    let error =
+        backstay_ops::open::repository(&store, None, None, &CancellationToken::new()).await.unwrap_err();
     assert!(error.hints()[0].contains("repository.key"));
 }
 
@@ -146,7 +148,8 @@ async fn a_repository_of_a_newer_format_is_refused() {
     assert_ne!(newer, text);
     std::fs::write(&description, newer).unwrap();
     let store = format!("file://{}", house.repository().display());
-    let error = backstay_ops::open::repository(&store, None, &CancellationToken::new()).await.unwrap_err();
+    let error =
+        backstay_ops::open::repository(&store, None, None, &CancellationToken::new()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     assert!(error.to_string().contains("format 2"), "{error}");
 }

@@ -145,3 +145,47 @@ async fn a_parent_whose_maps_are_damaged_does_not_stop_the_next_backup() {
     assert_eq!(plan.base, Some(healed.id));
     restore::run(&house.context, &house.instance, &wanted, plan).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_catalogue_cannot_know_is_noticed_by_backup_restore_and_verify() {
+    let Some((house, [first, second])) = two_backups().await else { return };
+    let listed = list::run(&house.context, None).await.unwrap();
+    assert_eq!(listed.backups.len(), 2);
+    let manifest = house.objects(&format!("backups/{}", second.id)).remove(0);
+    let good = std::fs::read(&manifest).unwrap();
+    let spoil = || {
+        let written = std::fs::metadata(&manifest).unwrap().modified().unwrap();
+        flip_a_bit(&manifest);
+        let file = std::fs::File::options().write(true).open(&manifest).unwrap();
+        file.set_modified(written).unwrap();
+    };
+    spoil();
+    let listed = list::run(&house.context, None).await.unwrap();
+    assert_eq!((listed.backups.len(), listed.findings.len()), (2, 0), "size and time are what they were");
+
+    let third = backup::run(&house.context, &house.instance, &BackupOptions::default()).await.unwrap();
+    assert_eq!(third.parent, Some(first.id.clone()), "nothing builds on what does not open");
+    for object in house.objects(third.id.as_str()) {
+        std::fs::remove_file(object).unwrap();
+    }
+    let plan = restore::plan(&house.context, &house.instance, &options(&house, "a")).await.unwrap();
+    assert_eq!(plan.base, Some(first.id.clone()));
+    assert!(plan.findings.iter().any(|finding| finding.subject == second.id.as_str()), "{plan:?}");
+    // The restore has read it, so from now on the list names it.
+    let listed = list::run(&house.context, None).await.unwrap();
+    assert_eq!((listed.backups.len(), listed.findings.len()), (1, 1));
+
+    // Damage that shows by its time is named at once, and one that is mended is gone.
+    std::fs::write(&manifest, good).unwrap();
+    let listed = list::run(&house.context, None).await.unwrap();
+    assert_eq!((listed.backups.len(), listed.findings.len()), (2, 0));
+    flip_a_bit(&manifest);
+    // A fast machine does all this within one tick of the file system's clock.
+    let file = std::fs::File::options().write(true).open(&manifest).unwrap();
+    file.set_modified(std::time::UNIX_EPOCH).unwrap();
+    let listed = list::run(&house.context, None).await.unwrap();
+    assert_eq!((listed.backups.len(), listed.findings.len()), (1, 1));
+    let subject = Subject::Instance(house.instance.id.clone());
+    let report = verify::run(&house.context, &subject, VerifyLevel::Existence).await.unwrap();
+    assert_eq!(report.exit_code(), 20);
+}

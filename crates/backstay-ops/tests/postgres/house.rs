@@ -92,7 +92,9 @@ impl House {
         let disk: Arc<dyn Store> = Arc::new(DiskStore::new(self.repository()));
         let (secret, _) = read_key_file(&self.place("repository.key")).unwrap();
         let store = Arc::new(make(disk));
-        let repo = backstay_ops::open::repository_in(store, Some(&secret)).await.unwrap();
+        let repo = backstay_ops::open::repository_in(store, Some(&secret), Some(&self.place("catalogue")))
+            .await
+            .unwrap();
         let cancel = CancellationToken::new();
         Context::new(repo, self.clock.clone(), cancel, Arc::new(Progress::new()))
     }
@@ -118,7 +120,9 @@ impl House {
 async fn open(workspace: &Workspace, clock: Arc<TurnedClock>, cancel: CancellationToken) -> Context {
     let (secret, _) = read_key_file(&workspace.path().join("repository.key")).unwrap();
     let store = format!("file://{}", workspace.path().join("repository").display());
-    let repo = backstay_ops::open::repository(&store, Some(&secret), &cancel).await.unwrap();
+    let catalogue = workspace.path().join("catalogue");
+    let repo =
+        backstay_ops::open::repository(&store, Some(&secret), Some(&catalogue), &cancel).await.unwrap();
     Context::new(repo, clock, cancel, Arc::new(Progress::new()))
 }
 

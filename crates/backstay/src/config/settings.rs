@@ -8,6 +8,7 @@ use backstay_model::InstanceId;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::catalogue::CataloguePlace;
 use super::secret::SecretSource;
 use super::values::{Address, HumanDuration, Schedule};
 
@@ -47,6 +48,11 @@ pub struct RepositorySettings {
     #[serde(default = "default_compression_level")]
     #[schemars(range(min = 1, max = 19))]
     pub compression_level: i32,
+    /// A directory of this machine for the catalogue: what earlier runs read about the backups, sealed with the
+    /// repository's key, so that a list does not read every manifest again. It can be deleted at any time; `"none"`
+    /// keeps none. Left out, `backstay` in `$XDG_CACHE_HOME` or `~/.cache`, for root `/var/cache/backstay`.
+    #[serde(default)]
+    pub catalogue: Option<CataloguePlace>,
 }
 
 /// Three quarters of the best ratio at a third of the time; measured in `docs/benchmarks/`.

@@ -90,7 +90,7 @@ impl Home {
 
     pub fn command<S: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = S>) -> Command {
         let mut command = backstay();
-        command.current_dir(self.0.path()).args(words);
+        command.current_dir(self.0.path()).env("XDG_CACHE_HOME", self.path("caches")).args(words);
         command
     }
 

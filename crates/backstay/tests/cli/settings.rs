@@ -1,6 +1,6 @@
 //! `backstay config`, by its effects.
 
-use super::program::Home;
+use super::program::{Home, protected};
 
 #[test]
 fn init_writes_a_file_that_checks_and_says_what_comes_next() {
@@ -49,4 +49,30 @@ fn the_reference_and_the_schema_come_from_the_same_types() {
     for key in schema["properties"]["repository"]["properties"].as_object().unwrap().keys() {
         assert!(reference.contains(&format!("| `{key}` |")), "{key}");
     }
+}
+
+#[test]
+fn a_list_is_the_same_with_and_without_a_catalogue() {
+    let Some((_server, home)) = protected("orders") else { return };
+    home.run(["backup"]).good();
+    home.run(["backup"]).good();
+    let list = |place: &[&str]| {
+        let words: Vec<&str> = ["list", "--json"].iter().chain(place).copied().collect();
+        home.run(words).good().out
+    };
+    let without = list(&["--set", "repository.catalogue=none"]);
+    std::fs::remove_dir_all(home.path("caches/backstay")).unwrap();
+    assert_eq!(list(&["--set", "repository.catalogue=none"]), without);
+    assert!(!home.path("caches/backstay").exists());
+    // Beside the file, built and then used.
+    for _ in 0..2 {
+        assert_eq!(list(&["--set", "repository.catalogue=mine"]), without);
+    }
+    assert!(home.path("mine").is_dir() && !home.path("caches/backstay").exists());
+    // In the usual place, and in one where nothing can be made.
+    for _ in 0..2 {
+        assert_eq!(list(&[]), without);
+    }
+    assert!(home.path("caches/backstay").is_dir());
+    assert_eq!(list(&["--set", "repository.catalogue=backstay.toml"]), without);
 }
