@@ -11,8 +11,11 @@
 mod drive;
 
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use backstay_engine::Error;
 use backstay_engine::postgres::facts::ServerFacts;
@@ -141,5 +144,53 @@ fn a_version_that_is_not_installed_is_named() {
         let runtime = drive::runtime();
         let error = runtime.block_on(start(installation, &copy.directory, &facts)).err().unwrap();
         assert_eq!(error.to_string(), "find the program `postgres` of PostgreSQL 99");
+    });
+}
+
+const COPY: &str = "BACKSTAY_TEST_COPY";
+
+/// Not a test of its own: the process that the next test kills.
+#[test]
+#[ignore = "it waits to be killed by another test"]
+fn start_a_scratch_server_and_wait() {
+    let Some(copy) = std::env::var_os(COPY).map(PathBuf::from) else { return };
+    let facts: ServerFacts = serde_json::from_slice(&fs::read(copy.join("facts")).unwrap()).unwrap();
+    let version = PostgresVersion::ALL.into_iter().find(|version| version.major() == facts.major()).unwrap();
+    let installation = require_postgres(version).unwrap();
+    drive::runtime().block_on(async {
+        let scratch = start(&installation, &copy.join("restored"), &facts).await.unwrap();
+        let socket = scratch.settings().url;
+        fs::write(copy.join("ready.new"), socket).unwrap();
+        fs::hard_link(copy.join("ready.new"), copy.join("ready")).unwrap();
+        // Should the other test end first, so does this process.
+        std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
+    });
+}
+
+#[test]
+fn a_scratch_server_does_not_outlive_a_process_that_is_killed() {
+    on_each_version(|installation| {
+        let copy = restored(installation);
+        let place = copy.server.workspace().path();
+        fs::write(place.join("facts"), serde_json::to_vec(&copy.stored.facts.server).unwrap()).unwrap();
+        let mut ours = Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "start_a_scratch_server_and_wait"])
+            .env(COPY, place)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let limit = Duration::from_secs(60);
+        testkit::wait_until(limit, "the scratch server to be ready", || place.join("ready").exists())
+            .unwrap();
+        let url = fs::read_to_string(place.join("ready")).unwrap();
+        let private = Path::new(url.split('\'').nth(1).unwrap()).to_owned();
+        let pid = fs::read_to_string(copy.directory.join("postmaster.pid")).unwrap();
+        let server = PathBuf::from(format!("/proc/{}", pid.lines().next().unwrap()));
+        assert!(server.exists() && private.is_dir());
+        ours.kill().unwrap();
+        ours.wait().unwrap();
+        testkit::wait_until(limit, "the server to end", || !server.exists()).unwrap();
+        testkit::wait_until(limit, "its directory to go", || !private.exists()).unwrap();
     });
 }

@@ -6,8 +6,11 @@
 //! the copy was made of. It listens on one socket in a directory of its own, and
 //! whoever may enter that directory is trusted.
 //!
-//! Invariant: no process outlives the value. A server that does not stop when it
-//! is told to is killed.
+//! Invariant: no process outlives the value, and none outlives us. A server that
+//! does not stop when it is told to is killed; when we are killed, a guard that
+//! stays behind ends it.
+
+mod guard;
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -22,6 +25,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use self::guard::Guard;
 use super::connect::Session;
 use super::facts::ServerFacts;
 use super::programs::Programs;
@@ -62,6 +66,7 @@ const PRELOADED: [&str; 1] = ["timescaledb"];
 /// A running scratch server.
 pub struct Scratch {
     process: Option<Child>,
+    guard: Option<Guard>,
     programs: Programs,
     directory: PathBuf,
     /// Socket, log and access rules; removed at the end.
@@ -86,6 +91,7 @@ impl Scratch {
         let owner = is_root.then(|| (metadata.uid(), metadata.gid()));
         let mut scratch = Scratch {
             process: None,
+            guard: None,
             programs,
             directory: directory.to_owned(),
             private: private_directory(owner)?,
@@ -135,7 +141,9 @@ impl Scratch {
             .spawn()
             .map_err(|source| Error::Program { program: program.display().to_string(), source })?;
         info!(process = child.id(), directory = %self.directory.display(), "scratch server started");
+        let guard = Guard::post(&child, &self.private, self.owner);
         self.process = Some(child);
+        self.guard = Some(guard?);
         Ok(())
     }
 
@@ -201,7 +209,11 @@ impl Scratch {
     }
 
     fn ended(&mut self) -> Option<ExitStatus> {
-        self.process.as_mut().and_then(|process| process.try_wait().ok().flatten())
+        let status = self.process.as_mut().and_then(|process| process.try_wait().ok().flatten());
+        if status.is_some() {
+            self.guard = None;
+        }
+        status
     }
 
     fn signal(&self, signal: Signal) {
@@ -225,6 +237,7 @@ impl Drop for Scratch {
                 && let Ok(None) = process.try_wait()
             {
                 let _ = process.kill();
+                self.guard = None;
                 let _ = process.wait();
             }
         }
