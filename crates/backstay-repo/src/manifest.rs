@@ -141,19 +141,20 @@ pub fn group_objects(
     packs: impl IntoIterator<Item = (BackupId, PackUse)>,
     maps: impl IntoIterator<Item = (BackupId, u32, u64)>,
 ) -> Vec<SessionObjects> {
-    let mut sessions: BTreeMap<BackupId, (Vec<PackUse>, Vec<(u32, u64)>)> = BTreeMap::new();
+    fn of(sessions: &mut BTreeMap<BackupId, SessionObjects>, session: BackupId) -> &mut SessionObjects {
+        let empty = SessionObjects { session: session.clone(), packs: Vec::new(), maps: Vec::new() };
+        sessions.entry(session).or_insert(empty)
+    }
+    let mut sessions = BTreeMap::new();
     for (session, pack) in packs {
-        sessions.entry(session).or_default().0.push(pack);
+        of(&mut sessions, session).packs.push(pack);
     }
     for (session, number, size) in maps {
-        sessions.entry(session).or_default().1.push((number, size));
+        of(&mut sessions, session).maps.push((number, size));
     }
-    sessions
-        .into_iter()
-        .map(|(session, (mut packs, mut maps))| {
-            packs.sort_by_key(|pack| pack.number);
-            maps.sort_unstable();
-            SessionObjects { session, packs, maps }
-        })
-        .collect()
+    for objects in sessions.values_mut() {
+        objects.packs.sort_by_key(|pack| pack.number);
+        objects.maps.sort_unstable();
+    }
+    sessions.into_values().collect()
 }

@@ -26,15 +26,16 @@ pub use frames::MapFrames;
 pub use overlay::BlockCursor;
 pub use sessions::{SessionIndex, Sessions};
 pub use table::{FileTable, FileTableCursor};
-pub use writer::{MapWriter, SectionBuilder, WrittenMap};
+pub use writer::{MapWriter, SectionBuilder, WrittenMap, WrittenTable};
 
 /// Levels that a file may have before the next backup writes it anew as one: each
 /// one costs a reader a cursor and a lookup per block.
 pub const LEVELS_MAX: usize = 8;
 /// Raw size of a map frame: one read of a remote store, and what a cursor holds.
 pub const MAP_FRAME_RAW: usize = 64 << 10;
-/// A leaf ends before its payload passes this.
-pub const LEAF_PAYLOAD_MAX: usize = 48 << 10;
+/// A leaf ends with the entry that brings its raw bytes to this; the longest entry
+/// (a path and the target of a link) fits in what is left of a frame.
+pub const LEAF_LENGTH_MAX: usize = 48 << 10;
 /// A map object is closed when it has passed this size.
 pub const MAP_OBJECT_SIZE: u64 = 8 << 20;
 

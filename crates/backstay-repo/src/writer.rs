@@ -79,6 +79,8 @@ pub struct BackupWriter {
     known_backups: Vec<BackupId>,
     parent: Option<Manifest>,
     started_at: Timestamp,
+    /// The same moment by a clock that only goes forward.
+    begun: Instant,
     options: WriterOptions,
     finished: Option<Finished>,
 }
@@ -94,7 +96,18 @@ impl BackupWriter {
         options: WriterOptions,
         parent: Option<Manifest>,
     ) -> Self {
-        Self { repo, layout, id, session: None, known_backups, parent, started_at, options, finished: None }
+        Self {
+            repo,
+            layout,
+            id,
+            session: None,
+            known_backups,
+            parent,
+            started_at,
+            begun: Instant::now(),
+            options,
+            finished: None,
+        }
     }
 
     /// Stores the intent, waits for nobody, and looks at the parent again after that.
@@ -132,10 +145,11 @@ impl BackupWriter {
     /// Whether the parent is so worn that its blocks should be read again rather than
     /// taken on the server's word.
     pub fn wants_rebase(&self) -> bool {
-        self.parent
-            .as_ref()
-            .is_some_and(|manifest| manifest.record.statistics.restore_amplification > REBASE_AMPLIFICATION)
-            || !self.options.damaged_packs.is_empty()
+        self.parent.as_ref().is_some_and(|manifest| {
+            let damaged = &self.options.damaged_packs;
+            manifest.record.statistics.restore_amplification > REBASE_AMPLIFICATION
+                || manifest.packs().any(|(session, pack)| damaged.contains(&(session.clone(), pack.number)))
+        })
     }
 
     /// Takes everything the source has. The blocking work runs on threads of its own.
@@ -155,25 +169,31 @@ impl BackupWriter {
             options: self.options.clone(),
             handle: Handle::current(),
         };
-        let mut running = tokio::task::spawn_blocking(move || job.run(source, progress, &stop));
-        let begun = Instant::now();
-        let joined = loop {
-            match tokio::time::timeout(HEARTBEAT_INTERVAL, &mut running).await {
-                Ok(joined) => break joined,
-                Err(_) => self.heartbeat(begun.elapsed()).await,
-            }
-        };
+        let running = tokio::task::spawn_blocking(move || job.run(source, progress, &stop));
+        let joined = self.keep_alive(running).await;
         drop(guard);
         let finished = joined.map_err(|error| Error::broken(format!("the copy did not end: {error}")))?;
         self.finished = Some(finished?);
         Ok(())
     }
 
+    /// Awaits something that may take longer than the lease, such as the server's
+    /// checkpoint, and says meanwhile that the session lives.
+    pub async fn keep_alive<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        loop {
+            match tokio::time::timeout(HEARTBEAT_INTERVAL, &mut work).await {
+                Ok(done) => return done,
+                Err(_) => self.heartbeat().await,
+            }
+        }
+    }
+
     /// A heartbeat that fails is no reason to stop: the worst that can follow is that
     /// a collector elsewhere declares this session dead, and then the commit says so.
-    async fn heartbeat(&mut self, since_start: Duration) {
+    async fn heartbeat(&mut self) {
         let Some(session) = &mut self.session else { return };
-        let elapsed = SignedDuration::try_from(since_start).unwrap_or_default();
+        let elapsed = SignedDuration::try_from(self.begun.elapsed()).unwrap_or_default();
         let now = self.started_at.saturating_add(elapsed).unwrap_or(self.started_at);
         if let Err(error) = session.heartbeat(now).await {
             tracing::warn!(session = %self.id, %error, "a heartbeat was not stored");

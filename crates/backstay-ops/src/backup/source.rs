@@ -31,23 +31,25 @@ pub(super) async fn start(
     context: &Context,
     instance: &Instance,
     way: Way,
-    writer: &BackupWriter,
+    writer: &mut BackupWriter,
 ) -> Result<(Box<dyn PartSource>, Outcome, Option<u64>)> {
     let settings = instance.postgres();
     // The server's log and `pg_stat_replication` then say whose it is.
     let label = format!("backstay {}", writer.id());
     match way {
         Way::Local => {
-            let (source, outcome) = LocalBackup::start(settings, &label, context.cancel.clone()).await?;
+            // The server may spread its checkpoint over longer than the lease.
+            let begin = LocalBackup::start(settings, &label, context.cancel.clone());
+            let (source, outcome) = writer.keep_alive(begin).await?;
             Ok((Box::new(source), outcome, None))
         }
         Way::Remote => {
             let parent = increment_parent(context, writer).await?;
             let outcome = Outcome::new();
             let options = RemoteOptions { label, parent };
-            let source =
-                RemoteBackup::start(&settings.address()?, options, outcome.clone(), context.cancel.clone())
-                    .await?;
+            let address = settings.address()?;
+            let begin = RemoteBackup::start(&address, options, outcome.clone(), context.cancel.clone());
+            let source = writer.keep_alive(begin).await?;
             let estimated = source.estimated_bytes();
             Ok((Box::new(source), outcome, Some(estimated)))
         }

@@ -133,9 +133,18 @@ async fn damage_found_in_one_backup_is_known_of_every_other_that_needs_the_pack(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_parent_whose_maps_are_damaged_does_not_stop_the_next_backup() {
+    without_maps(flip_a_bit).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parent_whose_maps_are_gone_does_not_stop_the_next_backup() {
+    without_maps(|map| std::fs::remove_file(map).unwrap()).await;
+}
+
+async fn without_maps(spoil: fn(&std::path::Path)) {
     let Some((house, [_, second])) = two_backups().await else { return };
     for map in house.objects(&format!("maps/{}/", second.id)) {
-        flip_a_bit(&map);
+        spoil(&map);
     }
     let healed = backup::run(&house.context, &house.instance, &BackupOptions::default()).await.unwrap();
     assert_eq!(healed.parent, None);

@@ -19,6 +19,9 @@ const HAS_CRC: u8 = 1;
 /// A run lies in one frame of at most 256 KiB, cut in blocks of at least 512 bytes.
 const RUN_STORED_MAX: u64 = 512;
 
+/// A session in the list of a frame: its length and 21 characters.
+pub const SESSION_TEXT: usize = 22;
+
 /// A map frame in the making: a payload and the sessions it names.
 #[derive(Debug)]
 pub struct FrameDraft {
@@ -30,6 +33,11 @@ pub struct FrameDraft {
 impl FrameDraft {
     pub fn new(kind: u8) -> Self {
         Self { kind, payload: Vec::new(), sessions: Vec::new() }
+    }
+
+    /// How long the raw bytes would be now.
+    pub fn encoded_length(&self) -> usize {
+        1 + 10 + self.sessions.len() * SESSION_TEXT + self.payload.len()
     }
 
     /// The number of a session in this frame.

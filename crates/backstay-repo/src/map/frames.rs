@@ -15,6 +15,7 @@ use super::{MapError, SessionIndex, Sessions};
 use crate::container::Container;
 use crate::frame::FrameOpener;
 use crate::layout::InstanceLayout;
+use crate::reader::restore::facts_of_damage;
 use crate::seal::{ObjectKind, SealKeys};
 use crate::store::Store;
 use crate::{Error, Result};
@@ -117,7 +118,8 @@ impl MapFrames {
             return Err(Error::damaged(&name, "a map names it and the manifest does not"));
         };
         let open = Container::open(&self.store, &self.keys, ObjectKind::Map, &name, size);
-        let container = Arc::new(self.handle.block_on(open)?);
+        let opened = self.handle.block_on(open).map_err(gone);
+        let container = Arc::new(opened?);
         evict(&mut self.containers, CACHED_CONTAINERS);
         self.containers.insert((session, map), (self.clock, Arc::clone(&container)));
         Ok(container)
@@ -142,7 +144,8 @@ impl MapFrames {
             length += more;
             last += 1;
         }
-        let bytes = self.handle.block_on(self.store.get_range(container.name(), first.offset, length))?;
+        let got = self.handle.block_on(self.store.get_range(container.name(), first.offset, length));
+        let bytes = got.map_err(|error| gone(error.into()))?;
         self.requested_bytes += length;
         let mut wanted = None;
         for number in frame..=last {
@@ -160,6 +163,15 @@ impl MapFrames {
             self.frames.insert((session, map, number), (self.clock, parsed));
         }
         wanted.ok_or_else(|| Error::broken("the wanted frame is the first of its stretch"))
+    }
+}
+
+/// A map object that the manifest names and the store does not have, or cannot
+/// read, is damage and not a wrong question.
+fn gone(error: Error) -> Error {
+    match facts_of_damage(error) {
+        Ok((object, reason)) => Error::Damaged { object, reason },
+        Err(other) => other,
     }
 }
 

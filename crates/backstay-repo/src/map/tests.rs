@@ -196,13 +196,14 @@ fn an_unchanged_leaf_is_not_written_again_and_every_path_is_found() {
     let mut records: Vec<FileRecord> = (0..5000).map(|n| file(&format!("base/5/{n:06}"), 0)).collect();
     let (first, second) = (session(1), session(2));
     let mut writer = bench.writer(&first);
-    let (root, leaves) = writer.write_table(&records, &[], &[9; 32]).unwrap();
+    let WrittenTable { root, leaves } = writer.write_table(&records, &[], &[9; 32]).unwrap();
     let maps_of_first = writer.finish().unwrap();
 
     records[2500].digest = [4; 16];
     records.remove(100);
     let mut writer = bench.writer(&second);
-    let (root_of_second, leaves_of_second) = writer.write_table(&records, &leaves, &[9; 32]).unwrap();
+    let WrittenTable { root: root_of_second, leaves: leaves_of_second } =
+        writer.write_table(&records, &leaves, &[9; 32]).unwrap();
     let maps_of_second = writer.finish().unwrap();
     let own = bench.sessions.index_of(&second).unwrap();
     let new = leaves_of_second.iter().filter(|leaf| leaf.session == own).count();

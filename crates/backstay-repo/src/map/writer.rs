@@ -7,9 +7,9 @@ use std::sync::Arc;
 use backstay_model::BackupId;
 use tokio::runtime::Handle;
 
-use super::codec::{FrameDraft, KIND_LEAF, KIND_ROOT, KIND_SECTION};
+use super::codec::{FrameDraft, KIND_LEAF, KIND_ROOT, KIND_SECTION, SESSION_TEXT};
 use super::{
-    BlockHash, FileRecord, LEAF_PAYLOAD_MAX, LeafEntry, Level, MAP_FRAME_RAW, MAP_OBJECT_SIZE, MapError,
+    BlockHash, FileRecord, LEAF_LENGTH_MAX, LeafEntry, Level, MAP_FRAME_RAW, MAP_OBJECT_SIZE, MapError,
     MapPlace, Run, SessionIndex, Sessions,
 };
 use crate::container::ContainerUpload;
@@ -22,8 +22,8 @@ use crate::{Error, Result};
 
 /// Maps are four fifths hashes, which do not compress; a higher level buys nothing.
 const LEVEL: i32 = 3;
-/// Room kept in a frame for its dictionary of sessions.
-const DICTIONARY_ROOM: usize = 4 << 10;
+/// A run without its hashes: six numbers, and a session that its frame did not name yet.
+const RUN_HEAD_MAX: usize = 6 * 10 + SESSION_TEXT;
 /// A leaf ends behind a path whose BLAKE3 begins below this: one in 128.
 const LEAF_CUT_BELOW: u8 = 2;
 
@@ -31,6 +31,15 @@ const LEAF_CUT_BELOW: u8 = 2;
 pub struct WrittenMap {
     pub number: u32,
     pub size: u64,
+}
+
+/// A file table that was written.
+#[derive(Debug)]
+pub struct WrittenTable {
+    /// `(map object, frame)` of the root frames in order.
+    pub root: Vec<(u32, u32)>,
+    /// All leaves, those of the parent among them.
+    pub leaves: Vec<LeafEntry>,
 }
 
 pub struct MapWriter {
@@ -95,8 +104,8 @@ impl MapWriter {
     /// Appends a run to a section. Runs of one section come in ascending order, and
     /// sections do not interleave: a file ends before the next one begins.
     pub fn push_run(&mut self, section: &mut SectionBuilder, run: &Run) -> Result<()> {
-        let bound = 64 + run.stored.as_ref().map_or(0, |stored| stored.hashes.len() * 16);
-        if self.draft.payload.len() + bound > MAP_FRAME_RAW - DICTIONARY_ROOM {
+        let bound = RUN_HEAD_MAX + run.stored.as_ref().map_or(0, |stored| stored.hashes.len() * 16);
+        if self.draft.encoded_length() + bound > MAP_FRAME_RAW {
             self.flush_section()?;
         }
         let gap =
@@ -136,7 +145,7 @@ impl MapWriter {
         let Some(current) = &mut self.current else {
             return Err(Error::broken("a map object was just begun"));
         };
-        let frame = current.builder.push(&mut self.sealer, raw).map_err(|error| internal(error.into()))?;
+        let frame = current.builder.push(&mut self.sealer, raw).map_err(internal)?;
         let at = (self.map, frame);
         if current.builder.size() >= MAP_OBJECT_SIZE {
             self.close_object()?;
@@ -163,7 +172,7 @@ impl MapWriter {
         records: &[FileRecord],
         known: &[LeafEntry],
         hash_key: &[u8; 32],
-    ) -> Result<(Vec<(u32, u32)>, Vec<LeafEntry>)> {
+    ) -> Result<WrittenTable> {
         self.flush_section()?;
         let mut leaves = Vec::new();
         let mut leaf = LeafDraft::new();
@@ -175,7 +184,7 @@ impl MapWriter {
             }
             leaf.entries += 1;
             let cut = blake3::hash(record.spec.path.as_bytes()).as_bytes()[0] < LEAF_CUT_BELOW;
-            if cut || leaf.draft.payload.len() >= LEAF_PAYLOAD_MAX {
+            if cut || leaf.draft.encoded_length() >= LEAF_LENGTH_MAX {
                 leaves.push(self.write_leaf(
                     std::mem::replace(&mut leaf, LeafDraft::new()),
                     known,
@@ -187,7 +196,7 @@ impl MapWriter {
             leaves.push(self.write_leaf(leaf, known, hash_key)?);
         }
         let root = self.write_root(&leaves)?;
-        Ok((root, leaves))
+        Ok(WrittenTable { root, leaves })
     }
 
     fn write_leaf(&mut self, leaf: LeafDraft, known: &[LeafEntry], hash_key: &[u8; 32]) -> Result<LeafEntry> {
@@ -217,7 +226,7 @@ impl MapWriter {
         for leaf in leaves {
             draft.put_leaf_entry(leaf);
             entries += 1;
-            if draft.payload.len() >= LEAF_PAYLOAD_MAX {
+            if draft.encoded_length() >= LEAF_LENGTH_MAX {
                 let full = std::mem::replace(&mut draft, FrameDraft::new(KIND_ROOT));
                 let raw = full.with_count(entries).encode(&self.sessions).map_err(internal)?;
                 frames.push(self.push_frame(&raw)?);
@@ -268,6 +277,7 @@ impl FrameDraft {
     }
 }
 
-fn internal(error: MapError) -> Error {
+fn internal(error: impl Into<MapError>) -> Error {
+    let error: MapError = error.into();
     Error::broken(error.to_string())
 }

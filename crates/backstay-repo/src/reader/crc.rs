@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn pieces_fold_in_any_order() {
-        let bytes: Vec<u8> = (0..50_000u32).map(|n| (n * n >> 7) as u8).collect();
+        let bytes: Vec<u8> = (0..50_000u32).map(|n| ((n * n) >> 7) as u8).collect();
         let cuts = [0usize, 1, 8192, 8192 * 3, 40_000, 50_000];
         let mut pieces: Vec<_> = cuts.windows(2).map(|cut| (cut[0], cut[1])).collect();
         pieces.reverse();

@@ -4,6 +4,7 @@
 //! the first damage.
 
 use std::collections::{BTreeSet, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -21,7 +22,7 @@ use crate::map::{
     Block, BlockCursor, FileRecord, MapFrames, SessionIndex, ZERO_HASH, block_count, block_length,
 };
 use crate::seal::ObjectKind;
-use crate::store::StoreError;
+use crate::store::{Operation, StoreError};
 use crate::{Error, Result};
 
 /// Blocks asked of the map in one go.
@@ -355,7 +356,11 @@ fn work(fetcher: Result<Fetcher>, receiver: &Mutex<Receiver<Batch>>, report: &Re
         if report.stop.is_cancelled() {
             continue;
         }
-        let outcome = fetcher.run(batch).and_then(|unusable| {
+        // A panic is a bug and must end the restore; left alone it would leave the
+        // planner waiting for a queue that nobody empties.
+        let ran = catch_unwind(AssertUnwindSafe(|| fetcher.run(batch)))
+            .unwrap_or_else(|_| Err(Error::broken("a worker of the restore panicked")));
+        let outcome = ran.and_then(|unusable| {
             unusable
                 .into_iter()
                 .try_for_each(|Unusable { error, pack, pieces }| report.damaged(error, Some(pack), &pieces))
@@ -416,6 +421,11 @@ pub(crate) fn facts_of_damage(error: Error) -> Result<(String, String)> {
         Error::Store(StoreError::NotFound { object }) => Ok((object, "it is missing".to_owned())),
         Error::Store(StoreError::WrongRange { object, .. }) => {
             Ok((object, "it is shorter than its manifest says".to_owned()))
+        }
+        // A sector that cannot be read is as lost as one that was never written; a
+        // store that is away is not, and comes back as `Unavailable`.
+        Error::Store(StoreError::Io { operation: Operation::Get | Operation::GetRange, object, cause }) => {
+            Ok((object, format!("it cannot be read: {cause}")))
         }
         other => Err(other),
     }

@@ -102,13 +102,13 @@ impl Assembler {
                     self.close_file()?;
                     self.file = Some(OpenFile::new(job, &self.hash_key));
                 }
-                Done::Extent(extent) => self.extent(extent)?,
+                Done::Extent(extent) => self.extent(&extent)?,
             }
         }
         Ok(())
     }
 
-    fn extent(&mut self, extent: ExtentDone) -> Result<()> {
+    fn extent(&mut self, extent: &ExtentDone) -> Result<()> {
         let file =
             self.file.as_mut().ok_or_else(|| Error::broken("an extent was finished before its file"))?;
         let shape = file.job.shape.ok_or_else(|| Error::broken("an extent of something that is no file"))?;

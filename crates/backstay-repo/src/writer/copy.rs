@@ -95,6 +95,8 @@ impl Copy<'_> {
 
 impl Desk<'_> {
     fn work(&self, shared: std::sync::Arc<LaneShared>) -> Vec<PackUse> {
+        // A lane that panics must not leave the others waiting for its piece.
+        let alarm = Alarm(self);
         let result = Lane::new(shared).and_then(|mut lane| {
             while let Some((sequence, work)) = self.take()? {
                 let done = match work {
@@ -107,10 +109,12 @@ impl Desk<'_> {
             }
             lane.finish()
         });
-        result.unwrap_or_else(|error| {
+        let packs = result.unwrap_or_else(|error| {
             self.fail(error);
             Vec::new()
-        })
+        });
+        std::mem::forget(alarm);
+        packs
     }
 
     /// The first error counts; those that follow from it do not.
@@ -159,6 +163,15 @@ impl Desk<'_> {
             };
         }
         Ok(())
+    }
+}
+
+/// Ends the copy when the thread that holds it unwinds.
+struct Alarm<'a>(&'a Desk<'a>);
+
+impl Drop for Alarm<'_> {
+    fn drop(&mut self) {
+        self.0.fail(Error::broken("a lane panicked"));
     }
 }
 

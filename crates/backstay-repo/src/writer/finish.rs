@@ -9,7 +9,7 @@ use super::copy::Copied;
 use super::parent::ParentView;
 use crate::manifest::{PackUse, SessionObjects, group_objects};
 use crate::map::{
-    Block, BlockCursor, FileRecord, LeafEntry, MapFrames, SessionIndex, WrittenMap, block_count,
+    Block, BlockCursor, FileRecord, LeafEntry, MapFrames, SessionIndex, WrittenMap, WrittenTable, block_count,
 };
 use crate::usage::UsageChange;
 use crate::{Error, Result};
@@ -45,7 +45,7 @@ impl Finish<'_> {
             lose_what_is_gone(view, &records, &mut change)?;
         }
         let known = parent.as_ref().map_or(&[][..], |view| view.table.leaves());
-        let (root, leaves) = assembler.maps.write_table(&records, known, self.hash_key)?;
+        let WrittenTable { root, leaves } = assembler.maps.write_table(&records, known, self.hash_key)?;
         let written = assembler.maps.finish()?;
         let own_bytes =
             packs.iter().map(|pack| pack.size).sum::<u64>() + written.iter().map(|map| map.size).sum::<u64>();
@@ -88,9 +88,9 @@ impl Finish<'_> {
                 let live_bytes = live(pack.live_bytes, change.of((index_of(session)?, pack.number)))?;
                 let pack = PackUse { live_bytes, ..*pack };
                 if live_bytes == 0 {
-                    unused.push((session.clone(), pack))
+                    unused.push((session.clone(), pack));
                 } else {
-                    packs.push((session.clone(), pack))
+                    packs.push((session.clone(), pack));
                 }
             }
         }

@@ -393,6 +393,29 @@ fn a_read_error_fails_the_backup_and_nothing_is_visible() {
 }
 
 #[test]
+fn a_reader_that_panics_ends_the_backup_and_leaves_no_lane_waiting() {
+    struct Panics;
+    impl ExtentReader for Panics {
+        fn read(self: Box<Self>, _: &mut Vec<u8>) -> Result<(), Fault> {
+            panic!("as a bug would")
+        }
+    }
+    runtime().block_on(async {
+        let mut desk = Desk::new(Cipher::Aes256Gcm);
+        let files: Files = [("a".to_owned(), (8192, pages(1, 40 << 20)))].into();
+        let mut steps: Vec<Step> = MemorySource::new(&files, false).steps.collect();
+        if let Step::Extent { data, .. } = &mut steps[3] {
+            *data = ExtentData::Read(Box::new(Panics));
+        }
+        let source = MemorySource { steps: steps.into_iter() };
+        let mut writer = desk.writer(None, None);
+        let error =
+            writer.copy(Box::new(source), Arc::default(), &CancellationToken::new()).await.unwrap_err();
+        assert!(error.to_string().contains("panicked"), "{error}");
+    });
+}
+
+#[test]
 fn a_source_that_breaks_the_contract_is_stopped() {
     runtime().block_on(async {
         let mut desk = Desk::new(Cipher::None);
