@@ -155,7 +155,12 @@ impl RemoteBackup {
         let receiver = Receiver {
             walsender,
             backup,
-            assembler: Assembler::new(facts.server.block_size, sizes, Arc::clone(&buffers)),
+            assembler: Assembler::new(
+                facts.server.block_size,
+                facts.server.segment_blocks,
+                sizes,
+                Arc::clone(&buffers),
+            ),
             outcome: outcome.clone(),
             cancelled: cancelled.clone(),
         };

@@ -36,6 +36,7 @@ pub(super) struct Assembler {
     /// What is put before the paths of the present archive.
     prefix: String,
     block_size: u32,
+    segment_blocks: u32,
     /// Directories that the server does not send, to be told before the first
     /// entry, whose owner is theirs.
     missing: Vec<String>,
@@ -61,11 +62,17 @@ enum Present {
 }
 
 impl Assembler {
-    pub(super) fn new(block_size: u32, parent: Option<ParentSizes>, buffers: Arc<Buffers>) -> Self {
+    pub(super) fn new(
+        block_size: u32,
+        segment_blocks: u32,
+        parent: Option<ParentSizes>,
+        buffers: Arc<Buffers>,
+    ) -> Self {
         Self {
             tar: TarReader::default(),
             prefix: String::new(),
             block_size,
+            segment_blocks,
             missing: Vec::new(),
             parent,
             buffers,
@@ -157,7 +164,13 @@ impl Assembler {
                 })?;
                 let parent_blocks = u32::try_from(parent_size / u64::from(self.block_size));
                 let parent_blocks = parent_blocks.unwrap_or(u32::MAX);
-                Present::Changed(Box::new(Changed::new(travelled, entry, true_path, parent_blocks)))
+                Present::Changed(Box::new(Changed::new(
+                    travelled,
+                    entry,
+                    true_path,
+                    parent_blocks,
+                    self.segment_blocks,
+                )))
             }
             (None, Some(_)) if path == LABEL => Present::Label(Box::new(Label::new(travelled, entry))),
             _ if is_dropped(&path, size) => Present::Dropped(travelled),

@@ -17,9 +17,6 @@ const MAGIC: u32 = 0xd3ae_1f0d;
 /// Magic, number of blocks, truncation length.
 const FIXED_LENGTH: usize = 12;
 
-/// More blocks than any segment of a relation has: a guard for memory.
-const BLOCKS_MAX: u32 = 1 << 20;
-
 /// Where a run of unlisted blocks comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Origin {
@@ -38,8 +35,8 @@ pub(super) struct IncrementalHead {
 
 impl IncrementalHead {
     /// Parses the head once `bytes` holds all of it; before that, the length that
-    /// is needed to get on.
-    pub(super) fn parse(bytes: &[u8], block_size: u32) -> Result<Result<Self, usize>> {
+    /// is needed to get on. `segment_blocks`: what one file of a relation can hold.
+    pub(super) fn parse(bytes: &[u8], block_size: u32, segment_blocks: u32) -> Result<Result<Self, usize>> {
         let Some(fixed) = bytes.get(..FIXED_LENGTH) else {
             return Ok(Err(FIXED_LENGTH));
         };
@@ -51,7 +48,7 @@ impl IncrementalHead {
             return Err(malformed("does not begin as one"));
         }
         let count = word(fixed, 1);
-        if count > BLOCKS_MAX {
+        if count > segment_blocks {
             return Err(malformed("lists more blocks than a segment has"));
         }
         let list_length = FIXED_LENGTH + 4 * count as usize;
@@ -64,10 +61,13 @@ impl IncrementalHead {
             return Ok(Err(length));
         }
         let blocks: Vec<u32> = (0..count as usize).map(|index| word(bytes, 3 + index)).collect();
-        if !blocks.is_sorted_by(|a, b| a < b) || blocks.last().is_some_and(|last| *last >= BLOCKS_MAX) {
+        if !blocks.is_sorted_by(|a, b| a < b) || blocks.last().is_some_and(|last| *last >= segment_blocks) {
             return Err(malformed("lists its blocks out of order"));
         }
-        Ok(Ok(Self { blocks, truncation_length: word(fixed, 2).min(BLOCKS_MAX), length }))
+        // Some servers of version 17 measure the whole relation from here on; what lies
+        // behind this file is in the files that follow it.
+        let truncation_length = word(fixed, 2).min(segment_blocks);
+        Ok(Ok(Self { blocks, truncation_length, length }))
     }
 
     /// Blocks of the true file.
@@ -98,6 +98,7 @@ mod tests {
     use super::*;
 
     const BLOCK: u32 = 8192;
+    const SEGMENT: u32 = 131_072;
 
     fn head(blocks: &[u32], truncation_length: u32) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -113,25 +114,25 @@ mod tests {
     #[test]
     fn a_head_asks_for_what_it_still_needs() {
         let bytes = head(&[3, 5], 10);
-        assert_eq!(IncrementalHead::parse(&[], BLOCK).unwrap(), Err(12));
-        assert_eq!(IncrementalHead::parse(&bytes[..12], BLOCK).unwrap(), Err(8192));
-        let parsed = IncrementalHead::parse(&bytes, BLOCK).unwrap().unwrap();
+        assert_eq!(IncrementalHead::parse(&[], BLOCK, SEGMENT).unwrap(), Err(12));
+        assert_eq!(IncrementalHead::parse(&bytes[..12], BLOCK, SEGMENT).unwrap(), Err(8192));
+        let parsed = IncrementalHead::parse(&bytes, BLOCK, SEGMENT).unwrap().unwrap();
         assert_eq!((parsed.blocks.as_slice(), parsed.length), ([3, 5].as_slice(), 8192));
         assert_eq!(parsed.file_length(BLOCK), 3 * 8192);
-        let empty = IncrementalHead::parse(&head(&[], 7), BLOCK).unwrap().unwrap();
+        let empty = IncrementalHead::parse(&head(&[], 7), BLOCK, SEGMENT).unwrap().unwrap();
         assert_eq!((empty.length, empty.true_blocks(), empty.file_length(BLOCK)), (12, 7, 12));
     }
 
     #[test]
     fn a_list_that_just_fills_a_block_needs_no_padding_block() {
         let blocks: Vec<u32> = (0..2045).collect();
-        let parsed = IncrementalHead::parse(&head(&blocks, 1), BLOCK).unwrap().unwrap();
+        let parsed = IncrementalHead::parse(&head(&blocks, 1), BLOCK, SEGMENT).unwrap().unwrap();
         assert_eq!((parsed.length, parsed.true_blocks()), (8192, 2045));
     }
 
     #[test]
     fn unlisted_blocks_come_from_the_parent_or_are_zero() {
-        let parsed = IncrementalHead::parse(&head(&[12], 10), BLOCK).unwrap().unwrap();
+        let parsed = IncrementalHead::parse(&head(&[12], 10), BLOCK, SEGMENT).unwrap().unwrap();
         assert_eq!(parsed.true_blocks(), 13);
         // The file before is longer: below the truncation length it is used.
         assert_eq!(parsed.origin_after(0, 40), (Origin::Parent, 10));
@@ -143,10 +144,22 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        assert!(IncrementalHead::parse(&[0; 12], BLOCK).is_err());
-        assert!(IncrementalHead::parse(&head(&[5, 3], 9), BLOCK).is_err());
-        let mut many = head(&[], 9);
-        many[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
-        assert!(IncrementalHead::parse(&many, BLOCK).is_err());
+        assert!(IncrementalHead::parse(&[0; 12], BLOCK, SEGMENT).is_err());
+        assert!(IncrementalHead::parse(&head(&[5, 3], 9), BLOCK, SEGMENT).is_err());
+        for count in [SEGMENT + 1, u32::MAX] {
+            let mut many = head(&[], 9);
+            many[4..8].copy_from_slice(&count.to_le_bytes());
+            assert!(IncrementalHead::parse(&many, BLOCK, SEGMENT).is_err());
+        }
+        assert!(IncrementalHead::parse(&head(&[SEGMENT], 9), BLOCK, SEGMENT).is_err());
+        assert!(IncrementalHead::parse(&head(&[SEGMENT - 1], 9), BLOCK, SEGMENT).is_ok());
+    }
+
+    #[test]
+    fn a_length_that_counts_the_files_behind_ends_with_the_segment() {
+        // The first file of a relation that was cut from four files to three and a bit.
+        let parsed = IncrementalHead::parse(&head(&[7], 3 * SEGMENT + 5), BLOCK, SEGMENT).unwrap().unwrap();
+        assert_eq!(parsed.true_blocks(), SEGMENT);
+        assert_eq!(parsed.origin_after(8, SEGMENT), (Origin::Parent, SEGMENT));
     }
 }

@@ -72,6 +72,8 @@ pub(super) struct Changed {
     /// The true name, without the mark.
     path: String,
     parent_blocks: u32,
+    /// Blocks of a full file.
+    segment_blocks: u32,
     head_bytes: Vec<u8>,
     head: Option<IncrementalHead>,
     /// The listed block that comes next.
@@ -163,12 +165,19 @@ impl Whole {
 }
 
 impl Changed {
-    pub(super) fn new(travelled: Travelled, entry: Entry, path: String, parent_blocks: u32) -> Self {
+    pub(super) fn new(
+        travelled: Travelled,
+        entry: Entry,
+        path: String,
+        parent_blocks: u32,
+        segment_blocks: u32,
+    ) -> Self {
         Self {
             travelled,
             entry,
             path,
             parent_blocks,
+            segment_blocks,
             head_bytes: Vec::new(),
             head: None,
             next_listed: 0,
@@ -186,7 +195,7 @@ impl Changed {
     ) -> Result<()> {
         self.travelled.take(content);
         while self.head.is_none() && !content.is_empty() {
-            match IncrementalHead::parse(&self.head_bytes, block_size)? {
+            match IncrementalHead::parse(&self.head_bytes, block_size, self.segment_blocks)? {
                 Ok(head) => self.open(head, block_size, pieces)?,
                 Err(needed) => {
                     let take = content.len().min(needed - self.head_bytes.len());
@@ -278,7 +287,7 @@ impl Changed {
 
     pub(super) fn finish(mut self, block_size: u32, pieces: &mut VecDeque<Piece>) -> Result<Travelled> {
         if self.head.is_none() {
-            match IncrementalHead::parse(&self.head_bytes, block_size)? {
+            match IncrementalHead::parse(&self.head_bytes, block_size, self.segment_blocks)? {
                 Ok(head) => self.open(head, block_size, pieces)?,
                 Err(_) => {
                     return Err(Error::Protocol {

@@ -28,7 +28,7 @@ fn archive(entries: &[(&str, &[u8])]) -> Bytes {
 }
 
 fn assembler(parent: Option<ParentSizes>) -> Assembler {
-    Assembler::new(BLOCK, parent, Arc::new(Buffers::default()))
+    Assembler::new(BLOCK, 131_072, parent, Arc::new(Buffers::default()))
 }
 
 /// Feeds in pieces of a length that is no divisor of anything.
