@@ -98,3 +98,11 @@ pub struct BackupRecord {
     /// What the engine found while reading, such as pages with wrong checksums.
     pub findings: Vec<Finding>,
 }
+
+impl BackupRecord {
+    /// The engine found nothing wrong with what it read. A backup that is not clean
+    /// is as whole as one that is: it holds what the database held.
+    pub fn is_clean(&self) -> bool {
+        self.findings.iter().all(|finding| finding.level != crate::FindingLevel::Error)
+    }
+}

@@ -5,9 +5,10 @@
 //! a backup, and not days of the calendar, means that nothing goes because
 //! backups stopped coming. Periods are those of UTC.
 //!
-//! Invariants, each held by a property test: the last sound backup stays; what
-//! goes now also goes later, whatever is added meanwhile; a second run over what
-//! is left lets nothing more go; damage never makes a backup go earlier.
+//! Invariants, each held by a property test: the last sound backup stays, and the
+//! last one without wrong pages, even when they were condemned before; what goes
+//! now also goes later, whatever is added meanwhile; a second run over what is
+//! left lets nothing more go; damage never makes a backup go earlier.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,8 +20,10 @@ use crate::id::{BackupId, InstanceId};
 use crate::record::BackupRecord;
 use crate::summary::BackupMarks;
 
+mod floor;
 mod period;
 
+use floor::Floor;
 pub use period::Period;
 
 /// What to keep. All zero keeps everything: a policy that nobody wrote must not
@@ -79,6 +82,9 @@ pub enum KeepReason {
     /// The base from which the first point of the window is reached.
     StartOfWindow(u32),
     LastSound,
+    /// Newer ones are as whole as they were taken, but the engine found pages
+    /// wrong while it read them.
+    LastClean,
     Minimum {
         nth: u32,
         of: u32,
@@ -95,6 +101,7 @@ impl fmt::Display for KeepReason {
             KeepReason::WithinDays(days) => write!(f, "within {days} days"),
             KeepReason::StartOfWindow(days) => write!(f, "start of the window of {days} days"),
             KeepReason::LastSound => f.write_str("the last sound backup"),
+            KeepReason::LastClean => f.write_str("the last backup without wrong pages"),
             KeepReason::Minimum { nth, of } => write!(f, "minimum {nth} of {of}"),
             KeepReason::Later => f.write_str("later than the time asked for"),
         }
@@ -171,8 +178,8 @@ pub fn plan_expire(
     let sound: Vec<&BackupRecord> =
         present.iter().filter(|(_, marks)| !marks.is_damaged()).map(|(record, _)| record).collect();
 
-    for (record, marks) in &newest_first {
-        if marks.condemned_at.is_none() && record.finished_at > as_of {
+    for (record, _) in &newest_first {
+        if record.finished_at > as_of {
             reasons.entry(&record.id).or_default().push(KeepReason::Later);
         }
     }
@@ -192,10 +199,15 @@ pub fn plan_expire(
             }
         }
     }
-    if let Some(newest) = sound.first() {
-        reasons.entry(&newest.id).or_default().push(KeepReason::LastSound);
-    } else if let Some(newest) = all.first() {
-        // Nothing is sound: what is left of the newest may be all there is.
+    let floor = Floor::of(&newest_first, as_of);
+    for (record, reason) in floor.reasons(policy.minimum) {
+        let of_backup = reasons.entry(&record.id).or_default();
+        if !of_backup.iter().any(|other| same_rule(other, &reason)) {
+            of_backup.push(reason);
+        }
+    }
+    if let Some(newest) = floor.all.first() {
+        // Sound or not, what is left of the newest may be all there is.
         reasons.entry(&newest.id).or_insert_with(|| vec![KeepReason::Minimum { nth: 1, of: 1 }]);
     }
 
@@ -255,9 +267,6 @@ fn by_rules<'a>(
                 break;
             }
         }
-    }
-    for (nth, record) in (1..=policy.minimum).zip(newest_first) {
-        kept.push((&record.id, KeepReason::Minimum { nth, of: policy.minimum }));
     }
     kept
 }

@@ -44,6 +44,20 @@ fn plan(backups: &[(BackupRecord, BackupMarks)], policy: RetentionPolicy, as_of:
     plan_expire(&instance(), backups, &policy, as_of.parse().unwrap(), GRACE)
 }
 
+fn wrong_page() -> Finding {
+    Finding::error("base/5/16384", "block 7 has a wrong checksum", "`backstay list` shows older backups")
+}
+
+fn condemned(text: &str) -> (BackupRecord, BackupMarks) {
+    let mut backup = backup(text);
+    backup.1.condemned_at = Some(backup.0.finished_at);
+    backup
+}
+
+fn damaged(text: &str) -> (BackupRecord, BackupMarks) {
+    backup_at(text.parse().unwrap(), 0, true)
+}
+
 fn lines(plan: &ExpirePlan) -> Vec<String> {
     plan.keep
         .iter()
@@ -142,6 +156,67 @@ fn a_condemned_backup_goes_after_its_grace_and_not_before() {
 }
 
 #[test]
+fn the_last_sound_backup_stays_although_it_was_condemned_before_the_others_were_found_damaged() {
+    let backups = [
+        damaged("2026-11-21T02:00:00Z"),
+        condemned("2026-11-03T02:00:00Z"),
+        condemned("2026-11-02T02:00:00Z"),
+        condemned("2026-11-01T02:00:00Z"),
+    ];
+    let policy = RetentionPolicy { last: 1, ..Default::default() };
+    let at = "2026-11-21T12:00:00Z";
+    let one = plan(&backups, policy, at);
+    assert_eq!(
+        lines(&one),
+        [
+            "2026-11-21T02:00:00Z last 1 of 1",
+            "2026-11-03T02:00:00Z the last sound backup",
+            "2026-11-02T02:00:00Z expires",
+            "2026-11-01T02:00:00Z expires",
+        ]
+    );
+    assert_eq!(one.deletable().count(), 2);
+    let two = plan(&backups, RetentionPolicy { minimum: 2, ..policy }, at);
+    assert_eq!(
+        lines(&two),
+        [
+            "2026-11-21T02:00:00Z last 1 of 1, minimum 1 of 2",
+            "2026-11-03T02:00:00Z minimum 1 of 2, the last sound backup",
+            "2026-11-02T02:00:00Z minimum 2 of 2",
+            "2026-11-01T02:00:00Z expires",
+        ]
+    );
+
+    // With a sound one that nobody condemned, the condemned go as they should.
+    let mut healed = backups.to_vec();
+    healed.push(backup("2026-11-21T03:00:00Z"));
+    assert_eq!(plan(&healed, policy, at).deletable().count(), 3);
+}
+
+#[test]
+fn the_newest_backup_without_wrong_pages_stays_beside_the_newest_sound_one() {
+    let mut newest = backup("2026-11-21T02:00:00Z");
+    newest.0.findings.push(wrong_page());
+    let mut middle = newest.clone();
+    middle.0 = BackupRecord { findings: vec![wrong_page()], ..backup("2026-11-20T02:00:00Z").0 };
+    let backups = [newest, middle, backup("2026-11-19T02:00:00Z"), backup("2026-11-18T02:00:00Z")];
+    let policy = RetentionPolicy { last: 1, ..Default::default() };
+    let wanted = [
+        "2026-11-21T02:00:00Z last 1 of 1, the last sound backup",
+        "2026-11-19T02:00:00Z the last backup without wrong pages",
+        "2026-11-20T02:00:00Z expires",
+        "2026-11-18T02:00:00Z expires",
+    ];
+    assert_eq!(lines(&plan(&backups, policy, "2026-11-21T12:00:00Z")), wanted);
+
+    let mut all_condemned = backups.clone();
+    for (record, marks) in &mut all_condemned[1..] {
+        marks.condemned_at = Some(record.finished_at);
+    }
+    assert_eq!(lines(&plan(&all_condemned, policy, "2026-11-21T12:00:00Z")), wanted);
+}
+
+#[test]
 fn what_ended_after_the_time_asked_for_is_left_alone() {
     let backups =
         [backup("2026-11-21T02:00:00Z"), backup("2026-11-20T02:00:00Z"), backup("2026-11-19T02:00:00Z")];
@@ -172,9 +247,25 @@ fn minute(n: i64) -> Timestamp {
     "2026-01-01T00:00:00Z".parse::<Timestamp>().unwrap() + SignedDuration::from_mins(n)
 }
 
+/// From none to sixty, with every mix of sound, damaged, condemned and with wrong
+/// pages; in some of the cases nearly all are one of these.
 fn any_backups() -> impl Strategy<Value = Vec<(BackupRecord, BackupMarks)>> {
-    prop::collection::btree_map(0..SPAN_MINUTES, prop::bool::weighted(0.2), 0..60).prop_map(|all| {
-        all.into_iter().map(|(at, damaged)| backup_at(minute(at), at as u32, damaged)).collect()
+    let share = || prop::sample::select(vec![0.1, 0.5, 0.9]);
+    (share(), share(), share()).prop_flat_map(|(damaged, condemned, unclean)| {
+        let bits =
+            (prop::bool::weighted(damaged), prop::bool::weighted(condemned), prop::bool::weighted(unclean));
+        prop::collection::btree_map(0..SPAN_MINUTES, bits, 0..60).prop_map(|all| {
+            all.into_iter()
+                .map(|(at, (damaged, condemned, unclean))| {
+                    let mut backup = backup_at(minute(at), at as u32, damaged);
+                    backup.1.condemned_at = condemned.then(|| minute(at));
+                    if unclean {
+                        backup.0.findings.push(wrong_page());
+                    }
+                    backup
+                })
+                .collect()
+        })
     })
 }
 
@@ -204,12 +295,17 @@ proptest! {
     ) {
         let plan = plan_expire(&instance(), &backups, &policy, minute(at), GRACE);
         let gone = expired(&plan);
-        let mut sound: Vec<_> =
-            backups.iter().filter(|(record, marks)| !marks.is_damaged() && record.finished_at <= minute(at)).collect();
-        sound.sort_by_key(|(record, _)| std::cmp::Reverse(record.finished_at));
-        for (record, _) in sound.iter().take((policy.minimum as usize).max(1)) {
-            prop_assert!(!gone.contains(&record.id));
-        }
+        let until = backups.iter().filter(|(record, _)| record.finished_at <= minute(at));
+        let stays = |backup: &&(BackupRecord, BackupMarks)| !gone.contains(&backup.0.id);
+        let sound: Vec<_> = until.clone().filter(|(_, marks)| !marks.is_damaged()).collect();
+        let least = (policy.minimum as usize).max(1).min(sound.len());
+        prop_assert!(sound.iter().copied().filter(stays).count() >= least);
+        // The newest, where retention had not let it go before.
+        let newest = sound.iter().filter(|(_, marks)| marks.condemned_at.is_none()).max_by_key(|(record, _)| record.finished_at);
+        prop_assert!(newest.is_none_or(|newest| stays(newest)));
+        let mut clean = sound.iter().copied().filter(|(record, _)| record.is_clean());
+        prop_assert!(clean.clone().next().is_none() || clean.any(|backup| stays(&backup)));
+
         prop_assert_eq!(plan.keep.len() + plan.expire.len(), backups.len());
         prop_assert!(plan.keep.iter().all(|kept| !kept.reasons.is_empty()));
         // Something is left of whatever there was.
@@ -241,7 +337,7 @@ proptest! {
         backups in any_backups(), policy in any_policy(), at in 0..SPAN_MINUTES * 2,
     ) {
         let whole: Vec<_> =
-            backups.iter().map(|(record, _)| (record.clone(), BackupMarks::default())).collect();
+            backups.iter().map(|(record, marks)| (record.clone(), BackupMarks { findings: Vec::new(), ..marks.clone() })).collect();
         let without = expired(&plan_expire(&instance(), &whole, &policy, minute(at), GRACE));
         let with = expired(&plan_expire(&instance(), &backups, &policy, minute(at), GRACE));
         let newly: Vec<_> = with.difference(&without).collect();
