@@ -119,6 +119,8 @@ pub enum Error {
 
     #[error("find the program `{program}` of PostgreSQL {major}")]
     ProgramMissing { program: &'static str, major: u32 },
+    #[error("draw a random number")]
+    NoRandomness,
     #[error("run {program}")]
     Program {
         program: String,
@@ -252,7 +254,7 @@ impl Classified for Error {
             Error::Parent { source } => source.kind(),
             Error::Parts { source } => source.kind(),
             Error::Cancelled => ErrorKind::Cancelled,
-            Error::Protocol { .. } => ErrorKind::Internal,
+            Error::Protocol { .. } | Error::NoRandomness => ErrorKind::Internal,
         }
     }
 

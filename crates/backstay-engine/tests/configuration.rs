@@ -168,6 +168,10 @@ fn a_role_that_may_read_the_configuration_brings_it_along() {
         assert!(server.pgbench_sums().unwrap().agree());
         // Their rules are in force: a password over TCP is enough.
         assert!(copy.as_somebody("127.0.0.1", "back-up").status().unwrap().success());
+        // From here on its log is another one than its source's, and any role can tell.
+        let again = restore(&server, "back-up", &server.workspace().path().join("again"));
+        assert_eq!(restored.facts.server.incarnation, None);
+        assert_eq!(again.facts.server.incarnation, Some(copy.show("backstay.incarnation")));
     }
 }
 

@@ -30,7 +30,7 @@ pub(super) fn of(error: &Error) -> Vec<String> {
             )];
         }
         Error::Server { source, .. } => return server(source),
-        Error::Protocol { .. } | Error::Cancelled => return Vec::new(),
+        Error::Protocol { .. } | Error::NoRandomness | Error::Cancelled => return Vec::new(),
         Error::TlsRefused { .. } => "set `ssl = on` at the server, or `sslmode=prefer` in `url`",
         Error::Tls { .. } => {
             "name the certificate of the authority with `ssl_root_certificate`; `sslmode=require` in `url` \

@@ -12,6 +12,7 @@ use backstay_model::{Lsn, TimelineId};
 use serde::{Deserialize, Serialize};
 
 use super::connect::{Session, column};
+use super::recover::INCARNATION;
 use super::settings::Address;
 use crate::{Error, Result};
 
@@ -46,6 +47,10 @@ pub struct ServerFacts {
     /// the names they have inside of one. Empty when our role may not know.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub outside_configuration: BTreeMap<String, PathBuf>,
+    /// The life of the cluster, where a restore gave it a name: two servers of one
+    /// history can write different logs on the same timeline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incarnation: Option<String>,
     pub tablespaces: Vec<Tablespace>,
     /// Settings that a restored server must not undercut, or a person will ask for.
     pub settings: BTreeMap<String, String>,
@@ -103,9 +108,10 @@ pub async fn read(session: &Session, address: &Address) -> Result<ServerFacts> {
             "SELECT s.system_identifier, c.timeline_id, i.data_page_checksum_version, \
                     i.database_block_size, i.blocks_per_segment, i.bytes_per_wal_segment, \
                     current_setting('server_version'), pg_is_in_recovery(), \
-                    (SELECT rolname::text FROM pg_roles WHERE oid = 10) \
+                    (SELECT rolname::text FROM pg_roles WHERE oid = 10), \
+                    nullif(current_setting($1, true), '') \
              FROM pg_control_system() s, pg_control_checkpoint() c, pg_control_init() i",
-            &[],
+            &[&INCARNATION],
         )
         .await?;
     let version_text: String = column(&row, 6)?;
@@ -148,6 +154,7 @@ pub async fn read(session: &Session, address: &Address) -> Result<ServerFacts> {
         timeline: TimelineId(checkpoint_timeline),
         data_directory,
         outside_configuration,
+        incarnation: column(&row, 9)?,
         tablespaces,
         settings,
         databases: databases(session, address).await?,

@@ -5,6 +5,7 @@
 //! name and gets its own only in [`PlaceTarget::seal`], after everything else has
 //! reached the disk: a directory of an interrupted restore cannot start.
 
+mod incarnation;
 mod seal;
 mod space;
 mod unconfigured;

@@ -24,11 +24,24 @@ const OLD_LIFE: [&str; 8] = [
 /// The lines that say where the settings below come from.
 const MARK: &str = "# Set by backstay at restore:";
 
+/// The name of a cluster's present life. A server carries settings with a dot in
+/// their name without knowing them.
+pub const INCARNATION: &str = "backstay.incarnation";
+
+/// What the lines behind the mark say of themselves.
+const REASONS: [&str; 2] = [
+    "# a copy must not write into the archive of its source",
+    "# tells this life of the cluster from that of its source: leave it as it is",
+];
+
 /// `postgresql.auto.conf` of the restored copy, made of the one in the backup.
-pub fn auto_conf(old: &str, keep_archiving: bool) -> String {
-    let mut text = String::with_capacity(old.len() + 256);
-    for line in old.lines().filter(|line| line.trim() != MARK) {
+pub fn auto_conf(old: &str, keep_archiving: bool, incarnation: &str) -> String {
+    let mut text = String::with_capacity(old.len() + 512);
+    for line in old.lines().filter(|line| line.trim() != MARK && !REASONS.contains(&line.trim())) {
         let name = setting_of(line);
+        if name.as_deref() == Some(INCARNATION) {
+            continue;
+        }
         let old_life = name.as_deref().is_some_and(|name| {
             OLD_LIFE.contains(&name) || name.starts_with("recovery_target") || name == "archive_mode"
         });
@@ -39,9 +52,10 @@ pub fn auto_conf(old: &str, keep_archiving: bool) -> String {
         text.push_str(line);
         text.push('\n');
     }
+    let [of_archive, of_incarnation] = REASONS;
+    text.push_str(&format!("{MARK}\n{of_incarnation}\n{INCARNATION} = '{incarnation}'\n"));
     if !keep_archiving {
-        text.push_str(MARK);
-        text.push_str("\n# a copy must not write into the archive of its source\narchive_mode = 'off'\n");
+        text.push_str(&format!("{of_archive}\narchive_mode = 'off'\n"));
     }
     text
 }
@@ -137,20 +151,23 @@ mod tests {
                    recovery_target_time = '2020-01-01'\n\
                    Primary_ConnInfo = 'host=primary password=x'\n\
                    archive_mode = 'on'\n";
-        let new = auto_conf(old, false);
+        let new = auto_conf(old, false, "1a");
         let active: Vec<&str> =
             new.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).collect();
-        assert_eq!(active, ["work_mem = '8MB'", "archive_mode = 'off'"]);
+        assert_eq!(active, ["work_mem = '8MB'", "backstay.incarnation = '1a'", "archive_mode = 'off'"]);
         assert!(new.contains("#recovery_target_time"));
-        let kept = auto_conf(old, true);
+        let kept = auto_conf(old, true, "1a");
         assert!(kept.contains("\narchive_mode = 'on'\n") && !kept.contains("'off'"));
+        assert!(kept.contains("\nbackstay.incarnation = '1a'\n"), "its log is another one all the same");
     }
 
     #[test]
     fn a_copy_of_a_copy_is_told_only_once() {
-        let twice = auto_conf(&auto_conf("", false), false);
+        let twice = auto_conf(&auto_conf("", false, "1a"), false, "2b");
         assert_eq!(twice.lines().filter(|line| *line == "archive_mode = 'off'").count(), 1);
         assert_eq!(twice.lines().filter(|line| *line == MARK).count(), 1);
+        assert!(!twice.contains("1a") && twice.contains("2b"), "each life has its own name: {twice}");
+        assert_eq!(twice.lines().count(), auto_conf("", false, "1a").lines().count() + 1, "{twice}");
     }
 
     #[test]

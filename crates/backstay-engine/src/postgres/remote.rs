@@ -20,6 +20,7 @@ mod configuration;
 mod extent;
 mod incremental;
 mod members;
+mod offer;
 mod parent;
 mod receive;
 mod tally;
@@ -43,6 +44,7 @@ use self::buffers::Buffers;
 use self::configuration::OutsideConfiguration;
 use self::extent::{Pages, ReceivedExtent, SecondLook, ZeroExtent};
 use self::members::Piece;
+use self::offer::{Offer, declined, offer_parent, refused};
 use self::parent::ParentSizes;
 use self::receive::{Delivery, Receiver};
 use super::connect::Session;
@@ -52,12 +54,6 @@ use super::page::PageCheck;
 use super::settings::Address;
 use super::walsender::{self, BackupOptions, BaseBackup, Walsender};
 use crate::{Error, Result};
-
-/// The first version that can send changed blocks only.
-const INCREMENT_MAJOR: u32 = 17;
-
-/// Pieces of the parent's manifest that wait to be sent.
-const MANIFEST_PIECES_WAITING: usize = 4;
 
 /// What is asked for.
 pub struct RemoteOptions {
@@ -120,13 +116,17 @@ impl RemoteBackup {
 
         let mut sizes = None;
         if let Some(parent) = options.parent {
-            match offer_parent(&mut walsender, &server, parent).await? {
+            match offer_parent(&mut walsender, &server, identity.timeline, parent).await? {
                 Offer::Taken(offered) => sizes = Some(offered),
                 Offer::NotMade => {}
-                Offer::Declined(reason) => outcome.find(whole_because(&reason)),
+                Offer::Declined(finding) => outcome.find(finding),
             }
         }
         let (backup, sizes) = begin_backup(&mut walsender, &options.label, sizes, &outcome).await?;
+        if sizes.is_some() && backup.timeline != identity.timeline {
+            // Promoted between our look and the server's: its parent is on another history.
+            return Err(Error::Promoted { started: identity.timeline, stopped: backup.timeline });
+        }
         server.timeline = backup.timeline;
         let configuration = OutsideConfiguration::read(&session, &server, privileges.role).await;
         let incremental = sizes.is_some();
@@ -265,64 +265,6 @@ impl PartSource for RemoteBackup {
     }
 }
 
-/// What became of the offer to build on a parent.
-enum Offer {
-    Taken(ParentSizes),
-    /// The server is not set up for it, which is its owner's choice and no news.
-    NotMade,
-    /// Why all blocks will be sent.
-    Declined(String),
-}
-
-/// The server's own no, which is a reason to send all blocks; anything else is an
-/// error as before.
-fn declined(error: Error) -> Result<String> {
-    match walsender::refusal(&error) {
-        Some(said) => Ok(said.to_string()),
-        None => Err(error),
-    }
-}
-
-fn whole_because(reason: &str) -> Finding {
-    Finding::info(
-        "incremental backup",
-        format!("all blocks were sent instead of the changed ones: {reason}"),
-        "keep `wal_summary_keep_time` above the time between two backups",
-    )
-}
-
-/// Uploads the parent's manifest; its files are read on a thread that may block.
-async fn offer_parent(
-    walsender: &mut Walsender,
-    server: &ServerFacts,
-    parent: IncrementParent,
-) -> Result<Offer> {
-    let no = |reason: &str| Ok(Offer::Declined(reason.to_owned()));
-    if walsender.major() < INCREMENT_MAJOR || walsender.show("summarize_wal").await? != "on" {
-        return Ok(Offer::NotMade);
-    }
-    if parent.system_identifier != server.system_identifier {
-        return no("the parent is a backup of another server");
-    }
-    let (pieces, mut waiting) = mpsc::channel(MANIFEST_PIECES_WAITING);
-    let mut reading = JoinSet::new();
-    let major = walsender.major();
-    reading.spawn_blocking(move || {
-        parent.write_manifest(major, |piece| pieces.blocking_send(piece).map_err(std::io::Error::other))
-    });
-    let uploaded = walsender.upload_manifest(&mut waiting).await;
-    drop(waiting);
-    match (uploaded, reading.join_next().await) {
-        // What was sent of it was cut off, and the server's complaint is about that.
-        (_, Some(Ok(Err(Error::Parent { source })))) => {
-            Ok(Offer::Declined(format!("the parent cannot be read: {source}")))
-        }
-        (Err(error), _) => declined(error).map(Offer::Declined),
-        (Ok(()), Some(Ok(sizes))) => sizes.map(Offer::Taken),
-        (Ok(()), _) => Err(Error::Protocol { reason: "the reader of the parent ended early".to_owned() }),
-    }
-}
-
 /// Begins with the increment if one was offered, without it when the server says no.
 async fn begin_backup(
     walsender: &mut Walsender,
@@ -336,7 +278,7 @@ async fn begin_backup(
     let begun = walsender.begin_base_backup(&options).await;
     let (backup, sizes) = match begun {
         Err(error) if options.incremental => {
-            outcome.find(whole_because(&declined(error)?));
+            outcome.find(refused(&declined(error)?));
             options.incremental = false;
             // The server drops temporary slots with the command that failed.
             no_slot = hold_log(walsender, &slot).await?;

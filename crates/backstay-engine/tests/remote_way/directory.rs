@@ -49,13 +49,7 @@ impl Written {
     }
 
     pub fn as_parent(&self) -> IncrementParent {
-        IncrementParent {
-            files: Box::new(Listed(self.files.clone().into_iter())),
-            system_identifier: self.facts.server.system_identifier,
-            timeline: self.facts.timeline,
-            start: self.facts.start_lsn,
-            stop: self.facts.stop_lsn,
-        }
+        IncrementParent::new(&self.facts, Box::new(Listed(self.files.clone().into_iter())))
     }
 }
 

@@ -66,11 +66,5 @@ async fn increment_parent(context: &Context, writer: &BackupWriter) -> Result<Op
     let facts = BackupFacts::from_json(&parent.facts)?;
     let manifest = context.repo.manifest(&parent.instance, &parent.id).await?;
     let files = BackupReader::new(context.repo.clone(), manifest).files().await?;
-    Ok(Some(IncrementParent {
-        files: Box::new(files),
-        system_identifier: facts.server.system_identifier,
-        timeline: facts.timeline,
-        start: facts.start_lsn,
-        stop: facts.stop_lsn,
-    }))
+    Ok(Some(IncrementParent::new(&facts, Box::new(files))))
 }

@@ -15,6 +15,7 @@ use super::super::manifest::{MANIFEST_FILE, ManifestWriter};
 use super::super::outcome::BackupFacts;
 use super::super::recover::{self, AUTO_CONF, MAIN_CONF, MappedTablespace};
 use super::super::rules;
+use super::incarnation;
 use super::unconfigured;
 use super::write::{CONTROL_FILE_UNTIL_SEALED, PlaceTarget};
 use crate::{Error, Result};
@@ -73,8 +74,8 @@ impl PlaceTarget {
         let mut rewritten = Rewritten::new();
         let auto_conf = self.plan.directory.join(AUTO_CONF);
         let old = read_text(&auto_conf)?.unwrap_or_default();
-        rewritten
-            .insert(AUTO_CONF, overwrite(&auto_conf, &recover::auto_conf(&old, options.keep_archiving))?);
+        let text = recover::auto_conf(&old, options.keep_archiving, &incarnation::new()?);
+        rewritten.insert(AUTO_CONF, overwrite(&auto_conf, &text)?);
         let main_conf = self.plan.directory.join(MAIN_CONF);
         if facts.server.outside_configuration.contains_key(MAIN_CONF)
             && let Some(old) = read_text(&main_conf)?

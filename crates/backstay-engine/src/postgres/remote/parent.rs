@@ -15,6 +15,7 @@ use backstay_model::parts::{ParentFiles, PartKind};
 use backstay_model::{Lsn, TimelineId};
 
 use crate::postgres::manifest::ManifestWriter;
+use crate::postgres::outcome::BackupFacts;
 use crate::postgres::rules;
 use crate::{Error, Result};
 
@@ -29,6 +30,23 @@ pub struct IncrementParent {
     pub timeline: TimelineId,
     pub start: Lsn,
     pub stop: Lsn,
+    pub data_checksums: bool,
+    /// The life of the cluster it was taken of.
+    pub incarnation: Option<String>,
+}
+
+impl IncrementParent {
+    pub fn new(facts: &BackupFacts, files: Box<dyn ParentFiles>) -> Self {
+        Self {
+            files,
+            system_identifier: facts.server.system_identifier,
+            timeline: facts.timeline,
+            start: facts.start_lsn,
+            stop: facts.stop_lsn,
+            data_checksums: facts.server.data_checksums,
+            incarnation: facts.server.incarnation.clone(),
+        }
+    }
 }
 
 /// Sizes of the parent's relation files.
@@ -125,6 +143,8 @@ mod tests {
             timeline: TimelineId(1),
             start: Lsn(0x0200_0028),
             stop: Lsn(0x0200_0138),
+            data_checksums: true,
+            incarnation: None,
         };
         let mut pieces = Vec::new();
         let sizes = parent

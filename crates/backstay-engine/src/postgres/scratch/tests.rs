@@ -18,6 +18,7 @@ fn facts(version_number: u32, preloaded: &str) -> ServerFacts {
         timeline: TimelineId(1),
         data_directory: None,
         outside_configuration: BTreeMap::new(),
+        incarnation: None,
         tablespaces: Vec::new(),
         settings: BTreeMap::from([("shared_preload_libraries".to_owned(), preloaded.to_owned())]),
         databases: Vec::new(),
