@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -48,6 +48,9 @@ pub(super) struct Unfinished {
     tree: Arc<Tree>,
     root: OwnedFd,
     directory: OwnedFd,
+    /// A write or a sync failed, or has not come back: what the file holds on the
+    /// disk is not known any more, and asking again would not tell.
+    failed: bool,
     done: bool,
 }
 
@@ -104,7 +107,7 @@ impl Tree {
             }
             // Also when another process made it a moment ago: it may not have
             // come as far as its own fsync.
-            rustix::fs::fsync(&opened)?;
+            sync(&opened)?;
             opened = rustix::fs::openat(&opened, segment, OPEN_DIRECTORY | OFlags::NOFOLLOW, Mode::empty())?;
         }
         let mut durable = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
@@ -151,6 +154,7 @@ impl Tree {
             tree: Arc::clone(self),
             root: root.try_clone()?,
             directory,
+            failed: false,
             done: false,
         })
     }
@@ -223,7 +227,7 @@ impl Tree {
         loop {
             let parent = path.rsplit_once('/').map(|(parent, _)| parent);
             match rustix::fs::openat(root, parent.unwrap_or("."), OPEN_DIRECTORY, Mode::empty()) {
-                Ok(directory) => rustix::fs::fsync(directory).map_err(|error| failed(error.into()))?,
+                Ok(directory) => sync(&directory).map_err(failed)?,
                 Err(Errno::NOENT) => {}
                 Err(error) => return Err(failed(error.into())),
             }
@@ -276,14 +280,32 @@ impl Unfinished {
         StoreError::from_io(operation, &self.object, error.into())
     }
 
+    /// Does what must not be tried twice. The mark is set beforehand, so that a
+    /// thread which died in the middle leaves it as well.
+    fn once(&mut self, work: impl FnOnce(&Self) -> io::Result<()>) -> Result<(), StoreError> {
+        if self.failed {
+            let earlier =
+                io::Error::other("an earlier attempt to write it or to bring it to the disk failed");
+            return Err(self.failed(self.operation, earlier));
+        }
+        self.failed = true;
+        work(self).map_err(|error| self.failed(self.operation, error))?;
+        self.failed = false;
+        Ok(())
+    }
+
     pub fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
-        self.file.write_all_at(bytes, offset).map_err(|error| self.failed(self.operation, error))
+        self.once(|unfinished| unfinished.file.write_all_at(bytes, offset).map_err(lasting))
     }
 
     /// Makes the file durable, gives it its name unless that is taken, and makes
-    /// the name durable. May be called again after an error.
+    /// the name durable. May be called again after an error, but for one in
+    /// writing or syncing, which stays.
     pub fn publish(&mut self) -> Result<(), StoreError> {
-        self.file.sync_all().map_err(|error| self.failed(self.operation, error))?;
+        if self.done {
+            return Ok(());
+        }
+        self.once(|unfinished| sync(&unfinished.file))?;
         let mut named = self.give_name();
         if named == Err(Errno::NOENT) && !self.is_named() {
             // The directory was removed as empty while the file was being written.
@@ -298,12 +320,12 @@ impl Unfinished {
             Err(Errno::EXIST | Errno::NOENT) if self.is_named() => {}
             Err(Errno::EXIST) => {
                 // The other one's name must be as durable as our word that it exists.
-                rustix::fs::fsync(&self.directory).map_err(|error| self.failed(self.operation, error))?;
+                self.once(|unfinished| sync(&unfinished.directory))?;
                 return Err(StoreError::already_exists(&self.object));
             }
             Err(error) => return Err(self.failed(self.operation, error)),
         }
-        rustix::fs::fsync(&self.directory).map_err(|error| self.failed(self.operation, error))?;
+        self.once(|unfinished| sync(&unfinished.directory))?;
         self.done = true;
         // Left over where the name was given by a link; elsewhere it is gone.
         self.discard();
@@ -312,11 +334,11 @@ impl Unfinished {
 
     /// Makes the file durable and gives it its name, in the place of whatever has it.
     pub fn replace(&mut self) -> Result<(), StoreError> {
-        self.file.sync_all().map_err(|error| self.failed(self.operation, error))?;
+        self.once(|unfinished| sync(&unfinished.file))?;
         let name = self.object.file_name();
         rustix::fs::renameat(&self.root, &*self.temporary, &self.directory, name)
-            .and_then(|()| rustix::fs::fsync(&self.directory))
             .map_err(|error| self.failed(self.operation, error))?;
+        self.once(|unfinished| sync(&unfinished.directory))?;
         self.done = true;
         Ok(())
     }
@@ -353,6 +375,25 @@ impl Drop for Unfinished {
     }
 }
 
+/// Brings a file or a directory to the disk.
+fn sync(opened: impl AsFd) -> io::Result<()> {
+    rustix::fs::fsync(opened).map_err(|error| lasting(error.into()))
+}
+
+/// The kernel tells of bytes that it could not write once, and takes them for
+/// written from then on: a second sync of the same file succeeds without them. So
+/// an error in writing must not look like one that passes.
+fn lasting(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::StorageFull
+        | io::ErrorKind::QuotaExceeded
+        | io::ErrorKind::FileTooLarge
+        | io::ErrorKind::PermissionDenied
+        | io::ErrorKind::ReadOnlyFilesystem => error,
+        _ => io::Error::other(error),
+    }
+}
+
 /// Makes the directory and those above it that are missing, each durable in its parent.
 fn create_durably(path: &Path) -> io::Result<()> {
     if path.is_dir() {
@@ -367,7 +408,7 @@ fn create_durably(path: &Path) -> io::Result<()> {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(error) => return Err(error.into()),
     }
-    File::open(parent)?.sync_all()
+    sync(File::open(parent)?)
 }
 
 fn read_exactly(

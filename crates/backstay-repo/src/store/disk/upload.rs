@@ -18,8 +18,9 @@ const WRITE_BACK_BYTES: u64 = 4 << 20;
 
 pub(super) struct DiskUpload {
     object: ObjectName,
-    /// Shared with the blocking thread, which may outlive a dropped call: it then
-    /// writes the same bytes to the same place once more, or nothing.
+    /// Shared with the blocking thread, which may outlive a dropped call. The next
+    /// call waits for it, and finds how it ended in the file's own state: what it
+    /// failed to write or to sync is never tried again and then believed.
     file: Arc<Mutex<Unfinished>>,
     written_bytes: u64,
     pushed_bytes: u64,
@@ -79,5 +80,80 @@ impl Upload for DiskUpload {
             Ok(())
         })
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::OwnedFd;
+
+    use super::super::tree::Tree;
+    use super::*;
+
+    fn begun(place: &std::path::Path) -> DiskUpload {
+        let object: ObjectName = "orders/packs/1".parse().unwrap();
+        let tree = Arc::new(Tree::new(place.to_owned()));
+        let unfinished = tree.begin(Operation::Write, &object).unwrap();
+        DiskUpload::new(object, unfinished)
+    }
+
+    /// Puts in the file's place one that can be neither written at an offset nor
+    /// synced, and gives the real one back.
+    fn swap_for_a_pipe(upload: &DiskUpload) -> File {
+        let (reader, _writer) = std::io::pipe().unwrap();
+        let pipe = File::from(OwnedFd::from(reader));
+        std::mem::replace(&mut upload.file.lock().unwrap().file, pipe)
+    }
+
+    fn put_back(upload: &DiskUpload, file: File) {
+        upload.file.lock().unwrap().file = file;
+    }
+
+    #[tokio::test]
+    async fn a_sync_that_failed_is_not_believed_when_the_next_one_succeeds() {
+        let place = tempfile::tempdir().unwrap();
+        let mut upload = begun(place.path());
+        upload.write(Bytes::from_static(b"12345")).await.unwrap();
+        let file = swap_for_a_pipe(&upload);
+        let first = upload.commit().await.unwrap_err();
+        assert!(!first.is_transient(), "{first}");
+        // As the kernel does: it has told of the bytes that are lost, and is content.
+        put_back(&upload, file);
+        for _ in 0..2 {
+            let again = upload.commit().await.unwrap_err();
+            assert!(matches!(again, StoreError::Io { .. }), "{again}");
+        }
+        assert!(upload.write(Bytes::from_static(b"6")).await.is_err());
+        assert!(!place.path().join("orders/packs/1").exists());
+    }
+
+    #[tokio::test]
+    async fn a_write_that_failed_ends_the_upload() {
+        let place = tempfile::tempdir().unwrap();
+        let mut upload = begun(place.path());
+        let file = swap_for_a_pipe(&upload);
+        let first = upload.write(Bytes::from_static(b"12345")).await.unwrap_err();
+        assert!(!first.is_transient(), "{first}");
+        put_back(&upload, file);
+        assert!(matches!(upload.write(Bytes::from_static(b"12345")).await, Err(StoreError::Io { .. })));
+        assert!(matches!(upload.commit().await, Err(StoreError::Io { .. })));
+        assert!(!place.path().join("orders/packs/1").exists());
+    }
+
+    #[tokio::test]
+    async fn a_commit_that_nobody_waited_for_decides_the_next_one() {
+        let place = tempfile::tempdir().unwrap();
+        let mut upload = begun(place.path());
+        upload.write(Bytes::from_static(b"12345")).await.unwrap();
+        upload.file.lock().unwrap().publish().unwrap();
+        assert_eq!(upload.commit().await.unwrap(), 5);
+
+        let mut upload = begun(place.path());
+        upload.object = "orders/packs/2".parse().unwrap();
+        let file = swap_for_a_pipe(&upload);
+        upload.file.lock().unwrap().publish().unwrap_err();
+        put_back(&upload, file);
+        assert!(matches!(upload.commit().await, Err(StoreError::Io { .. })));
     }
 }
