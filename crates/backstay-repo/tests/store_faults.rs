@@ -119,6 +119,20 @@ async fn a_commit_whose_answer_was_lost_is_success() {
 }
 
 #[tokio::test]
+async fn a_range_that_came_back_short_is_an_error_and_not_a_shorter_range() {
+    let memory = MemoryStore::new();
+    memory.put_if_absent(&name("a"), vec![7; 100].into()).await.unwrap();
+    for length in [0, 1, 49] {
+        let cutting = FaultyStore::new(Arc::new(memory.clone()), move |_| Injection::Cut(length));
+        let outcome = retrying(Arc::new(cutting)).0.get_range(&name("a"), 10, 50).await;
+        let expected = length as u64;
+        assert!(matches!(outcome, Err(StoreError::WrongRange { got, .. }) if got == expected), "{outcome:?}");
+    }
+    let (store, _) = retrying(Arc::new(memory));
+    assert_eq!(store.get_range(&name("a"), 10, 50).await.unwrap().len(), 50);
+}
+
+#[tokio::test]
 async fn retrying_is_bounded_in_count_and_in_time_and_spreads_out() {
     let away = || {
         Arc::new(FaultyStore::new(Arc::new(MemoryStore::new()), |call| {

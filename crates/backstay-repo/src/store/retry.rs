@@ -198,7 +198,13 @@ impl Store for RetryStore {
 
     async fn get_range(&self, name: &ObjectName, offset: u64, length: u64) -> Result<Bytes, StoreError> {
         let attempts = self.retry.attempts(Operation::GetRange, name.as_str(), length);
-        attempts.run(|| self.inner.get_range(name, offset, length)).await
+        let bytes = attempts.run(|| self.inner.get_range(name, offset, length)).await?;
+        // Everything above cuts the answer where it asked for the bytes to lie.
+        let got = bytes.len() as u64;
+        if got != length {
+            return Err(StoreError::WrongRange { object: name.to_string(), offset, length, got });
+        }
+        Ok(bytes)
     }
 
     async fn list(&self, under: &Prefix) -> Result<Box<dyn Listing>, StoreError> {
