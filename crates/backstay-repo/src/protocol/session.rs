@@ -145,10 +145,13 @@ impl Session {
             Ok(()) | Err(Error::Store(StoreError::AlreadyExists { .. })) => {}
             Err(error) => return Err(error),
         }
-        if self.heartbeat > 0 {
-            self.repo.store().delete(&self.layout.intent(&self.id, self.heartbeat)).await?;
+        let previous = std::mem::replace(&mut self.heartbeat, next);
+        if previous > 0
+            && let Err(error) = self.repo.store().delete(&self.layout.intent(&self.id, previous)).await
+        {
+            // The new one is what others look at; the old one goes with the intent.
+            tracing::debug!(session = %self.id, previous, %error, "an old heartbeat stays");
         }
-        self.heartbeat = next;
         Ok(())
     }
 

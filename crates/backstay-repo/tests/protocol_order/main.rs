@@ -143,6 +143,25 @@ async fn a_heartbeat_keeps_a_session_alive_and_only_the_last_one_stays() {
 }
 
 #[tokio::test]
+async fn a_heartbeat_whose_predecessor_stays_counts_and_so_do_those_after_it() {
+    let world = World::new();
+    let stuck = FaultyStore::new(Arc::new(world.memory.clone()), |call| match call.operation {
+        Operation::Delete => Injection::Fail(denied(call)),
+        _ => Injection::Pass,
+    });
+    let (mut session, _) =
+        world.at_store(Arc::new(stuck)).begin(id(1), &[], elsewhere(), at(0)).await.unwrap();
+    for minute in 1..=3 {
+        session.heartbeat(at(minute * 600)).await.unwrap();
+        // A number that stood still would look like silence after a lease.
+        assert_eq!(world.collect(at(minute * 600)).await.unwrap().ended.len(), 0);
+    }
+    assert_eq!(world.names_of("intents").len(), 5, "the intent and a heartbeat for each time");
+    world.collect(at(3 * 600 + HOUR)).await.unwrap();
+    assert!(world.names_of("intents").is_empty());
+}
+
+#[tokio::test]
 async fn a_backup_that_vanished_ends_the_collection_until_the_loss_is_accepted() {
     let world = World::new();
     world.backup(1, &[]).await;
