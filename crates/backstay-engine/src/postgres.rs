@@ -21,6 +21,7 @@ pub mod remote;
 pub mod rules;
 pub mod scratch;
 pub mod settings;
+pub mod tablespaces;
 pub mod tls;
 pub mod walsender;
 

@@ -117,6 +117,28 @@ fn tablespaces_move_and_unlogged_tables_come_back_empty() {
 }
 
 #[test]
+fn a_tablespace_made_during_the_copy_is_known_and_said() {
+    on_each_version(|installation| {
+        let server = start(installation);
+        let space = server.workspace().directory("space").unwrap();
+        let runtime = drive::runtime();
+        let (mut backup, outcome) = drive::begin(&runtime, &drive::settings(&server)).unwrap();
+        let restored = server.workspace().path().join("restored");
+        let stored = drive::finish(&mut backup, &outcome, &restored, Vec::new(), |step| {
+            if matches!(step, Step::Begin(spec) if spec.path == "PG_VERSION") {
+                server.sql(&format!("CREATE TABLESPACE late LOCATION '{}'", space.display())).unwrap();
+            }
+        })
+        .unwrap();
+        assert_eq!(stored.facts.server.tablespaces, []);
+        let [late] = stored.facts.late_tablespaces.as_slice() else { panic!("{:?}", stored.facts) };
+        assert_eq!(late.location, space.display().to_string());
+        let [finding] = &outcome.findings()[..] else { panic!("{:?}", outcome.findings()) };
+        assert_eq!((finding.level, finding.subject.as_str()), (FindingLevel::Warning, "tablespace late"));
+    });
+}
+
+#[test]
 fn files_may_vanish_grow_and_shrink_while_they_are_read() {
     on_each_version(|installation| {
         let server = start(installation);

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::connect::{Session, column};
 use super::recover::INCARNATION;
 use super::settings::Address;
+use super::tablespaces;
 use crate::{Error, Result};
 
 /// The first and the last major version that is supported.
@@ -117,17 +118,6 @@ pub async fn read(session: &Session, address: &Address) -> Result<ServerFacts> {
     let version_text: String = column(&row, 6)?;
     let in_recovery: bool = column(&row, 7)?;
     let checkpoint_timeline = column::<i32>(&row, 1)? as u32;
-    let tablespaces = session
-        .query(
-            "list the tablespaces",
-            "SELECT oid, spcname::text, pg_tablespace_location(oid) FROM pg_tablespace \
-             WHERE pg_tablespace_location(oid) <> '' ORDER BY oid",
-            &[],
-        )
-        .await?
-        .iter()
-        .map(|row| Ok(Tablespace { oid: column(row, 0)?, name: column(row, 1)?, location: column(row, 2)? }))
-        .collect::<Result<_>>()?;
     let names: Vec<&str> = SETTINGS_KEPT.split(',').map(str::trim).collect();
     let settings = session
         .query(
@@ -155,7 +145,7 @@ pub async fn read(session: &Session, address: &Address) -> Result<ServerFacts> {
         data_directory,
         outside_configuration,
         incarnation: column(&row, 9)?,
-        tablespaces,
+        tablespaces: tablespaces::list(session).await?,
         settings,
         databases: databases(session, address).await?,
     })

@@ -27,17 +27,19 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use self::bracket::Bracket;
+use self::bracket::{Bracket, Ended};
 use self::file::{Content, Extents, Held, OpenFile};
 use self::log::LogRange;
 use self::walk::{Found, Walk};
 use super::connect::Session;
 use super::control::ControlFile;
-use super::facts::{self, Owner, Privileges, ServerFacts};
+use super::facts::{self, Owner, Privileges, ServerFacts, Tablespace};
 use super::outcome::{BackupFacts, Outcome, Way};
 use super::page::PageCheck;
+use super::recover;
 use super::rules;
 use super::settings::PostgresSettings;
+use super::tablespaces;
 use crate::{Error, Result};
 
 /// A running backup. Dropped before its end, it ends the session, and the server
@@ -129,6 +131,8 @@ impl LocalBackup {
             return Err(Error::StaleDirectory { path: root });
         }
         facts.timeline = bracket.timeline;
+        // The server's own map of them is made after the checkpoint.
+        facts.tablespaces = bracket.tablespaces().await?;
         info!(start = %bracket.start_lsn, timeline = %bracket.timeline, "the backup has begun");
         let tablespaces = facts.tablespaces.iter().map(|space| space.oid).collect();
         let version_directory = format!("PG_{}_{}", facts.major(), control.catalog_version);
@@ -278,7 +282,11 @@ impl LocalBackup {
             label: self.label.clone(),
             owner: Some(self.owner),
             server: self.facts.clone(),
+            late_tablespaces: late_tablespaces(&ended)?,
         };
+        if let Some(finding) = tablespaces::finding(&facts.late_tablespaces) {
+            self.outcome.find(finding);
+        }
         let range = log_range(&facts);
         let mut tail = VecDeque::new();
         tail.push_back(Tail::Held { path: "backup_label".to_owned(), bytes: ended.label_file });
@@ -382,6 +390,17 @@ pub fn measure(root: &Path, facts: &ServerFacts) -> Result<u64> {
         }
     }
     Ok(bytes)
+}
+
+/// The server's map says which it began with.
+fn late_tablespaces(ended: &Ended) -> Result<Vec<Tablespace>> {
+    // Only the numbers are of interest, whatever the encoding of the places.
+    let text = String::from_utf8_lossy(&ended.tablespace_map);
+    let Some(map) = recover::parse_tablespace_map(&text) else {
+        return Err(Error::Protocol { reason: "its tablespace map is not one".to_owned() });
+    };
+    let noted: Vec<u32> = map.iter().map(|space| space.oid).collect();
+    Ok(tablespaces::late(ended.tablespaces.clone(), &noted))
 }
 
 fn log_range(facts: &BackupFacts) -> LogRange {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use backstay_model::{Finding, Lsn, Position, TimelineId};
 use serde::{Deserialize, Serialize};
 
-use super::facts::{Owner, ServerFacts};
+use super::facts::{Owner, ServerFacts, Tablespace};
 use crate::{Error, Result};
 
 /// Everything the engine knows of one finished backup. It is stored as the
@@ -31,6 +31,9 @@ pub struct BackupFacts {
     /// Owner and mode of the data directory, where they could be seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<Owner>,
+    /// Made while the backup ran: replaying its log links them to these places.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub late_tablespaces: Vec<Tablespace>,
 }
 
 /// How the files were read.

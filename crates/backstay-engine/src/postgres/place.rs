@@ -30,6 +30,8 @@ pub struct PlaceOptions {
     pub directory: PathBuf,
     /// The tablespaces of the backup.
     pub tablespaces: Vec<Tablespace>,
+    /// Those that recovery will link to their old places, whatever was asked for.
+    pub late_tablespaces: Vec<Tablespace>,
     /// `--tablespace OLD=NEW`: OLD is a location, a name or a number.
     pub moved: Vec<(String, PathBuf)>,
     /// Who owns the directories, where the backup knows it and we may decide it.
@@ -60,6 +62,9 @@ impl PlacePlan {
                 return Err(Error::TargetNotEmpty { path: location.clone() });
             }
             seen.push(location.clone());
+        }
+        for space in &options.late_tablespaces {
+            check_place(Path::new(&space.location))?;
         }
         let plan = PlacePlan { directory, tablespaces, is_moved, owner: options.owner };
         needed.check(&plan)?;

@@ -52,6 +52,7 @@ use super::facts::{self, Privileges, ServerFacts};
 use super::outcome::{BackupFacts, Outcome, Way};
 use super::page::PageCheck;
 use super::settings::Address;
+use super::tablespaces;
 use super::walsender::{self, BackupOptions, BaseBackup, Walsender};
 use crate::{Error, Result};
 
@@ -128,6 +129,8 @@ impl RemoteBackup {
             return Err(Error::Promoted { started: identity.timeline, stopped: backup.timeline });
         }
         server.timeline = backup.timeline;
+        let listed = tablespaces::list(&session).await?;
+        server.tablespaces = tablespaces::sent(&backup.tablespaces, &listed);
         let configuration = OutsideConfiguration::read(&session, &server, privileges.role).await;
         let incremental = sizes.is_some();
 
@@ -149,6 +152,7 @@ impl RemoteBackup {
             label: options.label,
             owner: None,
             server,
+            late_tablespaces: Vec::new(),
         };
         let (sender, deliveries) = receive::queue();
         let estimated_bytes = backup.estimated_bytes();
@@ -203,6 +207,18 @@ impl RemoteBackup {
         &self.facts.server
     }
 
+    /// As far as the server still answers: what is lost with it is a warning.
+    fn note_late_tablespaces(&mut self) {
+        let noted: Vec<u32> = self.facts.server.tablespaces.iter().map(|space| space.oid).collect();
+        self.facts.late_tablespaces = match self.pages.second_look.tablespaces() {
+            Ok(listed) => tablespaces::late(listed, &noted),
+            Err(_) => Vec::new(),
+        };
+        if let Some(finding) = tablespaces::finding(&self.facts.late_tablespaces) {
+            self.outcome.find(finding);
+        }
+    }
+
     fn step(&mut self, piece: Piece) -> Step {
         match piece {
             Piece::Begin(spec) => {
@@ -250,6 +266,7 @@ impl PartSource for RemoteBackup {
             Some(Delivery::End { stop }) => {
                 self.facts.stop_lsn = stop;
                 self.ended = true;
+                self.note_late_tablespaces();
                 if let Some(configuration) = self.configuration.take()
                     && let Some(finding) = configuration.finish(&mut self.tail)
                 {

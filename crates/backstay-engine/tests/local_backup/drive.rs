@@ -125,7 +125,7 @@ pub fn finish(
         directory: directory.to_owned(),
         tablespaces: backup.server().tablespaces.clone(),
         moved,
-        owner: None,
+        ..PlaceOptions::default()
     };
     let target = PlacePlan::check(&options, &SpaceNeeded::default())?.begin()?;
     let files = pump(backup, &target, watch)?;

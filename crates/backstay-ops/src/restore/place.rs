@@ -46,6 +46,7 @@ async fn fit(reader: &BackupReader, facts: &BackupFacts, place: &Where) -> Resul
     let options = PlaceOptions {
         directory: place.directory.clone(),
         tablespaces: facts.server.tablespaces.clone(),
+        late_tablespaces: facts.late_tablespaces.clone(),
         moved: place.moved.clone(),
         owner: owner(facts),
     };

@@ -9,9 +9,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::super::connect::{Session, column};
-use super::super::facts::{Privileges, ServerFacts, lsn};
+use super::super::facts::{Privileges, ServerFacts, Tablespace, lsn};
 use super::super::outcome::Outcome;
 use super::super::settings::{Address, CHECKPOINT_LIMIT};
+use super::super::tablespaces;
 use crate::{Error, Result};
 
 /// A begun backup.
@@ -34,6 +35,8 @@ pub(super) struct Ended {
     pub(super) label_file: Vec<u8>,
     /// `tablespace_map`, byte by byte; empty when there are no tablespaces.
     pub(super) tablespace_map: Vec<u8>,
+    /// All that there are now.
+    pub(super) tablespaces: Vec<Tablespace>,
 }
 
 impl Bracket {
@@ -83,6 +86,10 @@ impl Bracket {
         self.session.is_closed()
     }
 
+    pub(super) async fn tablespaces(&self) -> Result<Vec<Tablespace>> {
+        tablespaces::list(&self.session).await
+    }
+
     /// Ends the backup. The session stays open, and with it the slot.
     pub(super) async fn end(&self, cancel: &CancellationToken) -> Result<Ended> {
         tokio::select! {
@@ -110,10 +117,12 @@ impl Bracket {
         }
         let row = ended?;
         let label_file: Vec<u8> = column(&row, 1)?;
+        let tablespaces = self.tablespaces().await?;
         Ok(Ended {
             stop_lsn: lsn(column(&row, 0)?)?,
             label_file,
             tablespace_map: column::<Option<Vec<u8>>>(&row, 2)?.unwrap_or_default(),
+            tablespaces,
         })
     }
 

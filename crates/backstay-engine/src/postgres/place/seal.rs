@@ -83,23 +83,28 @@ impl PlaceTarget {
             rewritten.insert(MAIN_CONF, overwrite(&main_conf, &recover::moved_in_conf(&old))?);
         }
         let map = self.plan.directory.join("tablespace_map");
-        if self.plan.is_moved
-            && let Some(old) = read_text(&map)?
-        {
-            let entries = recover::parse_tablespace_map(&old).ok_or_else(|| Error::Malformed {
-                path: map.clone(),
-                reason: "a line of it is not a tablespace".to_owned(),
-            })?;
-            let entries: Vec<MappedTablespace> = entries
-                .into_iter()
-                .map(|entry| match self.plan.tablespaces.get(&entry.oid).and_then(|new| new.to_str()) {
-                    Some(new) => MappedTablespace { oid: entry.oid, location: new.to_owned() },
-                    None => entry,
-                })
-                .collect();
-            rewritten.insert("tablespace_map", overwrite(&map, &recover::tablespace_map(&entries))?);
+        if let Some(old) = read_text(&map)? {
+            let new =
+                self.moved_map(&old).map_err(|reason| Error::Malformed { path: map.clone(), reason })?;
+            rewritten.insert("tablespace_map", overwrite(&map, &new)?);
         }
         Ok(rewritten)
+    }
+
+    /// The map with the places of this restore. Recovery makes its links from it: a
+    /// line that the plan does not know would lead into a living server.
+    pub(super) fn moved_map(&self, old: &str) -> Result<String, String> {
+        let entries = recover::parse_tablespace_map(old).ok_or("a line of it is not a tablespace")?;
+        let entries = entries.into_iter().map(|entry| match self.plan.tablespaces.get(&entry.oid) {
+            Some(new) => match new.to_str() {
+                Some(new) => Ok(MappedTablespace { oid: entry.oid, location: new.to_owned() }),
+                None => Err(format!("the place of tablespace {} is not UTF-8", entry.oid)),
+            },
+            // It lies in the data directory and has no link.
+            None if !entry.location.starts_with('/') => Ok(entry),
+            None => Err(format!("it leads to {}, which the backup's facts do not know", entry.location)),
+        });
+        Ok(recover::tablespace_map(&entries.collect::<Result<Vec<_>, _>>()?))
     }
 
     /// Writes the manifest, and the configuration that the parts turn out to lack;

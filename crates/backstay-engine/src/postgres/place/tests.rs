@@ -102,6 +102,32 @@ fn a_tablespace_that_still_lies_at_its_old_place_is_refused() {
 }
 
 #[test]
+fn a_place_that_recovery_will_link_to_is_refused_when_it_is_in_use() {
+    let root = tempfile::tempdir().unwrap();
+    let live = root.path().join("live");
+    let mut options = options(&root.path().join("data"));
+    options.late_tablespaces = vec![space(16386, &live)];
+    check(&options).unwrap();
+    fs::create_dir_all(live.join("PG_15_202209061")).unwrap();
+    assert!(matches!(check(&options).unwrap_err(), Error::TargetNotEmpty { path } if path == live));
+}
+
+#[test]
+fn a_map_that_leads_to_an_unknown_place_is_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let mut options = options(&root.path().join("data"));
+    options.tablespaces = vec![space(16385, Path::new("/old/place"))];
+    options.moved = vec![("16385".into(), root.path().join("space"))];
+    let target = check(&options).unwrap().begin().unwrap();
+    let moved = target.moved_map("16385 /old/place\n16386 pg_tblspc/16386\n").unwrap();
+    let space = root.path().join("space");
+    assert_eq!(moved, format!("16385 {}\n16386 pg_tblspc/16386\n", space.display()));
+    let unknown = target.moved_map("16385 /old/place\n16387 /live\n").unwrap_err();
+    assert!(unknown.contains("/live"), "{unknown}");
+    assert!(target.moved_map("nonsense").is_err());
+}
+
+#[test]
 fn parts_come_to_lie_where_they_belong() {
     let root = tempfile::tempdir().unwrap();
     let data = root.path().join("data");

@@ -11,9 +11,12 @@ use tokio::runtime::Handle;
 use tokio_postgres::types::ToSql;
 
 use super::buffers::Buffers;
+use crate::Result;
 use crate::postgres::connect::{Session, column};
+use crate::postgres::facts::Tablespace;
 use crate::postgres::outcome::Outcome;
 use crate::postgres::page::PageCheck;
+use crate::postgres::tablespaces;
 
 /// Pages that are read a second time. A torn page is rare; a disk that gives
 /// thousands of wrong pages needs no second look at each.
@@ -36,6 +39,11 @@ pub(super) struct SecondLook {
 }
 
 impl SecondLook {
+    /// What the server has by now.
+    pub(super) fn tablespaces(&self) -> Result<Vec<Tablespace>> {
+        self.runtime.block_on(tablespaces::list(&self.session))
+    }
+
     fn read(&self, path: &str, offset: u64, page: &mut [u8]) -> io::Result<usize> {
         let looks = self.taken.fetch_add(1, Ordering::Relaxed);
         if looks >= SECOND_LOOKS {
