@@ -63,6 +63,16 @@ pub enum Error {
     LastSlot { slot: String },
     #[error("rotating the key would lock out the slots {slots:?}, whose secrets were not given")]
     SlotsWouldBeLost { slots: Vec<String> },
+    #[error("the key slots {slots:?} hold a newer generation of the key than the one that was given")]
+    NewerGeneration { slots: Vec<String> },
+    #[error("key slot {slot} is the only one that holds the newest generation of the key")]
+    OnlyNewest { slot: String },
+    #[error("the rotation of the key is not finished: the slots {reached:?} hold the new generation")]
+    RotationUnfinished {
+        reached: Vec<String>,
+        #[source]
+        source: Box<Error>,
+    },
     #[error("{slot:?} cannot be the name of a key slot")]
     BadSlotName { slot: String },
     #[error("no random numbers from the operating system")]
@@ -136,6 +146,7 @@ impl Classified for Error {
             Error::Store(error) => error.kind(),
             Error::Id(error) => error.kind(),
             Error::Engine(fault) => fault.kind(),
+            Error::RotationUnfinished { source, .. } => source.kind(),
             Error::NoRepository { .. } | Error::NoSuchSlot { .. } | Error::NoSuchBackup { .. } => {
                 ErrorKind::NotFound
             }
@@ -144,6 +155,8 @@ impl Classified for Error {
             | Error::SlotTaken { .. }
             | Error::LastSlot { .. }
             | Error::SlotsWouldBeLost { .. }
+            | Error::NewerGeneration { .. }
+            | Error::OnlyNewest { .. }
             | Error::AlreadyRunning { .. }
             | Error::DeclaredDead { .. }
             | Error::SessionTaken { .. }
@@ -212,6 +225,13 @@ impl Classified for Error {
             Error::SlotsWouldBeLost { .. } => {
                 "give the secrets of these slots to `backstay key rotate`, or name the slots with --drop"
             }
+            Error::NewerGeneration { .. } => {
+                "`backstay key rotate` with the secrets of all slots finishes the rotation; then try again"
+            }
+            Error::OnlyNewest { .. } => "`backstay key rotate` with the secrets of all slots comes first",
+            Error::RotationUnfinished { .. } => {
+                "every secret still opens everything; `backstay key rotate` with the secrets of all slots finishes it"
+            }
             Error::Damaged { .. } | Error::Missing { .. } => {
                 "`backstay verify --level digest` names everything that is damaged and what it costs"
             }
@@ -267,6 +287,12 @@ mod tests {
             Error::SlotTaken { slot: slot.clone() },
             Error::LastSlot { slot: slot.clone() },
             Error::SlotsWouldBeLost { slots: vec![slot.clone()] },
+            Error::NewerGeneration { slots: vec![slot.clone()] },
+            Error::OnlyNewest { slot: slot.clone() },
+            Error::RotationUnfinished {
+                reached: vec![slot.clone()],
+                source: Box::new(Error::SlotTaken { slot: slot.clone() }),
+            },
             Error::BadSlotName { slot },
             Error::Damaged { object: "a".into(), reason: "b".into() },
             Error::Missing { object: "a".into(), needed_by: "b".into() },

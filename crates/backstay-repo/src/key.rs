@@ -3,11 +3,12 @@
 //!
 //! The keyring is random and never leaves memory but wrapped; what a person holds
 //! is a key file or a pass phrase that opens a slot. So a secret can be added,
-//! removed or changed without touching a byte of data, and a new generation of
-//! the key is used from the next pack on.
+//! removed or changed without touching a byte of data. A new generation of the key
+//! is used from the next pack on, once every slot holds it: what is sealed can be
+//! opened with every secret at every moment.
 //!
 //! Refuses: to print a key; to remove the last slot; to rotate a slot out by
-//! having forgotten it.
+//! having forgotten it; to seal with a key that some slot does not hold.
 
 use std::fmt;
 
@@ -30,7 +31,7 @@ pub use slots::{NewSlot, SlotInfo, Slots};
 
 pub type Key = [u8; 32];
 
-/// One key of the keyring. New objects are sealed under the highest number.
+/// One key of the keyring.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
 pub struct Generation {
     pub number: u32,
@@ -41,6 +42,9 @@ pub struct Generation {
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
 pub struct Keyring {
     generations: Vec<Generation>,
+    /// The number of the one that new objects are sealed under: the newest that
+    /// every slot holds. Not stored; those who open the keyring look.
+    sealing: u32,
     hash_key: Key,
 }
 
@@ -83,7 +87,7 @@ fn key_from_base64(text: &str) -> Option<Key> {
 impl Keyring {
     pub fn generate() -> Result<Self> {
         let first = Generation { number: 1, key: random()? };
-        Ok(Self { generations: vec![first], hash_key: random()? })
+        Ok(Self { generations: vec![first], sealing: 1, hash_key: random()? })
     }
 
     /// The public keyring of a repository without encryption: it makes damage
@@ -91,12 +95,25 @@ impl Keyring {
     pub fn unencrypted(repository: RepositoryId) -> Self {
         let key = blake3::derive_key("backstay 2026-11 unencrypted keyring", repository.as_bytes());
         let hash_key = blake3::derive_key("backstay 2026-11 unencrypted hash key", repository.as_bytes());
-        Self { generations: vec![Generation { number: 1, key }], hash_key }
+        Self { generations: vec![Generation { number: 1, key }], sealing: 1, hash_key }
     }
 
     /// In ascending order of their numbers, never empty.
     pub fn generations(&self) -> &[Generation] {
         &self.generations
+    }
+
+    /// The number of the generation that new objects are sealed under.
+    pub fn sealing_generation(&self) -> u32 {
+        self.sealing
+    }
+
+    /// The same keyring that seals with its generation at `held`, counted from 1:
+    /// so many generations does every slot hold.
+    fn sealing_with(mut self, held: usize) -> Self {
+        let position = held.clamp(1, self.generations.len()) - 1;
+        self.sealing = self.generations[position].number;
+        self
     }
 
     pub fn hash_key(&self) -> &Key {
@@ -110,7 +127,7 @@ impl Keyring {
 
     pub fn seal_keys(&self, repository: RepositoryId, cipher: Cipher) -> SealKeys {
         let generations = self.generations.iter().map(|generation| (generation.number, generation.key));
-        SealKeys::new(repository, cipher, generations, &self.hash_key)
+        SealKeys::new(repository, cipher, generations, &self.hash_key).with_sealing_generation(self.sealing)
     }
 
     /// The same keyring with one more generation.
@@ -118,6 +135,7 @@ impl Keyring {
         let mut next = self.clone();
         let number = next.generations.last().map_or(0, |last| last.number) + 1;
         next.generations.push(Generation { number, key: random()? });
+        next.sealing = number;
         Ok(next)
     }
 
@@ -140,7 +158,8 @@ impl Keyring {
         }
         let ascending = generations.windows(2).all(|pair| pair[0].number < pair[1].number);
         let hash_key = key_from_base64(&text.hash_key)?;
-        (ascending && !generations.is_empty()).then_some(Self { generations, hash_key })
+        let sealing = generations.last()?.number;
+        ascending.then_some(Self { generations, sealing, hash_key })
     }
 }
 

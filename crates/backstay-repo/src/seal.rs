@@ -80,6 +80,8 @@ pub struct SealKeys {
     repository: RepositoryId,
     cipher: Cipher,
     generations: BTreeMap<u32, [u8; 32]>,
+    /// `None` for the newest.
+    sealing: Option<u32>,
     block_hash: [u8; 32],
     /// Tests make hashes collide by leaving only so many bytes of each.
     #[cfg(test)]
@@ -111,10 +113,17 @@ impl SealKeys {
             repository,
             cipher,
             generations: generations.into_iter().collect(),
+            sealing: None,
             block_hash: blake3::derive_key("backstay 2026-11 block hash", hash_key),
             #[cfg(test)]
             hash_bytes: 16,
         }
+    }
+
+    /// New objects are sealed under this generation, and the newer ones only read.
+    pub fn with_sealing_generation(mut self, number: u32) -> Self {
+        self.sealing = Some(number);
+        self
     }
 
     pub fn repository(&self) -> RepositoryId {
@@ -140,11 +149,12 @@ impl SealKeys {
         hash
     }
 
-    /// A new object with a fresh salt under the newest generation.
+    /// A new object with a fresh salt under the generation that seals.
     pub fn begin(&self, kind: ObjectKind, name: &str) -> Result<(Header, ObjectSeal), SealError> {
         let mut salt = [0u8; 32];
         aws_lc_rs::rand::fill(&mut salt).map_err(|_| SealError::NoRandom)?;
-        let generation = *self.generations.keys().next_back().ok_or(SealError::UnknownGeneration(0))?;
+        let newest = || self.generations.keys().next_back().copied();
+        let generation = self.sealing.or_else(newest).ok_or(SealError::UnknownGeneration(0))?;
         let header = Header::new(kind, self.cipher, generation, &salt);
         let seal = self.seal_of(&header, name)?;
         Ok((header, seal))

@@ -1,18 +1,19 @@
 //! Slots, `init` and opening: at a store that works, at one that does not, and
 //! stopped after every call.
 
-#![allow(clippy::unwrap_used, reason = "functions of a test that are not tests themselves")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "functions of a test that are not tests themselves")]
 
 use std::sync::Arc;
 
 use backstay_model::error::Classified as _;
-use backstay_model::{ErrorKind, Secret};
+use backstay_model::{ErrorKind, RepositoryId, Secret};
 use backstay_repo::Error;
 use backstay_repo::init::{InitOptions, OpenRepository, init, open};
 use backstay_repo::key::{KeySecret, NewSlot, Slots, create_key_file};
 use backstay_repo::kit::write_kit;
-use backstay_repo::store::faulty::{FaultyStore, denied, unavailable};
-use backstay_repo::store::{MemoryStore, Store};
+use backstay_repo::repo::{Parameters, Repo};
+use backstay_repo::store::faulty::{FaultyStore, Injection, denied, unavailable};
+use backstay_repo::store::{MemoryStore, Operation, Store};
 use jiff::Timestamp;
 
 fn now() -> Timestamp {
@@ -190,6 +191,125 @@ async fn a_rotation_forgets_no_slot_and_survives_a_stop_after_every_call() {
         assert!(a.keyring == b.keyring, "after call {calls}");
         assert!(generations(&a) >= 2);
     }
+}
+
+/// Seals a document with what a secret opens, as a backup made with it would.
+async fn seal_with(store: &MemoryStore, secret: &KeySecret, name: &str) {
+    opened_with(store, secret).await.put_document(&name.parse().unwrap(), b"{}").await.unwrap();
+}
+
+async fn opened_with(store: &MemoryStore, secret: &KeySecret) -> Repo {
+    let opened = open(store, Some(secret)).await.unwrap();
+    Repo::from_parts(Arc::new(store.clone()), opened.seal_keys(), Parameters::default())
+}
+
+async fn assert_all_open(store: &MemoryStore, secrets: &[&KeySecret], documents: &[String], context: &str) {
+    for secret in secrets {
+        let repo = opened_with(store, secret).await;
+        for name in documents {
+            let document = repo.get_document(&name.parse().unwrap()).await;
+            assert_eq!(document.unwrap_or_else(|error| panic!("{context}: {name}: {error}")), b"{}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_sealed_during_an_interrupted_rotation_opens_with_every_slot() {
+    let (file, other) = (key_file(1), key_file(2));
+    let keep = [slot("a", &file), slot("b", &other)];
+    let secrets = [&file, &other];
+    let begin = || async {
+        let store = MemoryStore::new();
+        let id = made(&store, keep.to_vec()).await.description.repository;
+        (store, id)
+    };
+    let (store, id) = begin().await;
+    let counting = FaultyStore::counting(Arc::new(store));
+    Slots::new(&counting, id).rotate(&keep, &[], now()).await.unwrap();
+    let mut unfinished = 0;
+    for calls in 0..counting.calls() {
+        let (store, id) = begin().await;
+        let dying = FaultyStore::stop_after(Arc::new(store.clone()), calls);
+        let error = Slots::new(&dying, id).rotate(&keep, &[], now()).await.unwrap_err();
+        unfinished += usize::from(matches!(error, Error::RotationUnfinished { .. }));
+        let mut documents = Vec::new();
+        for (number, secret) in secrets.iter().enumerate() {
+            documents.push(format!("orders/findings/during-{number}"));
+            seal_with(&store, secret, &documents[number]).await;
+        }
+        assert_all_open(&store, &secrets, &documents, &format!("stopped after call {calls}")).await;
+        let before = generations(&open(&store, Some(&file)).await.unwrap());
+        let next = Slots::new(&store, id).rotate(&keep, &[], now()).await.unwrap();
+        let stale = store.names().iter().filter(|name| name.starts_with("keys/")).count();
+        assert_eq!((stale, next.generations().len()), (2, 2), "call {calls}: begun with {before}");
+        assert_eq!(next.sealing_generation(), 2);
+        documents.push("orders/findings/after".to_owned());
+        seal_with(&store, &file, "orders/findings/after").await;
+        assert_all_open(&store, &secrets, &documents, &format!("finished after call {calls}")).await;
+    }
+    assert!(unfinished >= 4, "two writes and two deletions leave a rotation unfinished");
+}
+
+/// Slots a and b, of which a rotation has reached a alone.
+async fn half_rotated(a: &KeySecret, b: &KeySecret) -> (MemoryStore, RepositoryId) {
+    let store = MemoryStore::new();
+    let keep = [slot("a", a), slot("b", b)];
+    let id = made(&store, keep.to_vec()).await.description.repository;
+    let failing = FaultyStore::new(Arc::new(store.clone()), |call| {
+        if call.operation == Operation::Put && call.object.starts_with("keys/b-") {
+            return Injection::Fail(denied(call));
+        }
+        Injection::Pass
+    });
+    let error = Slots::new(&failing, id).rotate(&keep, &[], now()).await.unwrap_err();
+    assert!(matches!(&error, Error::RotationUnfinished { reached, .. } if reached == &["a"]), "{error}");
+    assert_eq!(error.kind(), ErrorKind::Denied);
+    (store, id)
+}
+
+#[tokio::test]
+async fn a_slot_that_alone_holds_the_newest_generation_stays_and_no_old_one_is_added() {
+    let (file, other, third) = (key_file(1), key_file(2), key_file(3));
+    let (store, id) = half_rotated(&file, &other).await;
+    let slots = Slots::new(&store, id);
+    assert_eq!(generations(&open(&store, Some(&file)).await.unwrap()), 2);
+    assert_eq!(open(&store, Some(&file)).await.unwrap().keyring.sealing_generation(), 1);
+    assert!(matches!(slots.remove("a").await, Err(Error::OnlyNewest { .. })));
+    // With b alone the rotation would go past what a holds already.
+    let past = slots.rotate(&[slot("b", &other)], &["a".into()], now()).await.unwrap_err();
+    assert!(matches!(&past, Error::NewerGeneration { slots } if slots == &["a"]), "{past}");
+    let yesterday = slots.unlock(&other).await.unwrap();
+    let before = store.names();
+    let old = slots.add(&yesterday, &slot("c", &third), now()).await.unwrap_err();
+    assert_eq!(old.kind(), ErrorKind::Conflict, "{old}");
+    assert_eq!(store.names(), before);
+    slots.rotate(&[slot("a", &file), slot("b", &other)], &[], now()).await.unwrap();
+    slots.remove("a").await.unwrap();
+    assert_eq!(open(&store, Some(&other)).await.unwrap().keyring.sealing_generation(), 2);
+}
+
+#[tokio::test]
+async fn a_slot_added_while_a_rotation_passes_is_taken_back() {
+    let (file, other) = (key_file(1), key_file(2));
+    let store = MemoryStore::new();
+    let keep = [slot("a", &file)];
+    let id = made(&store, keep.to_vec()).await.description.repository;
+    let yesterday = Slots::new(&store, id).unlock(&file).await.unwrap();
+    // The rotation runs between the looking and the writing of the one that adds.
+    let inner = store.clone();
+    let late = FaultyStore::new(Arc::new(store.clone()), move |call| {
+        if call.operation != Operation::Put {
+            return Injection::Pass;
+        }
+        let (inner, keep) = (inner.clone(), keep.clone());
+        Injection::After(Box::pin(async move {
+            Slots::new(&inner, id).rotate(&keep, &[], now()).await.unwrap();
+        }))
+    });
+    let error = Slots::new(&late, id).add(&yesterday, &slot("b", &other), now()).await.unwrap_err();
+    assert!(matches!(error, Error::NewerGeneration { .. }), "{error}");
+    assert!(open(&store, Some(&other)).await.is_err());
+    assert_eq!(open(&store, Some(&file)).await.unwrap().keyring.sealing_generation(), 2);
 }
 
 #[tokio::test]

@@ -1,9 +1,10 @@
 //! All slots of a repository: opening, adding, removing, rotating.
 //!
-//! A rotation writes a new object beside the old one of every slot and deletes
-//! the old ones last, so that a crash leaves each slot with at least one object
-//! that opens. Until then a slot has several, and the one with the most
-//! generations counts.
+//! An object's name says how many generations it holds, so what a slot holds is
+//! seen in a listing. A slot may have several objects, and the one with the most
+//! generations counts; the newest generation that every slot holds seals.
+
+use std::collections::{BTreeMap, HashMap};
 
 use backstay_model::RepositoryId;
 use bytes::Bytes;
@@ -15,6 +16,10 @@ use crate::layout::{self, ObjectName};
 use crate::store::{Store, StoreError};
 use crate::{Error, Result};
 
+mod rotate;
+
+/// More generations than a daily rotation draws in ten years.
+const GENERATIONS_MAX: usize = 4096;
 /// A slot is a few hundred bytes for each generation.
 const SLOT_BYTES_MAX: u64 = 1 << 20;
 const SLOT_NAME_MAX: usize = 32;
@@ -49,6 +54,37 @@ fn check_name(slot: &str) -> Result<()> {
         && slot.bytes().all(allowed)
         && slot.as_bytes()[0].is_ascii_alphanumeric();
     if good { Ok(()) } else { Err(Error::BadSlotName { slot: slot.to_owned() }) }
+}
+
+/// The slot in the name of an object.
+fn slot_of(object: &ObjectName) -> &str {
+    object.file_name().rsplit_once('-').map_or(object.file_name(), |(slot, _)| slot)
+}
+
+/// How many generations each slot holds, by the names of its objects.
+#[derive(Debug, Default)]
+struct Held(BTreeMap<String, usize>);
+
+impl Held {
+    fn newest(&self) -> usize {
+        self.0.values().copied().max().unwrap_or(0)
+    }
+
+    fn by_every_slot(&self) -> usize {
+        self.0.values().copied().min().unwrap_or(0)
+    }
+
+    /// The slots that hold at least so many.
+    fn at_least(&self, count: usize) -> Vec<String> {
+        self.0.iter().filter(|(_, held)| **held >= count).map(|(slot, _)| slot.clone()).collect()
+    }
+
+    /// Fails when a slot holds more than this keyring: whoever has it would work
+    /// with yesterday's key.
+    fn refuse_newer_than(&self, ring: &Keyring) -> Result<()> {
+        let slots = self.at_least(ring.generations().len() + 1);
+        if slots.is_empty() { Ok(()) } else { Err(Error::NewerGeneration { slots }) }
+    }
 }
 
 /// Argon2 takes a quarter of a second of one core: not on a thread that serves others.
@@ -108,7 +144,24 @@ impl<'s> Slots<'s> {
     /// the most generations. A damaged slot is an error only when no other opens.
     pub async fn unlock(&self, secret: &KeySecret) -> Result<Keyring> {
         let found = self.open_any(secret, None).await?;
-        found.ok_or(Error::WrongKey { secret: secret.kind().as_str() })
+        let ring = found.ok_or(Error::WrongKey { secret: secret.kind().as_str() })?;
+        // Listed after the keyring was read: a slot only ever gains generations.
+        Ok(ring.sealing_with(self.held().await?.by_every_slot()))
+    }
+
+    /// An object whose name is not understood holds nothing that could be relied on.
+    async fn held(&self) -> Result<Held> {
+        let tags: HashMap<String, usize> = (1..=GENERATIONS_MAX)
+            .map(|generations| (format!("{:016x}", self.tag(generations)), generations))
+            .collect();
+        let mut held = Held::default();
+        for meta in self.store.list_all(&layout::key_slots()).await? {
+            let tag = meta.name.file_name().rsplit_once('-').map_or("", |(_, tag)| tag);
+            let generations = tags.get(tag).copied().unwrap_or(0);
+            let of_slot = held.0.entry(slot_of(&meta.name).to_owned()).or_default();
+            *of_slot = generations.max(*of_slot);
+        }
+        Ok(held)
     }
 
     async fn open_any(&self, secret: &KeySecret, only: Option<&str>) -> Result<Option<Keyring>> {
@@ -143,12 +196,16 @@ impl<'s> Slots<'s> {
     /// the number of generations: two that rotate or add at the same time meet at
     /// the same name, and only one of them can create it.
     fn object(&self, slot: &str, ring: &Keyring) -> Result<ObjectName> {
+        Ok(layout::key_slot(slot, self.tag(ring.generations().len()))?)
+    }
+
+    fn tag(&self, generations: usize) -> u64 {
         let mut hash = blake3::Hasher::new();
         hash.update(self.repository.as_bytes());
-        hash.update(&(ring.generations().len() as u64).to_le_bytes());
+        hash.update(&(generations as u64).to_le_bytes());
         let mut tag = [0; 8];
         tag.copy_from_slice(&hash.finalize().as_bytes()[..8]);
-        Ok(layout::key_slot(slot, u64::from_le_bytes(tag))?)
+        u64::from_le_bytes(tag)
     }
 
     async fn write(&self, ring: &Keyring, new: &NewSlot, created: Timestamp) -> Result<ObjectName> {
@@ -166,15 +223,23 @@ impl<'s> Slots<'s> {
         }
     }
 
-    /// Adds a slot. Its name must be free.
+    /// Adds a slot. Its name must be free, and the keyring the newest: a rotation
+    /// that runs meanwhile does not know of the slot and cannot carry it along.
     pub async fn add(&self, ring: &Keyring, new: &NewSlot, now: Timestamp) -> Result<()> {
         if self.list().await?.iter().any(|known| known.slot == new.slot) {
             return Err(Error::SlotTaken { slot: new.slot.clone() });
         }
-        self.write(ring, new, now).await.map(drop)
+        self.held().await?.refuse_newer_than(ring)?;
+        let name = self.write(ring, new, now).await?;
+        if let Err(error) = self.held().await?.refuse_newer_than(ring) {
+            self.store.delete(&name).await?;
+            return Err(error);
+        }
+        Ok(())
     }
 
-    /// Removes a slot; never the last one, also when two are removed at once.
+    /// Removes a slot; never the last one, also when two are removed at once, and
+    /// not the only one that a rotation has reached.
     pub async fn remove(&self, slot: &str) -> Result<()> {
         let slots = self.list().await?;
         let Some(found) = slots.iter().find(|known| known.slot == slot) else {
@@ -182,6 +247,10 @@ impl<'s> Slots<'s> {
         };
         if slots.len() == 1 {
             return Err(Error::LastSlot { slot: slot.to_owned() });
+        }
+        let held = self.held().await?;
+        if held.at_least(held.newest()) == [slot] {
+            return Err(Error::OnlyNewest { slot: slot.to_owned() });
         }
         let mut removed = Vec::new();
         for name in &found.objects {
@@ -196,59 +265,6 @@ impl<'s> Slots<'s> {
             self.store.put_if_absent(name, bytes).await?;
         }
         Err(Error::LastSlot { slot: slot.to_owned() })
-    }
-
-    /// Draws a new generation and wraps the keyring anew for every slot in `keep`,
-    /// whose secrets must open them. A slot that is neither in `keep` nor in
-    /// `drop` ends it before anything is written.
-    pub async fn rotate(&self, keep: &[NewSlot], drop: &[String], now: Timestamp) -> Result<Keyring> {
-        let slots = self.list().await?;
-        let mut forgotten: Vec<String> = Vec::new();
-        for known in &slots {
-            if !keep.iter().any(|kept| kept.slot == known.slot) && !drop.contains(&known.slot) {
-                forgotten.push(known.slot.clone());
-            }
-        }
-        if !forgotten.is_empty() {
-            return Err(Error::SlotsWouldBeLost { slots: forgotten });
-        }
-        let mut kept: Vec<&NewSlot> = keep.iter().collect();
-        kept.sort_by(|a, b| a.slot.cmp(&b.slot));
-        kept.dedup_by(|a, b| a.slot == b.slot);
-        // The richest ring: a rotation that was interrupted reached some slots only.
-        let mut ring: Option<Keyring> = None;
-        for new in &kept {
-            if !slots.iter().any(|known| known.slot == new.slot) {
-                return Err(Error::NoSuchSlot { slot: new.slot.clone() });
-            }
-            let opened = self.open_any(&new.secret, Some(&new.slot)).await?;
-            let opened = opened.ok_or(Error::WrongKey { secret: new.secret.kind().as_str() })?;
-            if ring.as_ref().is_none_or(|known| opened.generations().len() > known.generations().len()) {
-                ring = Some(opened);
-            }
-        }
-        let Some(ring) = ring else {
-            let slot = slots.first().map(|known| known.slot.clone()).unwrap_or_default();
-            return Err(Error::LastSlot { slot });
-        };
-        let next = ring.rotated()?;
-        let mut written = Vec::new();
-        for new in kept {
-            match self.write(&next, new, now).await {
-                Ok(name) => written.push(name),
-                Err(error) => {
-                    // Nothing was sealed with the new generation yet: take it back.
-                    for name in &written {
-                        self.store.delete(name).await?;
-                    }
-                    return Err(error);
-                }
-            }
-        }
-        for old in slots.iter().flat_map(|known| &known.objects) {
-            self.store.delete(old).await?;
-        }
-        Ok(next)
     }
 
     /// Writes the first slots of a new repository and says their names.
