@@ -25,6 +25,7 @@ mod parent;
 mod receive;
 mod tally;
 mod tar;
+mod warnings;
 
 use std::collections::VecDeque;
 use std::sync::Arc;

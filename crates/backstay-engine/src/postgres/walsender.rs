@@ -86,6 +86,11 @@ impl Walsender {
         self.is_bound
     }
 
+    /// What the server warned of since this was asked last.
+    pub fn take_warnings(&mut self) -> Vec<ServerMessage> {
+        std::mem::take(&mut self.wire.warnings)
+    }
+
     /// `17`.
     pub fn major(&self) -> u32 {
         self.major

@@ -199,3 +199,25 @@ fn a_damaged_page_is_a_finding_and_the_backup_goes_on() {
     let with = back_up_as(&runtime, &reader(), None).unwrap();
     assert_eq!(with.findings, written.findings);
 }
+
+#[test]
+fn a_table_that_the_server_does_not_send_is_an_error_among_the_findings() {
+    for version in PostgresVersion::ALL {
+        let Some(installation) = require_postgres(version) else { continue };
+        let runtime = Runtime::new().unwrap();
+        let mut server = Postgres::start_new(&installation, &PostgresOptions::default()).unwrap();
+        server.sql("CREATE TABLE elsewhere AS SELECT generate_series(1, 1000) AS n; CHECKPOINT").unwrap();
+        let path = server.query_value("SELECT pg_relation_filepath('elsewhere')").unwrap();
+        server.stop(StopMode::Fast).unwrap();
+        let (real, moved) = (server.data_directory().join(&path), server.workspace().path().join("moved"));
+        fs::copy(&real, &moved).unwrap();
+        fs::remove_file(&real).unwrap();
+        testkit::ownership::server_owner().unwrap().take(&moved).unwrap();
+        std::os::unix::fs::symlink(&moved, &real).unwrap();
+        server.start().unwrap();
+        let written = back_up(&runtime, &server, None).unwrap();
+        let [finding] = written.findings.as_slice() else { panic!("{:?}", written.findings) };
+        assert_eq!(finding.level, FindingLevel::Error);
+        assert!(finding.message.contains(&path), "{finding:?}");
+    }
+}

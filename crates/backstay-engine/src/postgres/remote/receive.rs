@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::assemble::Assembler;
 use super::members::Piece;
 use super::tally::ManifestReader;
+use super::warnings;
 use crate::postgres::outcome::Outcome;
 use crate::postgres::walsender::{BackupEvent, BaseBackup, Walsender};
 use crate::{Error, Result};
@@ -129,6 +130,9 @@ impl Receiver {
             while let Some(piece) = self.assembler.pieces.pop_front() {
                 sender.piece(piece).await?;
             }
+        }
+        for said in self.walsender.take_warnings() {
+            self.outcome.find(warnings::finding(&said));
         }
         self.assembler.end_archive()?;
         let stop = self.backup.stop()?;

@@ -25,6 +25,16 @@ pub(super) fn server_message(fields: &mut ErrorFields<'_>) -> ServerMessage {
     said
 }
 
+/// Whether a notice is a warning. The field that says so in any language is `V`.
+pub(super) fn is_warning(fields: &mut ErrorFields<'_>) -> bool {
+    while let Ok(Some(field)) = fields.next() {
+        if field.type_() == b'V' {
+            return field.value_bytes() == b"WARNING";
+        }
+    }
+    false
+}
+
 /// One row: the values as the server wrote them, `None` for NULL.
 pub(super) struct Row(Vec<Option<Bytes>>);
 

@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::reply;
+use crate::error::ServerMessage;
 use crate::{Error, Result};
 
 /// The largest frame taken. Servers send copy data in pieces of 32 KiB and log
@@ -26,6 +27,10 @@ const READ_AHEAD: usize = 256 << 10;
 
 /// `CopyBothResponse`, which the codec does not know.
 const COPY_BOTH_TAG: u8 = b'W';
+
+/// Warnings that are kept until somebody asks; a server that has more to say has
+/// said enough.
+const WARNINGS_KEPT: usize = 100;
 
 /// Tag and length.
 const HEADER_LENGTH: usize = 5;
@@ -48,11 +53,18 @@ pub(super) struct Wire {
     socket: Box<dyn Socket>,
     incoming: BytesMut,
     pub(super) outgoing: BytesMut,
+    /// What the server said beside its answers.
+    pub(super) warnings: Vec<ServerMessage>,
 }
 
 impl Wire {
     pub(super) fn new(socket: Box<dyn Socket>) -> Self {
-        Self { socket, incoming: BytesMut::with_capacity(READ_AHEAD), outgoing: BytesMut::new() }
+        Self {
+            socket,
+            incoming: BytesMut::with_capacity(READ_AHEAD),
+            outgoing: BytesMut::new(),
+            warnings: Vec::new(),
+        }
     }
 
     /// Sends what was put into `outgoing`.
@@ -87,17 +99,28 @@ impl Wire {
         }
     }
 
-    /// The next frame that is not a notice or a changed parameter.
+    /// The next frame that is not a notice or a changed parameter. Warnings are
+    /// kept, other notices are of no interest.
     pub(super) async fn answer(&mut self, limit: Duration, action: &'static str) -> Result<Frame> {
         loop {
             match self.frame(limit, action).await? {
                 Frame::Message(Message::NoticeResponse(notice)) => {
                     let said = reply::server_message(&mut notice.fields());
                     tracing::debug!(code = said.code, "{}", said.message);
+                    if reply::is_warning(&mut notice.fields()) {
+                        self.keep_warning(said);
+                    }
                 }
                 Frame::Message(Message::ParameterStatus(_)) => {}
                 frame => return Ok(frame),
             }
+        }
+    }
+
+    /// A server that looks at its files twice, to measure and to send, warns twice.
+    fn keep_warning(&mut self, said: ServerMessage) {
+        if self.warnings.len() < WARNINGS_KEPT && !self.warnings.contains(&said) {
+            self.warnings.push(said);
         }
     }
 

@@ -150,3 +150,17 @@ async fn a_backup_that_ends_on_another_timeline_is_refused() {
     events(&mut walsender, &mut backup).await.unwrap();
     assert!(matches!(backup.stop(), Err(Error::Promoted { .. })));
 }
+
+#[tokio::test]
+async fn warnings_in_the_stream_are_kept_and_other_notices_are_not() {
+    let (mut walsender, mut server) = client(15);
+    let script = Script::default().frame(b'N', b"SHINWEIS\0VNOTICE\0C00000\0Marchiving is off\0\0").begun();
+    let script = script.frame(b'H', &[0, 0, 0]);
+    let script = script.frame(b'N', b"SWARNUNG\0VWARNING\0C01000\0Mskipping \"./base/5/1\"\0\0");
+    script.frame(b'c', b"").ended("1").play(&mut server).await;
+    let mut backup = begin(&mut walsender).await.unwrap();
+    events(&mut walsender, &mut backup).await.unwrap();
+    let said: Vec<String> = walsender.take_warnings().into_iter().map(|said| said.message).collect();
+    assert_eq!(said, ["skipping \"./base/5/1\""]);
+    assert_eq!(walsender.take_warnings(), []);
+}
