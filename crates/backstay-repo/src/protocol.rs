@@ -31,5 +31,5 @@ pub use collect::{
 pub use intent::{Intent, SessionKind};
 pub use judge::{DEFAULT_LEASE, Verdict};
 pub use process::ProcessIdentity;
-pub use retention::DEFAULT_GRACE;
+pub use retention::{CONDEMNED_AT_UNKNOWN, DEFAULT_GRACE, Markers};
 pub use session::{Session, SessionStart};

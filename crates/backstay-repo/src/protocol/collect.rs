@@ -3,13 +3,15 @@
 //! First a plan, which is a value, then its execution; only a [`Remover`] deletes,
 //! and only [`Collection::prepare`] makes one.
 //!
-//! Refuses: to go on after any error in listing or reading; to delete when a
+//! Refuses: to go on after any error in listing or reading, but for damage, which
+//! ends the work on its own instance alone; to delete when a
 //! backup that the last run saw is gone without having been condemned; to delete
 //! more than a set share at once without having been told so.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use backstay_model::error::Classified as _;
 use backstay_model::{BackupId, Finding, InstanceId};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -21,6 +23,7 @@ use super::run::{RunRecord, Runs};
 use crate::description::StoreFacts;
 use crate::layout::ObjectName;
 use crate::repo::Repo;
+use crate::store::StoreError;
 use crate::{Error, Result};
 
 mod remover;
@@ -125,6 +128,16 @@ impl CollectionPlan {
         self.unreferenced().count() as u64
     }
 
+    /// Takes over what was found at one instance.
+    fn absorb(&mut self, part: CollectionPlan) {
+        self.deletions.extend(part.deletions);
+        self.ended.extend(part.ended);
+        self.data_objects += part.data_objects;
+        self.backups += part.backups;
+        self.running_sessions += part.running_sessions;
+        self.findings.extend(part.findings);
+    }
+
     fn check_share(&self, max_percent: u8) -> Result<()> {
         let deleted = self.unreferenced_objects();
         let total = self.data_objects;
@@ -143,6 +156,15 @@ pub struct Collection<'r> {
     cancel: CancellationToken,
 }
 
+/// What a look at all instances came to.
+struct Look {
+    plan: CollectionPlan,
+    record: RunRecord,
+    runs: Runs,
+    /// Why some instance was left alone.
+    failure: Option<Error>,
+}
+
 /// Whether the look may end sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
@@ -156,29 +178,47 @@ impl<'r> Collection<'r> {
         Self { repo, options, cancel }
     }
 
-    /// What a collection would do. Writes and deletes nothing.
+    /// What a collection would do. Writes and deletes nothing. An instance that is
+    /// damaged is a finding, and nothing of it would go.
     pub async fn preview(&self) -> Result<CollectionPlan> {
-        let (plan, _, _) = self.look(Mode::Preview).await?;
-        Ok(plan)
+        Ok(self.look(Mode::Preview).await?.plan)
     }
 
     /// Ends the sessions that look dead and plans the deletions.
     pub async fn prepare(&self) -> Result<Remover<'r>> {
-        let (plan, record, runs) = self.look(Mode::Prepare).await?;
-        plan.check_share(self.options.max_share_percent)?;
-        Ok(Remover::new(self.repo, plan, record, runs, self.options.now, self.cancel.clone()))
+        let look = self.look(Mode::Prepare).await?;
+        look.plan.check_share(self.options.max_share_percent)?;
+        Ok(Remover::new(self.repo, look, self.options.now, self.cancel.clone()))
     }
 
-    async fn look(&self, mode: Mode) -> Result<(CollectionPlan, RunRecord, Runs)> {
+    async fn look(&self, mode: Mode) -> Result<Look> {
         let runs = Runs::read(self.repo).await?;
         let mut plan = CollectionPlan::default();
-        let mut seen = BTreeMap::new();
+        let (mut seen, mut failure, mut looked_at) = (BTreeMap::new(), None, 0_u64);
         // An instance that is gone altogether is one that the last run saw.
         let mut instances: BTreeSet<InstanceId> = self.repo.instances().await?.into_iter().collect();
         instances.extend(runs.last.iter().flat_map(|(_, record)| record.instances.keys().cloned()));
         for instance in instances {
-            let of_instance = survey::look_at(self, mode, &instance, &runs, &mut plan).await?;
-            seen.insert(instance, of_instance);
+            let mut part = CollectionPlan::default();
+            match survey::look_at(self, mode, &instance, &runs, &mut part).await {
+                Ok(of_instance) => {
+                    seen.insert(instance, of_instance);
+                    plan.absorb(part);
+                    looked_at += 1;
+                }
+                // No object belongs to two instances: the others can be judged.
+                Err(error) if is_damage(&error) => {
+                    plan.findings.push(untouched(&instance, &error));
+                    plan.ended.extend(part.ended);
+                    // The next run still asks for what the last one saw.
+                    seen.extend(runs.seen(&instance).map(|before| (instance, before.clone())));
+                    failure.get_or_insert(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if let Some(error) = failure.take_if(|_| looked_at == 0) {
+            return Err(error);
         }
         plan.deletions.extend(runs.outdated().into_iter().map(|object| Deletion {
             object,
@@ -192,7 +232,7 @@ impl<'r> Collection<'r> {
         let mut record = RunRecord::new(self.options.now, host, seen);
         record.deletions = plan.unreferenced_objects();
         record.bytes = plan.freed_bytes();
-        Ok((plan, record, runs))
+        Ok(Look { plan, record, runs, failure })
     }
 
     fn check_cancelled(&self) -> Result<()> {
@@ -207,4 +247,22 @@ impl<'r> Collection<'r> {
             Verdict::Silent => self.options.store.create_if_absent,
         }
     }
+}
+
+/// What is wrong with stored bytes, and not with the way to them.
+fn is_damage(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Damaged { .. }
+            | Error::NewerFormat { .. }
+            | Error::Store(StoreError::WrongRange { .. } | StoreError::TooLarge { .. })
+    )
+}
+
+fn untouched(instance: &InstanceId, error: &Error) -> Finding {
+    Finding::error(
+        instance.as_str(),
+        format!("nothing of it is deleted: {error}"),
+        error.hints().into_iter().next().unwrap_or_else(|| "`backstay verify` names what is damaged".into()),
+    )
 }

@@ -9,7 +9,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use backstay_model::{BackupId, InstanceId};
+use backstay_model::error::{Classified as _, ErrorKind};
+use backstay_model::{BackupId, Finding, InstanceId};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +30,19 @@ pub(super) struct Condemned {
     pub at: Timestamp,
 }
 
+/// What [`Repo::condemned`] says of a marker whose time cannot be read: no grace
+/// that began then is ever over, so the backup stays.
+pub const CONDEMNED_AT_UNKNOWN: Timestamp = Timestamp::MAX;
+
+/// The markers of an instance.
+#[derive(Debug, Default)]
+pub struct Markers {
+    /// Every condemned backup, and since when; `None` where the marker does not open.
+    pub condemned: HashMap<BackupId, Option<Timestamp>>,
+    /// Markers that do not open, and what is no marker at all.
+    pub findings: Vec<Finding>,
+}
+
 impl Repo {
     /// Marks a backup: nothing new builds on it from now on. A backup that is
     /// condemned already stays so since its first time.
@@ -43,19 +57,44 @@ impl Repo {
         }
     }
 
-    /// Every marker of an instance and its time.
+    /// Every condemned backup of an instance and its time.
     pub async fn condemned(&self, instance: &InstanceId) -> Result<HashMap<BackupId, Timestamp>> {
+        let markers = self.markers(instance).await?.condemned.into_iter();
+        Ok(markers.map(|(backup, at)| (backup, at.unwrap_or(CONDEMNED_AT_UNKNOWN))).collect())
+    }
+
+    /// Every marker of an instance. That there is one is all that others act on, so
+    /// one that is damaged condemns its backup and stands in nobody's way.
+    pub async fn markers(&self, instance: &InstanceId) -> Result<Markers> {
         let layout = InstanceLayout::new(instance.clone());
-        let mut condemned = HashMap::new();
+        let mut markers = Markers::default();
         for meta in self.store().list_all(&layout.all_condemned()).await? {
             let Some(id) = layout.session_of_condemned(&meta.name) else {
-                return Err(Error::damaged(&meta.name, "it is not the name of a marker"));
+                markers.findings.push(Finding::warning(
+                    meta.name.as_str(),
+                    "this object is not the marker of a backup, and is left alone",
+                    "give repository.store a place that nothing else writes to",
+                ));
+                continue;
             };
-            if let Some(marker) = read::<Condemned>(self, &meta.name).await? {
-                condemned.insert(id, marker.at);
+            match read::<Condemned>(self, &meta.name).await {
+                Ok(Some(marker)) => {
+                    markers.condemned.insert(id, Some(marker.at));
+                }
+                // Cleaned up since the listing.
+                Ok(None) => {}
+                Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported) => {
+                    markers.findings.push(Finding::warning(
+                        meta.name.as_str(),
+                        format!("since when retention let the backup go is not known, and it stays: {error}"),
+                        format!("`backstay restore` can use {id}; `backstay backup` does not build on it"),
+                    ));
+                    markers.condemned.insert(id, None);
+                }
+                Err(error) => return Err(error),
             }
         }
-        Ok(condemned)
+        Ok(markers)
     }
 
     /// Deletes the manifest of a backup whose grace is over, unless a session that

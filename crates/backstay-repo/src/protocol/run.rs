@@ -83,7 +83,7 @@ impl Runs {
         self.seen(instance)?.sessions.get(session).map(Observation::from)
     }
 
-    fn seen(&self, instance: &InstanceId) -> Option<&Seen> {
+    pub fn seen(&self, instance: &InstanceId) -> Option<&Seen> {
         self.last.as_ref()?.1.instances.get(instance)
     }
 

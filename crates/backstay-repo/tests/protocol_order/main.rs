@@ -225,6 +225,69 @@ async fn nothing_is_deleted_after_any_error_in_looking() {
 }
 
 #[tokio::test]
+async fn a_damaged_marker_condemns_its_backup_for_ever_and_stands_in_nobodys_way() {
+    let world = World::new();
+    world.backup(1, &[]).await;
+    world.backup(2, &[]).await;
+    for number in [1, 2] {
+        world.repo.condemn(&world.instance, &id(number), at(0)).await.unwrap();
+    }
+    world.memory.tamper(&world.layout.condemned(&id(1)), vec![0; 100]);
+    world.memory.put_if_absent(&"orders/condemned/readme".parse().unwrap(), "x".into()).await.unwrap();
+    let markers = world.repo.markers(&world.instance).await.unwrap();
+    assert_eq!(markers.condemned.len(), 2);
+    assert_eq!((markers.condemned[&id(1)], markers.condemned[&id(2)]), (None, Some(at(0))));
+    assert_eq!(markers.findings.len(), 2);
+    assert!(world.repo.condemned(&world.instance).await.unwrap()[&id(1)] > at(100 * 365 * 24 * HOUR));
+    // Nothing builds on it, it does not go, and its manifest still opens.
+    let (_session, parent) = world.begin(id(3), &[id(1)], world::gone(), at(HOUR)).await.unwrap();
+    assert!(parent.is_none());
+    let later = at(9 * 24 * HOUR);
+    world.repo.delete_condemned(&world.instance, &id(1), GRACE, later).await.unwrap_err();
+    world.repo.delete_condemned(&world.instance, &id(2), GRACE, later).await.unwrap();
+    let report = world.collect(at(3 * 365 * 24 * HOUR)).await.unwrap();
+    assert_eq!((report.deleted_objects, report.findings.len()), (2, 2));
+    world.repo.manifest(&world.instance, &id(1)).await.unwrap();
+    assert!(world.memory.names().contains(&world.layout.condemned(&id(1)).to_string()));
+    // A store that does not answer is no damage.
+    let denying = FaultyStore::new(Arc::new(world.memory.fork()), |call| match call.operation {
+        Operation::Get => Injection::Fail(denied(call)),
+        _ => Injection::Pass,
+    });
+    let refused = world.at_store(Arc::new(denying)).repo.markers(&world.instance).await;
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::Denied);
+}
+
+#[tokio::test]
+async fn damage_at_one_instance_leaves_it_untouched_and_the_others_are_collected() {
+    let world = World::new();
+    let billing = world.of_instance("billing");
+    for instance in [&world, &billing] {
+        instance.backup(1, &[]).await;
+        instance.data(2).await;
+    }
+    world.collect(at(0)).await.unwrap();
+    for instance in [&world, &billing] {
+        instance.data(3).await;
+    }
+    world.memory.tamper(&billing.layout.backup(&id(1)), vec![0; 100]);
+    let of = |name: &str| -> Vec<String> {
+        world.memory.names().into_iter().filter(|object| object.starts_with(name)).collect()
+    };
+    let before = of("billing/");
+    let preview = world.preview(at(1)).await.unwrap();
+    assert_eq!((preview.unreferenced_objects(), preview.findings.len()), (2, 1));
+    assert_eq!(preview.findings[0].subject, "billing");
+    let error = world.collect(at(2)).await.unwrap_err();
+    assert!(matches!(&error, Error::Damaged { object, .. } if object.starts_with("billing/")), "{error}");
+    assert_eq!(of("billing/"), before);
+    assert_eq!(world.data_objects().len(), 2, "the other instance was not collected");
+    // The run in between still remembers what billing had.
+    world.repo.store().delete(&billing.layout.backup(&id(1))).await.unwrap();
+    assert!(matches!(world.collect(at(3)).await, Err(Error::BackupVanished { .. })));
+}
+
+#[tokio::test]
 async fn a_process_stopped_after_any_call_loses_nothing_and_the_next_one_heals() {
     let story = |world: World| async move {
         let (mut session, parent) = world.begin(id(5), &[id(1)], world::gone(), at(HOUR)).await?;

@@ -74,6 +74,13 @@ impl World {
         }
     }
 
+    /// Another instance of the same repository.
+    pub fn of_instance(&self, name: &str) -> World {
+        let instance: InstanceId = name.parse().unwrap();
+        let layout = InstanceLayout::new(instance.clone());
+        World { memory: self.memory.clone(), repo: Arc::clone(&self.repo), instance, layout }
+    }
+
     pub async fn begin(
         &self,
         session: BackupId,

@@ -9,7 +9,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::super::run::{RunRecord, Runs};
-use super::{CollectionPlan, EndedSession, Reason};
+use super::{CollectionPlan, EndedSession, Look, Reason};
 use crate::repo::Repo;
 use crate::store::StoreError;
 use crate::{Error, Result};
@@ -26,6 +26,7 @@ pub struct Remover<'r> {
     plan: CollectionPlan,
     record: RunRecord,
     runs: Runs,
+    failure: Option<Error>,
     now: Timestamp,
     cancel: CancellationToken,
 }
@@ -45,15 +46,9 @@ pub struct CollectReport {
 }
 
 impl<'r> Remover<'r> {
-    pub(super) fn new(
-        repo: &'r Repo,
-        plan: CollectionPlan,
-        record: RunRecord,
-        runs: Runs,
-        now: Timestamp,
-        cancel: CancellationToken,
-    ) -> Self {
-        Self { repo, plan, record, runs, now, cancel }
+    pub(super) fn new(repo: &'r Repo, look: Look, now: Timestamp, cancel: CancellationToken) -> Self {
+        let Look { plan, record, runs, failure } = look;
+        Self { repo, plan, record, runs, failure, now, cancel }
     }
 
     pub fn plan(&self) -> &CollectionPlan {
@@ -61,7 +56,8 @@ impl<'r> Remover<'r> {
     }
 
     /// Records what was seen, then deletes. Stopped in between, the rest is found
-    /// by the next run.
+    /// by the next run. Where an instance was left alone because it is damaged, that
+    /// error comes back after the work on the others is done.
     pub async fn execute(self) -> Result<CollectReport> {
         let run = self.runs.write(self.repo, &self.record).await?;
         // One kind after the other: data, then intents, then the rest.
@@ -77,6 +73,11 @@ impl<'r> Remover<'r> {
         let age = SignedDuration::try_from(UNFINISHED_AGE).unwrap_or(SignedDuration::MAX);
         let before = self.now.checked_sub(age).unwrap_or(Timestamp::MIN);
         let swept_uploads = self.repo.store().sweep_unfinished(before).await?;
+        if let Some(error) = self.failure {
+            let (objects, bytes) = (self.plan.unreferenced_objects(), self.plan.freed_bytes());
+            tracing::info!(run, objects, bytes, "the instances without damage were collected");
+            return Err(error);
+        }
         Ok(CollectReport {
             run,
             deleted_objects: self.plan.unreferenced_objects(),

@@ -78,8 +78,11 @@ pub(super) async fn look_at(
             plan.deletions.push(Deletion { object, size_bytes: 0, reason: Reason::OldTombstone });
         }
     }
-    for (backup, at) in collection.repo.condemned(instance).await? {
-        if is_old(collection, at) && !commits.has(&backup) && !runs.backups_of(instance).contains(&backup) {
+    let markers = collection.repo.markers(instance).await?;
+    plan.findings.extend(markers.findings);
+    for (backup, at) in markers.condemned {
+        let old = at.is_some_and(|at| is_old(collection, at));
+        if old && !commits.has(&backup) && !runs.backups_of(instance).contains(&backup) {
             let object = layout.condemned(&backup);
             plan.deletions.push(Deletion { object, size_bytes: 0, reason: Reason::OldMarker });
         }
