@@ -358,8 +358,8 @@ impl LocalBackup {
     }
 
     fn finish(&mut self) {
-        self.check.conclude();
         if let Phase::Tail(_, facts) = std::mem::replace(&mut self.phase, Phase::Done) {
+            self.check.conclude(facts.stop_lsn);
             self.outcome.finish(*facts);
         }
     }

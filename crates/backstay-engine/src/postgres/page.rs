@@ -1,13 +1,16 @@
 //! Page checksums: a backup of a page that was already wrong is worth a warning
 //! today, not in the year it is restored.
 //!
-//! A page that does not match is read once more. If it changed meanwhile, or was
-//! written after the backup began, the log replayed at restore mends it; anything
-//! else is reported. A wrong page never fails a backup: it may be the only one
-//! there is.
+//! A page that does not match is read once more. If it changed meanwhile, the
+//! server is at work on it. If it says that it was written between the start of the
+//! backup and its stop, the log replayed at restore mends it. Anything else is
+//! reported: also a page that claims to be younger than the backup, for the server
+//! writes no page before the log of it, and only garbage comes from the future.
+//! A wrong page never fails a backup: it may be the only one there is.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use backstay_model::{Finding, Lsn};
 
@@ -126,6 +129,19 @@ pub fn is_sound(page: &[u8], block: u32) -> bool {
 /// Wrong pages listed one by one in the findings; all are counted.
 const PAGES_LISTED: u64 = 100;
 
+/// Pages remembered until the stop position is known. Torn pages are few; this
+/// many are a broken disk, which needs no more of them to be named.
+const SUSPECTS_MAX: usize = 10_000;
+
+/// A page that does not match and was written after the backup began, as it says.
+struct Suspect {
+    path: String,
+    block: u32,
+    lsn: Lsn,
+    stored: u16,
+    computed: u16,
+}
+
 /// Checks the pages of one backup. Shared by all who read its files.
 pub struct PageCheck {
     page_size: usize,
@@ -135,6 +151,7 @@ pub struct PageCheck {
     enabled: bool,
     wrong: AtomicU64,
     misaligned: AtomicU64,
+    suspects: Mutex<Vec<Suspect>>,
     outcome: Outcome,
 }
 
@@ -154,6 +171,7 @@ impl PageCheck {
             enabled,
             wrong: AtomicU64::new(0),
             misaligned: AtomicU64::new(0),
+            suspects: Mutex::default(),
             outcome,
         }
     }
@@ -189,7 +207,7 @@ impl PageCheck {
         let first = file.segment.wrapping_mul(self.segment_blocks);
         let mut block = first.wrapping_add((offset / self.page_size as u64) as u32);
         for (index, page) in bytes.chunks_exact(self.page_size).enumerate() {
-            if !is_sound(page, block) && page_lsn(page) <= self.backup_start {
+            if !is_sound(page, block) {
                 let at = offset + (index * self.page_size) as u64;
                 self.look_again(path, at, block, page, &mut read_again);
             }
@@ -212,10 +230,27 @@ impl PageCheck {
             // Not there to be read twice: the first look stands.
             Ok(_) | Err(_) => {}
         }
+        let suspect = Suspect {
+            path: path.to_owned(),
+            block,
+            lsn: page_lsn(page),
+            stored: u16::from_le_bytes([page[CHECKSUM_AT], page[CHECKSUM_AT + 1]]),
+            computed: page_checksum(page, block),
+        };
+        if suspect.lsn <= self.backup_start {
+            self.report(&suspect);
+            return;
+        }
+        let mut suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
+        if suspects.len() < SUSPECTS_MAX {
+            suspects.push(suspect);
+        }
+    }
+
+    fn report(&self, page: &Suspect) {
         let seen = self.wrong.fetch_add(1, Ordering::Relaxed);
         if seen < PAGES_LISTED {
-            let stored = u16::from_le_bytes([page[CHECKSUM_AT], page[CHECKSUM_AT + 1]]);
-            let computed = page_checksum(page, block);
+            let Suspect { path, block, stored, computed, .. } = page;
             self.outcome.find(Finding::error(
                 path,
                 format!("page {block} has checksum {stored:#06x}, its content {computed:#06x}"),
@@ -229,8 +264,13 @@ impl PageCheck {
         self.wrong.load(Ordering::Relaxed)
     }
 
-    /// Says how many there were when not all are listed.
-    pub fn conclude(&self) {
+    /// Judges what could not be before the backup's end was known, and says how many
+    /// wrong pages there were when not all are listed.
+    pub fn conclude(&self, backup_stop: Lsn) {
+        let suspects = std::mem::take(&mut *self.suspects.lock().unwrap_or_else(PoisonError::into_inner));
+        for page in suspects.iter().filter(|page| page.lsn > backup_stop) {
+            self.report(page);
+        }
         let wrong = self.wrong_pages();
         if wrong > PAGES_LISTED {
             self.outcome.find(Finding::error(

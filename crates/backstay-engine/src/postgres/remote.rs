@@ -255,7 +255,7 @@ impl PartSource for RemoteBackup {
         }
         if self.ended {
             // Behind the barrier: all pages have been looked at.
-            self.pages.check.conclude();
+            self.pages.check.conclude(self.facts.stop_lsn);
             self.outcome.finish(self.facts.clone());
             return Ok(None);
         }

@@ -34,7 +34,14 @@ fn a_page_of_zeros_is_sound_and_one_that_only_claims_to_be_new_is_not() {
     assert!(!is_sound(&page, 7));
 }
 
-fn check(start: Lsn, path: &str, offset: u64, bytes: &[u8], again: Option<&[u8]>) -> Vec<Finding> {
+/// What is found between two positions; `again` is what the second look sees.
+fn check_between(
+    (start, stop): (Lsn, Lsn),
+    path: &str,
+    offset: u64,
+    bytes: &[u8],
+    again: Option<&[u8]>,
+) -> Vec<Finding> {
     let outcome = Outcome::new();
     let check = PageCheck::new(true, 8192, 131_072, start, outcome.clone());
     check.check(path, offset, bytes, |_, page| match again {
@@ -44,8 +51,13 @@ fn check(start: Lsn, path: &str, offset: u64, bytes: &[u8], again: Option<&[u8]>
         }
         None => Err(io::Error::other("cannot read twice")),
     });
+    check.conclude(stop);
     assert_eq!(check.wrong_pages(), outcome.findings().len() as u64);
     outcome.findings()
+}
+
+fn check(start: Lsn, path: &str, offset: u64, bytes: &[u8], again: Option<&[u8]>) -> Vec<Finding> {
+    check_between((start, LATE), path, offset, bytes, again)
 }
 
 /// The real page, at the block it belongs to, with one byte wrong.
@@ -85,6 +97,38 @@ fn a_page_written_after_the_backup_began_is_left_to_the_log() {
 }
 
 #[test]
+fn garbage_comes_from_the_future_and_is_reported_when_it_stays() {
+    let garbage: Vec<u8> = (0..8192_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8 | 1).collect();
+    let span = (Lsn(0x0200_0028), Lsn(0x0900_0000));
+    assert!(page_lsn(&garbage) > span.1);
+    let findings = check_between(span, "base/5/1259", 0, &garbage, Some(&garbage));
+    assert_eq!(findings.len(), 1, "{findings:?}");
+    assert_eq!(check_between(span, "base/5/1259", 0, &garbage, None).len(), 1);
+    assert_eq!(check_between(span, "base/5/1259", 0, &garbage, Some(REAL[0].0)), []);
+}
+
+#[test]
+fn a_page_torn_by_a_write_is_left_to_the_log_whichever_half_is_new() {
+    let old = REAL[0].0;
+    let written = page_lsn(old);
+    // The next version of the page, written while the backup ran.
+    let mut new = old.to_vec();
+    new[4..8].copy_from_slice(&(written.0 as u32 + 64).to_le_bytes());
+    new[5000..5100].fill(7);
+    let sum = page_checksum(&new, 3);
+    new[CHECKSUM_AT..CHECKSUM_AT + 2].copy_from_slice(&sum.to_le_bytes());
+    let span = (written, Lsn(written.0 + 64));
+    for torn in [[&old[..4096], &new[4096..]].concat(), [&new[..4096], &old[4096..]].concat()] {
+        let offset = 3 * 8192;
+        assert!(!is_sound(&torn, 3));
+        assert_eq!(check_between(span, "base/5/1259", offset, &torn, Some(&new)), []);
+    }
+    // Where nobody can look twice, the header alone decides.
+    let new_first = [&new[..4096], &old[4096..]].concat();
+    assert_eq!(check_between(span, "base/5/1259", 3 * 8192, &new_first, None), []);
+}
+
+#[test]
 fn the_place_of_a_page_counts_from_the_first_file_of_its_relation() {
     let block = 2 * 131_072 + 9;
     let mut page = REAL[0].0.to_vec();
@@ -112,7 +156,7 @@ fn all_wrong_pages_are_counted_and_a_hundred_listed() {
         page.fill(1);
         Ok(page.len())
     });
-    check.conclude();
+    check.conclude(LATE);
     assert_eq!(check.wrong_pages(), 150);
     assert_eq!(outcome.findings().len(), 101);
     assert!(outcome.findings()[100].message.starts_with("150 pages are wrong"));
