@@ -209,7 +209,7 @@ fn the_newest_backup_without_wrong_pages_stays_beside_the_newest_sound_one() {
     ];
     assert_eq!(lines(&plan(&backups, policy, "2026-11-21T12:00:00Z")), wanted);
 
-    let mut all_condemned = backups.clone();
+    let mut all_condemned = backups;
     for (record, marks) in &mut all_condemned[1..] {
         marks.condemned_at = Some(record.finished_at);
     }
@@ -301,8 +301,9 @@ proptest! {
         let least = (policy.minimum as usize).max(1).min(sound.len());
         prop_assert!(sound.iter().copied().filter(stays).count() >= least);
         // The newest, where retention had not let it go before.
-        let newest = sound.iter().filter(|(_, marks)| marks.condemned_at.is_none()).max_by_key(|(record, _)| record.finished_at);
-        prop_assert!(newest.is_none_or(|newest| stays(newest)));
+        let newest = sound.iter().filter(|(_, marks)| marks.condemned_at.is_none());
+        let newest = newest.max_by_key(|(record, _)| record.finished_at);
+        prop_assert!(newest.is_none_or(&stays));
         let mut clean = sound.iter().copied().filter(|(record, _)| record.is_clean());
         prop_assert!(clean.clone().next().is_none() || clean.any(|backup| stays(&backup)));
 
@@ -336,8 +337,8 @@ proptest! {
     fn finding_damage_lets_no_backup_go_that_would_have_stayed(
         backups in any_backups(), policy in any_policy(), at in 0..SPAN_MINUTES * 2,
     ) {
-        let whole: Vec<_> =
-            backups.iter().map(|(record, marks)| (record.clone(), BackupMarks { findings: Vec::new(), ..marks.clone() })).collect();
+        let mut whole = backups.clone();
+        whole.iter_mut().for_each(|(_, marks)| marks.findings.clear());
         let without = expired(&plan_expire(&instance(), &whole, &policy, minute(at), GRACE));
         let with = expired(&plan_expire(&instance(), &backups, &policy, minute(at), GRACE));
         let newly: Vec<_> = with.difference(&without).collect();
