@@ -15,3 +15,5 @@ mod judges;
 mod retention;
 #[path = "postgres/story.rs"]
 mod story;
+#[path = "postgres/wrong_pages.rs"]
+mod wrong_pages;

@@ -4,6 +4,7 @@ use backstay_engine::postgres::connect::{Session, column};
 use backstay_engine::postgres::local::LocalBackup;
 use backstay_engine::postgres::remote::{IncrementParent, RemoteBackup, RemoteOptions};
 use backstay_engine::postgres::{BackupFacts, Outcome};
+use backstay_model::Finding;
 use backstay_model::parts::PartSource;
 use backstay_repo::reader::BackupReader;
 use backstay_repo::writer::BackupWriter;
@@ -44,8 +45,8 @@ pub(super) async fn start(
             Ok((Box::new(source), outcome, None))
         }
         Way::Remote => {
-            let parent = increment_parent(context, writer).await?;
             let outcome = Outcome::new();
+            let parent = increment_parent(context, writer, &outcome).await?;
             let options = RemoteOptions { label, parent };
             let address = settings.address()?;
             let begin = RemoteBackup::start(&address, options, outcome.clone(), context.cancel.clone());
@@ -57,13 +58,31 @@ pub(super) async fn start(
 }
 
 /// What the server may build on. Nothing when blocks of the parent have to be
-/// stored again: then they must travel.
-async fn increment_parent(context: &Context, writer: &BackupWriter) -> Result<Option<IncrementParent>> {
+/// stored again: then they must travel. Nor when the parent holds pages that were
+/// wrong: the server sends again only what changed, so nobody would look at them
+/// again, and the backup that took them over would look clean.
+async fn increment_parent(
+    context: &Context,
+    writer: &BackupWriter,
+    outcome: &Outcome,
+) -> Result<Option<IncrementParent>> {
     let Some(parent) = writer.parent() else { return Ok(None) };
     if writer.wants_rebase() {
         return Ok(None);
     }
     let facts = BackupFacts::from_json(&parent.facts)?;
+    if !parent.is_clean() {
+        // Without summaries no increment is asked for, and there is nothing to explain.
+        if facts.server.settings.get("summarize_wal").is_some_and(|on| on == "on") {
+            outcome.find(Finding::info(
+                parent.id.as_str(),
+                "wrong pages were found while this backup was taken, so all blocks were read again \
+                 instead of the changed ones",
+                format!("`backstay show {}` names the pages", parent.id),
+            ));
+        }
+        return Ok(None);
+    }
     let manifest = context.repo.manifest(&parent.instance, &parent.id).await?;
     let files = BackupReader::new(context.repo.clone(), manifest).files().await?;
     Ok(Some(IncrementParent::new(&facts, Box::new(files))))
