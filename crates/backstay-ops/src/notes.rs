@@ -34,6 +34,10 @@ pub(crate) struct Seen {
     pub findings: Vec<Finding>,
     /// Packs that must not be built on: the session and the number of each.
     pub damaged_packs: Vec<(BackupId, u32)>,
+    /// Names of packs and maps that are damaged, for every other backup that needs
+    /// them. The first notes have none.
+    #[serde(default)]
+    pub damaged_objects: Vec<String>,
 }
 
 pub(crate) async fn add_verification(

@@ -4,11 +4,12 @@
 //! Holds a reader of the repository, never a writer; only the note of what was
 //! seen is added. Refuses to mix up "this is bad" with "I could not look".
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use backstay_model::error::Classified;
-use backstay_model::{BackupId, ErrorKind, Finding, InstanceId, VerifyLevel, VerifyReport};
-use backstay_repo::layout::InstanceLayout;
+use backstay_model::{BackupId, ErrorKind, Finding, FindingLevel, InstanceId, VerifyLevel, VerifyReport};
+use backstay_repo::layout::{InstanceLayout, ObjectName};
 use backstay_repo::verify::unreadable_manifest;
 
 use crate::context::{Context, workers};
@@ -96,6 +97,7 @@ async fn look(
                 backup: id.clone(),
                 findings: vec![finding.clone()],
                 damaged_packs: Vec::new(),
+                damaged_objects: Vec::new(),
             });
             report.found(finding);
             return Ok(true);
@@ -107,18 +109,34 @@ async fn look(
     };
     context.progress.begin(&format!("verify {id}"), manifest.record.statistics.logical_bytes);
     let progress = Arc::clone(&context.progress);
+    let needed: HashSet<ObjectName> = manifest.needed_objects().into_iter().collect();
     match context.repo.verify(manifest, level, workers(), progress, &context.cancel).await {
         Ok(verified) => {
             seen.push(Seen {
                 backup: id.clone(),
                 findings: verified.report.findings.clone(),
                 damaged_packs: verified.damaged_packs,
+                damaged_objects: damaged_of(&needed, &verified.report.findings),
             });
             report.absorb(verified.report);
         }
         Err(error) => report.not_seen(unseen(&subject, error)?),
     }
     Ok(true)
+}
+
+/// The objects of a backup that its verification found damaged.
+fn damaged_of(needed: &HashSet<ObjectName>, findings: &[Finding]) -> Vec<String> {
+    let errors = findings.iter().filter(|finding| finding.level == FindingLevel::Error);
+    let subjects: HashSet<&str> = errors.map(|finding| finding.subject.as_str()).collect();
+    let mut damaged: Vec<String> = needed
+        .iter()
+        .map(ObjectName::as_str)
+        .filter(|name| subjects.contains(name))
+        .map(str::to_owned)
+        .collect();
+    damaged.sort();
+    damaged
 }
 
 /// What could not be looked at, for errors that mean just that; the others end

@@ -13,6 +13,8 @@ mod house;
 mod judges;
 #[path = "postgres/retention.rs"]
 mod retention;
+#[path = "postgres/shared_damage.rs"]
+mod shared_damage;
 #[path = "postgres/story.rs"]
 mod story;
 #[path = "postgres/wrong_pages.rs"]
