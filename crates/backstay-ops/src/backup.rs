@@ -67,11 +67,22 @@ pub async fn run(context: &Context, instance: &Instance, options: &BackupOptions
         findings,
     };
     match attempt.run().await {
-        Err(error) if error.kind() == ErrorKind::Corrupt && attempt.parent.is_some() => {
+        Err(error) if attempt.parent.is_some() && is_of_the_repository(&error) => {
             attempt.give_up_the_parent(&error);
             attempt.run().await
         }
         ended => ended,
+    }
+}
+
+/// Whether stored data is at fault. What is wrong at the server, or with what it
+/// sent, is as wrong without a parent: a second attempt would read everything for
+/// the same end.
+fn is_of_the_repository(error: &Error) -> bool {
+    match error {
+        Error::Repo(backstay_repo::Error::Engine(_)) => false,
+        Error::Repo(error) => error.kind() == ErrorKind::Corrupt,
+        _ => false,
     }
 }
 
@@ -197,4 +208,28 @@ fn same_cluster(record: &BackupRecord, server: &ServerFacts) -> bool {
             && facts.server.block_size == server.block_size
             && facts.server.major() == server.major()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use backstay_model::Fault;
+
+    use super::*;
+
+    #[test]
+    fn only_damage_of_what_is_stored_is_a_reason_to_try_again_without_a_parent() {
+        let damaged = || backstay_repo::Error::Damaged {
+            object: "orders/maps/a/0".into(),
+            reason: "its tag is wrong".into(),
+        };
+        assert!(is_of_the_repository(&Error::Repo(damaged())));
+        // The server's data is wrong: by way of the pipeline, or before it.
+        let malformed =
+            || backstay_engine::Error::Malformed { path: "base/1/2".into(), reason: "cut off".into() };
+        assert_eq!(malformed().kind(), ErrorKind::Corrupt);
+        let carried = backstay_repo::Error::Engine(Fault::new(malformed()));
+        assert!(!is_of_the_repository(&Error::Repo(carried)));
+        assert!(!is_of_the_repository(&Error::Engine(malformed())));
+        assert!(!is_of_the_repository(&Error::Repo(backstay_repo::Error::Cancelled)));
+    }
 }
