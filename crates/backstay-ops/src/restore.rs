@@ -12,6 +12,7 @@ use backstay_model::plan::restore::{Refusal, RestoreRequest};
 use backstay_model::plan::{RestorePlan, plan_restore};
 use backstay_model::{BackupId, ErrorKind, RecoveryTarget, VerifyLevel};
 use backstay_repo::manifest::Manifest;
+use backstay_repo::store::{Operation, StoreError};
 use serde::Serialize;
 
 use crate::clock::Stopwatch;
@@ -154,6 +155,22 @@ fn place_options(options: &RestoreOptions) -> place::Where {
     }
 }
 
+/// Whether another backup may do what this one could not. An object that is gone,
+/// that the disk does not give back or that we may not read is as good as damaged
+/// to whoever stands there; a store that is away holds no other backup either.
+fn is_of_stored_data(error: &Error) -> bool {
+    let unreadable = match error {
+        Error::Repo(backstay_repo::Error::Store(error)) => matches!(
+            error,
+            StoreError::NotFound { .. }
+                | StoreError::Denied { operation: Operation::Get | Operation::GetRange, .. }
+                | StoreError::Io { operation: Operation::Get | Operation::GetRange, .. }
+        ),
+        _ => false,
+    };
+    unreadable || error.kind() == ErrorKind::Corrupt
+}
+
 /// The error of a restore that had begun. When the stored data is at fault, a
 /// sound backup that ended before is offered.
 async fn failed(
@@ -168,7 +185,7 @@ async fn failed(
         return source;
     }
     let mut instead = None;
-    if source.kind() == ErrorKind::Corrupt
+    if is_of_stored_data(&source)
         && let Ok(known) = Known::read(context, &instance.id).await
     {
         let mut sound = known
@@ -183,5 +200,28 @@ async fn failed(
         into: options.into.clone(),
         instead,
         source: Box::new(source),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_backup_is_offered_when_an_object_cannot_be_read_and_not_when_the_store_is_away() {
+        let store = |error: StoreError| is_of_stored_data(&Error::Repo(error.into()));
+        let object = || "orders/maps/a/0".to_owned();
+        let cause = || std::io::Error::other("the disk gives it not back").into();
+        assert!(store(StoreError::Io { operation: Operation::GetRange, object: object(), cause: cause() }));
+        assert!(store(StoreError::Denied { operation: Operation::Get, object: object(), cause: cause() }));
+        assert!(store(StoreError::NotFound { object: object() }));
+        assert!(store(StoreError::WrongRange { object: object(), offset: 0, length: 2, got: 1 }));
+        assert!(!store(StoreError::Unavailable {
+            operation: Operation::Get,
+            object: object(),
+            cause: cause()
+        }));
+        assert!(!store(StoreError::Io { operation: Operation::List, object: object(), cause: cause() }));
+        assert!(!is_of_stored_data(&Error::Cancelled));
     }
 }
