@@ -22,11 +22,11 @@ impl Slots<'_> {
     /// interrupted it draws none, and finishes that one.
     pub async fn rotate(&self, keep: &[NewSlot], drop: &[String], now: Timestamp) -> Result<Keyring> {
         let slots = self.list().await?;
-        refuse_forgotten(&slots, keep, drop)?;
         let mut kept: Vec<&NewSlot> = keep.iter().collect();
         // In one order by all: two rotations at once meet at the first slot.
         kept.sort_by(|a, b| a.slot.cmp(&b.slot));
         kept.dedup_by(|a, b| a.slot == b.slot);
+        refuse_forgotten(&slots, &kept, drop)?;
         let ring = self.richest(&slots, &kept).await?;
         self.held().await?.refuse_newer_than(&ring)?;
 
@@ -84,7 +84,7 @@ impl Slots<'_> {
             reached.push(new.slot.clone());
         }
         // A slot that was added meanwhile keeps the old keyring needed.
-        refuse_forgotten(&self.list().await?, kept.iter().copied(), drop)?;
+        refuse_forgotten(&self.list().await?, kept, drop)?;
         for old in slots.iter().flat_map(|known| &known.objects) {
             if !current.contains(old) {
                 self.store.delete(old).await?;
@@ -109,12 +109,8 @@ impl Slots<'_> {
     }
 }
 
-fn refuse_forgotten<'k>(
-    slots: &[SlotInfo],
-    keep: impl IntoIterator<Item = &'k NewSlot> + Clone,
-    drop: &[String],
-) -> Result<()> {
-    let is_kept = |known: &SlotInfo| keep.clone().into_iter().any(|kept| kept.slot == known.slot);
+fn refuse_forgotten(slots: &[SlotInfo], kept: &[&NewSlot], drop: &[String]) -> Result<()> {
+    let is_kept = |known: &SlotInfo| kept.iter().any(|kept| kept.slot == known.slot);
     let forgotten: Vec<String> = slots
         .iter()
         .filter(|known| !is_kept(known) && !drop.contains(&known.slot))
