@@ -9,6 +9,7 @@
 
 use backstay_model::Finding;
 use backstay_model::RepositoryId;
+use bytes::Bytes;
 use jiff::Timestamp;
 
 use crate::description::{Description, FORMAT, FRAME_SIZE, PACK_SIZE};
@@ -72,7 +73,8 @@ pub async fn init(store: &dyn Store, options: &InitOptions) -> Result<NewReposit
         requires: Vec::new(),
         store: facts,
     };
-    match store.put_if_absent(&layout::description(), description.to_bytes(&keyring)?).await {
+    let text = description.to_bytes(&keyring)?;
+    match store.put_if_absent(&layout::description(), text.clone()).await {
         Ok(()) => {}
         Err(StoreError::AlreadyExists { .. }) => {
             // Another `init` was faster. These slots open nothing of its repository.
@@ -81,7 +83,10 @@ pub async fn init(store: &dyn Store, options: &InitOptions) -> Result<NewReposit
             }
             return Err(exists());
         }
-        Err(error) => return Err(error.into()),
+        // An answer that was lost: it may have arrived all the same, and then this is
+        // the repository. Any other error is one, whatever can be seen there.
+        Err(error) if !error.is_transient() || !is_there(store, &text).await => return Err(error.into()),
+        Err(error) => tracing::debug!(%error, "the description is stored although its answer was lost"),
     }
     let mut findings = Vec::new();
     if !facts.create_if_absent {
@@ -92,6 +97,13 @@ pub async fn init(store: &dyn Store, options: &InitOptions) -> Result<NewReposit
         ));
     }
     Ok(NewRepository { repository: OpenRepository { description, keyring }, findings })
+}
+
+/// Whether exactly this description can be read back. `false` says nothing: the
+/// store may still be away.
+async fn is_there(store: &dyn Store, text: &Bytes) -> bool {
+    let there = store.get(&layout::description(), text.len() as u64).await;
+    there.is_ok_and(|there| there == text)
 }
 
 /// Without its description a repository must not look like an empty place: a

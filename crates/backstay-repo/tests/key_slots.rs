@@ -106,6 +106,19 @@ async fn an_init_stopped_after_any_call_is_no_repository_and_can_be_made_again()
 }
 
 #[tokio::test]
+async fn a_description_whose_answer_was_lost_is_a_repository() {
+    let memory = MemoryStore::new();
+    let secret = key_file(1);
+    let lossy = FaultyStore::new(Arc::new(memory.clone()), |call| match call.operation {
+        Operation::Put if call.object == "backstay.json" => Injection::LoseAnswer,
+        _ => Injection::Pass,
+    });
+    let options = InitOptions { slots: vec![slot("initial", &secret)], now: now() };
+    let made = init(&lossy, &options).await.unwrap();
+    assert!(open(&memory, Some(&secret)).await.unwrap().keyring == made.repository.keyring);
+}
+
+#[tokio::test]
 async fn a_store_that_cannot_be_read_is_never_an_empty_one() {
     let memory = MemoryStore::new();
     let secret = key_file(1);
