@@ -127,6 +127,8 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    #[error("{program} did not end within {seconds} s")]
+    ProgramTimeout { program: &'static str, seconds: u64 },
     #[error("the scratch server did not {what}; its log ends with: {log}")]
     Scratch { what: &'static str, log: String },
 
@@ -250,7 +252,7 @@ impl Classified for Error {
             | Error::Write { source, .. } => io_kind(source),
             Error::Program { source, .. } => io_kind(source),
             Error::Malformed { .. } | Error::Facts { .. } => ErrorKind::Corrupt,
-            Error::Scratch { .. } => ErrorKind::Unavailable,
+            Error::Scratch { .. } | Error::ProgramTimeout { .. } => ErrorKind::Unavailable,
             Error::Parent { source } => source.kind(),
             Error::Parts { source } => source.kind(),
             Error::Cancelled => ErrorKind::Cancelled,

@@ -18,11 +18,15 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use backstay_engine::Error;
+use backstay_engine::postgres::PostgresSettings;
+use backstay_engine::postgres::connect::column;
 use backstay_engine::postgres::facts::ServerFacts;
 use backstay_engine::postgres::prove::{self, Check, ProveOptions};
 use backstay_engine::postgres::scratch::{Scratch, ScratchOptions};
 use testkit::{Installation, Postgres, PostgresOptions, PostgresVersion, require_postgres};
 use tokio_util::sync::CancellationToken;
+
+const LIMIT: Duration = Duration::from_secs(60);
 
 fn on_each_version(test: impl Fn(&Installation)) {
     for version in PostgresVersion::ALL {
@@ -78,7 +82,7 @@ fn a_sound_copy_is_proven_and_leaves_nothing_running() {
             assert!(check(&proof.checks, "extension plpgsql in postgres").ok);
             let stopped = scratch.stop().await.unwrap();
             assert!(is_stopped(&copy.directory));
-            let pages = prove::prove_pages(&stopped).unwrap();
+            let pages = prove::prove_pages(&stopped, LIMIT, &CancellationToken::new()).await.unwrap();
             assert!(pages.ok && pages.found == "0 wrong pages", "{pages:?}");
         });
         drop(copy.server);
@@ -100,9 +104,86 @@ fn a_copy_with_a_broken_table_is_unsound() {
             let accounts = check(&proof.checks, "table public.pgbench_accounts in postgres");
             assert!(!accounts.ok && accounts.found.contains("invalid page"), "{accounts:?}");
             let stopped = scratch.stop().await.unwrap();
-            let pages = prove::prove_pages(&stopped).unwrap();
+            let pages = prove::prove_pages(&stopped, LIMIT, &CancellationToken::new()).await.unwrap();
             assert!(!pages.ok && pages.found == "1 wrong pages", "{pages:?}");
         });
+    });
+}
+
+fn is_looked_at(directory: &Path) -> bool {
+    let directory = directory.as_os_str().as_encoded_bytes();
+    let mut processes = fs::read_dir("/proc").unwrap().flatten();
+    processes.any(|process| {
+        let line = fs::read(process.path().join("cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0).any(|word| word == directory)
+    })
+}
+
+#[test]
+fn whoever_looks_at_pages_stops_on_request_and_when_its_time_is_over() {
+    on_each_version(|installation| {
+        let copy = restored(installation);
+        drive::runtime().block_on(async {
+            let scratch = start(installation, &copy.directory, &copy.stored.facts.server).await.unwrap();
+            let stopped = scratch.stop().await.unwrap();
+            let asked = CancellationToken::new();
+            asked.cancel();
+            let cancelled = prove::prove_pages(&stopped, LIMIT, &asked).await;
+            assert!(matches!(cancelled, Err(Error::Cancelled)), "{cancelled:?}");
+            let late = prove::prove_pages(&stopped, Duration::ZERO, &CancellationToken::new()).await;
+            assert!(matches!(late, Err(Error::ProgramTimeout { .. })), "{late:?}");
+        });
+        testkit::wait_until(LIMIT, "the programs to be gone", || !is_looked_at(&copy.directory)).unwrap();
+    });
+}
+
+/// A cluster without `postgres`, and with a subscription to itself that would run.
+#[test]
+fn a_copy_without_the_usual_database_is_entered_and_subscribes_to_nothing() {
+    on_each_version(|installation| {
+        let options = PostgresOptions::default().configure("wal_level = logical");
+        let server = Postgres::start_new(installation, &options).unwrap();
+        server.sql("CREATE DATABASE orders").unwrap();
+        server.sql_in("orders", "CREATE TABLE t (n int)").unwrap();
+        let subscribe = format!(
+            "CREATE SUBSCRIPTION taken CONNECTION 'host={} port={} dbname=orders' PUBLICATION p \
+             WITH (connect = false)",
+            server.socket_directory().display(),
+            server.port()
+        );
+        server.sql_in("orders", "CREATE PUBLICATION p FOR ALL TABLES").unwrap();
+        server.sql_in("orders", &subscribe).unwrap();
+        server.sql_in("orders", "ALTER SUBSCRIPTION taken ENABLE").unwrap();
+        server.sql_in("orders", "DROP DATABASE postgres").unwrap();
+        let directory = server.workspace().path().join("restored");
+        let settings = PostgresSettings {
+            url: server.socket_url().replace("@/postgres?", "@/orders?"),
+            ..drive::settings(&server)
+        };
+        let runtime = drive::runtime();
+        let (mut backup, outcome) = drive::begin(&runtime, &settings).unwrap();
+        let stored = drive::finish(&mut backup, &outcome, &directory, Vec::new(), |_| {}).unwrap();
+        assert_eq!(stored.facts.server.enabled_subscriptions, 1);
+        runtime.block_on(async {
+            let scratch = start(installation, &directory, &stored.facts.server).await.unwrap();
+            let session = scratch.session("orders").await.unwrap();
+            let statement = "SELECT count(*)::int FROM pg_stat_activity WHERE backend_type LIKE 'logical%'";
+            let row = session.row("count the workers", statement, &[]).await.unwrap();
+            assert_eq!(column::<i32>(&row, 0).unwrap(), 0);
+            drop(session);
+            let proof = prove::prove(&scratch, &stored.facts, &ProveOptions::default()).await.unwrap();
+            assert!(proof.is_sound(), "{proof:#?}");
+        });
+    });
+}
+
+#[test]
+fn a_server_whose_superuser_is_another_says_so_at_once() {
+    on_each_version(|installation| {
+        let copy = restored(installation);
+        let facts = ServerFacts { superuser: "nobody".to_owned(), ..copy.stored.facts.server.clone() };
+        let error = drive::runtime().block_on(start(installation, &copy.directory, &facts)).err().unwrap();
+        assert!(matches!(error, Error::Login { .. }), "{error}");
     });
 }
 
@@ -180,8 +261,7 @@ fn a_scratch_server_does_not_outlive_a_process_that_is_killed() {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        let limit = Duration::from_secs(60);
-        testkit::wait_until(limit, "the scratch server to be ready", || place.join("ready").exists())
+        testkit::wait_until(LIMIT, "the scratch server to be ready", || place.join("ready").exists())
             .unwrap();
         let url = fs::read_to_string(place.join("ready")).unwrap();
         let private = Path::new(url.split('\'').nth(1).unwrap()).to_owned();
@@ -190,7 +270,7 @@ fn a_scratch_server_does_not_outlive_a_process_that_is_killed() {
         assert!(server.exists() && private.is_dir());
         ours.kill().unwrap();
         ours.wait().unwrap();
-        testkit::wait_until(limit, "the server to end", || !server.exists()).unwrap();
-        testkit::wait_until(limit, "its directory to go", || !private.exists()).unwrap();
+        testkit::wait_until(LIMIT, "the server to end", || !server.exists()).unwrap();
+        testkit::wait_until(LIMIT, "its directory to go", || !private.exists()).unwrap();
     });
 }

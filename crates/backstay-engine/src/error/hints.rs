@@ -73,6 +73,9 @@ pub(super) fn of(error: &Error) -> Vec<String> {
         Error::TablespaceUnknown { .. } => {
             "`backstay show BACKUP` lists the tablespaces; give `--tablespace OLD=NEW` with one of them as OLD"
         }
+        Error::ProgramTimeout { .. } => {
+            "check the disk it read: `dmesg`, `smartctl -a`; then run `backstay drill` again"
+        }
         Error::Program { .. } => "check `bin_directory` of the instance",
         Error::Scratch { .. } => "run `backstay drill --keep` to look at the restored directory",
     };

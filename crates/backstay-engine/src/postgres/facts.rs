@@ -52,6 +52,9 @@ pub struct ServerFacts {
     /// history can write different logs on the same timeline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incarnation: Option<String>,
+    /// Subscriptions that begin to take changes as soon as a server starts.
+    #[serde(default, skip_serializing_if = "is_none_of_them")]
+    pub enabled_subscriptions: u32,
     pub tablespaces: Vec<Tablespace>,
     /// Settings that a restored server must not undercut, or a person will ask for.
     pub settings: BTreeMap<String, String>,
@@ -83,6 +86,10 @@ pub struct Owner {
     pub mode: u32,
 }
 
+fn is_none_of_them(count: &u32) -> bool {
+    *count == 0
+}
+
 impl ServerFacts {
     pub fn major(&self) -> u32 {
         self.version_number / 10_000
@@ -94,7 +101,8 @@ impl ServerFacts {
 const SETTINGS_KEPT: &str = "max_connections, max_worker_processes, max_wal_senders, \
      max_prepared_transactions, max_locks_per_transaction, wal_level, archive_mode, full_page_writes, \
      shared_preload_libraries, summarize_wal, server_encoding, lc_messages, lc_monetary, lc_numeric, lc_time, \
-     TimeZone, wal_log_hints, max_replication_slots, shared_buffers";
+     TimeZone, wal_log_hints, max_replication_slots, \
+     max_active_replication_origins, shared_buffers";
 
 /// Extensions are looked up in at most so many databases: a cluster with
 /// thousands of them must not make every backup open thousands of sessions.
@@ -110,7 +118,8 @@ pub async fn read(session: &Session, address: &Address) -> Result<ServerFacts> {
                     i.database_block_size, i.blocks_per_segment, i.bytes_per_wal_segment, \
                     current_setting('server_version'), pg_is_in_recovery(), \
                     (SELECT rolname::text FROM pg_roles WHERE oid = 10), \
-                    nullif(current_setting($1, true), '') \
+                    nullif(current_setting($1, true), ''), \
+                    (SELECT count(subenabled)::int FROM pg_subscription WHERE subenabled) \
              FROM pg_control_system() s, pg_control_checkpoint() c, pg_control_init() i",
             &[&INCARNATION],
         )
@@ -145,6 +154,7 @@ pub async fn read(session: &Session, address: &Address) -> Result<ServerFacts> {
         data_directory,
         outside_configuration,
         incarnation: column(&row, 9)?,
+        enabled_subscriptions: column::<i32>(&row, 10)? as u32,
         tablespaces: tablespaces::list(session).await?,
         settings,
         databases: databases(session, address).await?,

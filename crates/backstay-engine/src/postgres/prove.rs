@@ -4,15 +4,18 @@
 //! A check says what was expected and what was found. A check that fails makes
 //! the copy unsound; it is not an error, since the looking worked.
 
+use std::os::unix::process::CommandExt;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use backstay_model::Finding;
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
 use super::connect::{Session, column};
 use super::facts::{lsn, quoted_identifier};
 use super::outcome::BackupFacts;
-use super::scratch::{Scratch, Stopped};
+use super::scratch::{FIRST_DATABASE, Scratch, Stopped};
 use crate::{Error, Result};
 
 /// One thing that was looked at.
@@ -68,7 +71,7 @@ impl Default for ProveOptions {
 /// Asks a running scratch server.
 pub async fn prove(scratch: &Scratch, facts: &BackupFacts, options: &ProveOptions) -> Result<Proof> {
     let mut proof = Proof::default();
-    let session = scratch.session("postgres").await?;
+    let session = scratch.session(FIRST_DATABASE).await?;
     proof.checks.extend(prove_cluster(&session, facts).await?);
     let names = databases(&session).await?;
     for known in &facts.server.databases {
@@ -99,15 +102,28 @@ pub async fn prove(scratch: &Scratch, facts: &BackupFacts, options: &ProveOption
     Ok(proof)
 }
 
-/// Whether all pages of a stopped server's directory carry the right checksum.
-pub fn prove_pages(stopped: &Stopped) -> Result<Check> {
-    let output = stopped
-        .program("pg_checksums")
-        .arg("--check")
-        .arg("--pgdata")
-        .arg(stopped.directory())
-        .output()
-        .map_err(|source| Error::Program { program: "pg_checksums".to_owned(), source })?;
+/// Reading every page of the largest databases takes hours; a disk that hangs takes
+/// for ever.
+pub const PAGES_LIMIT: Duration = Duration::from_secs(12 * 60 * 60);
+
+/// Whether all pages of a stopped server's directory carry the right checksum. The
+/// program that looks is killed when its time is over or somebody asks to stop.
+pub async fn prove_pages(stopped: &Stopped, limit: Duration, cancel: &CancellationToken) -> Result<Check> {
+    const PROGRAM: &str = "pg_checksums";
+    let failed = |source| Error::Program { program: PROGRAM.to_owned(), source };
+    let mut command = stopped.program(PROGRAM);
+    command.arg("--check").arg("--pgdata").arg(stopped.directory());
+    // Ctrl-C goes to the whole group of the terminal; we stop it ourselves.
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    let looking = tokio::process::Command::from(command).kill_on_drop(true).spawn().map_err(failed)?;
+    let output = tokio::select! {
+        biased;
+        () = cancel.cancelled() => return Err(Error::Cancelled),
+        output = tokio::time::timeout(limit, looking.wait_with_output()) => match output {
+            Ok(output) => output.map_err(failed)?,
+            Err(_) => return Err(Error::ProgramTimeout { program: PROGRAM, seconds: limit.as_secs() }),
+        },
+    };
     let text = String::from_utf8_lossy(&output.stdout);
     let bad = text.lines().find_map(|line| line.strip_prefix("Bad checksums:")).map(str::trim);
     let found = match bad {

@@ -57,6 +57,12 @@ const START_LIMIT: Duration = Duration::from_secs(30 * 60);
 const STOP_LIMIT: Duration = Duration::from_secs(120);
 /// How often is looked whether it is ready or gone.
 const LOOK_AGAIN: Duration = Duration::from_millis(25);
+/// Every cluster has it; `postgres` may be dropped.
+pub(super) const FIRST_DATABASE: &str = "template1";
+/// SQLSTATE of a server that does not take connections yet.
+const STARTING_UP: &str = "57P03";
+/// Origins of replicated changes that a copy may have kept need as many places.
+const ORIGINS: u32 = 64;
 /// Of the end of the log, in an error.
 const LOG_LINES_SHOWN: usize = 12;
 /// Extensions that must be loaded at the start or their tables cannot be read.
@@ -153,10 +159,17 @@ impl Scratch {
                 warn!(%status, "the scratch server ended");
                 return Err(Error::Scratch { what: "start", log: self.log_end() });
             }
-            if let Ok(session) = self.session("postgres").await
-                && session.query("look at the scratch server", "SELECT 1", &[]).await.is_ok()
-            {
-                return Ok(());
+            match self.session(FIRST_DATABASE).await {
+                Ok(session) => {
+                    if session.query("look at the scratch server", "SELECT 1", &[]).await.is_ok() {
+                        return Ok(());
+                    }
+                }
+                // It has recovered and says no: waiting will not change its mind.
+                Err(Error::Login { server, user, source }) if source.code != STARTING_UP => {
+                    return Err(Error::Login { server, user, source });
+                }
+                Err(_) => {}
             }
             tokio::time::sleep(LOOK_AGAIN).await;
         }
@@ -167,7 +180,7 @@ impl Scratch {
         let host = self.private.display().to_string().replace('\'', "\\'");
         let user = self.superuser.replace('\\', "\\\\").replace('\'', "\\'");
         PostgresSettings {
-            url: format!("host='{host}' user='{user}' dbname=postgres sslmode=disable"),
+            url: format!("host='{host}' user='{user}' dbname={FIRST_DATABASE} sslmode=disable"),
             ..PostgresSettings::default()
         }
     }
@@ -276,6 +289,10 @@ fn settings(private: &Path, facts: &ServerFacts, options: &ScratchOptions) -> Ve
     let at = |name: &str| format!("{}", private.join(name).display());
     let kept =
         |name: &str, least: &str| facts.settings.get(name).cloned().unwrap_or_else(|| least.to_owned());
+    let at_least = |name: &str, least: u32| {
+        let known = facts.settings.get(name).and_then(|value| value.parse().ok());
+        format!("{name}={}", known.unwrap_or(0).max(least))
+    };
     let preloaded: Vec<&str> = facts
         .settings
         .get("shared_preload_libraries")
@@ -297,6 +314,9 @@ fn settings(private: &Path, facts: &ServerFacts, options: &ScratchOptions) -> Ve
         "lc_messages=C".to_owned(),
         "max_connections=20".to_owned(),
         "max_wal_senders=0".to_owned(),
+        // A subscription of the copy would take the source's changes from its slot.
+        "max_logical_replication_workers=0".to_owned(),
+        at_least("max_replication_slots", ORIGINS),
         "wal_level=replica".to_owned(),
         "shared_buffers=64MB".to_owned(),
         "huge_pages=off".to_owned(),
@@ -313,6 +333,9 @@ fn settings(private: &Path, facts: &ServerFacts, options: &ScratchOptions) -> Ve
     if preloaded.contains(&"timescaledb") {
         // Its jobs drop and compress chunks: the copy would change while it is looked at.
         settings.push("timescaledb.max_background_workers=0".to_owned());
+    }
+    if facts.major() >= 18 {
+        settings.push(at_least("max_active_replication_origins", ORIGINS));
     }
     if facts.major() >= 17 {
         settings.push("event_triggers=off".to_owned());

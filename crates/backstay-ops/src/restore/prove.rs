@@ -7,7 +7,7 @@ use backstay_model::drill::Check;
 
 use super::place::Placed;
 use super::recover::Afterlife;
-use crate::context::{Context, off_thread};
+use crate::context::Context;
 use crate::error::Result;
 
 /// The answers. The server is stopped whatever they are; when it is asked to
@@ -31,7 +31,7 @@ pub(crate) async fn run(
     if afterlife == Afterlife::Discarded && placed.facts.server.data_checksums {
         context.check_cancelled()?;
         context.progress.enter("check every page");
-        let pages = off_thread(move || Ok(prove::prove_pages(&stopped)?)).await?;
+        let pages = prove::prove_pages(&stopped, prove::PAGES_LIMIT, &context.cancel).await?;
         checks.push(in_common_words(pages));
     }
     Ok((checks, proof.findings))

@@ -150,6 +150,7 @@ impl PlaceTarget {
             manifest.file(file.name, file.size, file.modified, Some(file.crc32c)).map_err(failed)?;
         }
         sealed.findings.extend(unconfigured::finding(&added, facts.way));
+        sealed.findings.extend(subscriptions(server.enabled_subscriptions));
         let range = (facts.timeline, facts.start_lsn, facts.stop_lsn);
         let mut out = manifest.finish(&[range]).map_err(failed)?;
         out.flush().map_err(failed)?;
@@ -189,6 +190,17 @@ impl PlaceTarget {
             None => Ok(()),
         }
     }
+}
+
+/// A copy that subscribes takes the changes that the source is waiting for.
+pub(super) fn subscriptions(enabled: u32) -> Option<Finding> {
+    (enabled > 0).then(|| {
+        Finding::warning(
+            "subscriptions",
+            format!("{enabled} were enabled at the source: a server on this copy takes their changes away from it"),
+            "start it with `-c max_logical_replication_workers=0`, and run `ALTER SUBSCRIPTION … DISABLE` first",
+        )
+    })
 }
 
 fn synchronise_directory(path: &Path) -> Result<()> {

@@ -128,6 +128,13 @@ fn a_map_that_leads_to_an_unknown_place_is_refused() {
 }
 
 #[test]
+fn a_person_hears_of_subscriptions_before_the_copy_runs() {
+    assert_eq!(seal::subscriptions(0), None);
+    let finding = seal::subscriptions(2).unwrap();
+    assert!(finding.message.starts_with("2 were enabled") && finding.remedy.contains("DISABLE"), "{finding:?}");
+}
+
+#[test]
 fn parts_come_to_lie_where_they_belong() {
     let root = tempfile::tempdir().unwrap();
     let data = root.path().join("data");

@@ -143,6 +143,7 @@ mod tests {
             data_directory: None,
             outside_configuration: BTreeMap::new(),
             incarnation: Some("1a".to_owned()),
+            enabled_subscriptions: 0,
             tablespaces: Vec::new(),
             settings: BTreeMap::new(),
             databases: Vec::new(),

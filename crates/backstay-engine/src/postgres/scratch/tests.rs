@@ -19,6 +19,7 @@ fn facts(version_number: u32, preloaded: &str) -> ServerFacts {
         data_directory: None,
         outside_configuration: BTreeMap::new(),
         incarnation: None,
+        enabled_subscriptions: 0,
         tablespaces: Vec::new(),
         settings: BTreeMap::from([("shared_preload_libraries".to_owned(), preloaded.to_owned())]),
         databases: Vec::new(),
@@ -32,9 +33,35 @@ fn what_would_act_on_the_world_is_not_loaded() {
         settings(private, &facts(170_002, "pg_cron, timescaledb,pgaudit"), &ScratchOptions::default());
     assert!(settings.contains(&"shared_preload_libraries=timescaledb".to_owned()));
     assert!(settings.contains(&"timescaledb.max_background_workers=0".to_owned()));
-    for setting in ["archive_mode=off", "listen_addresses=", "ssl=off", "event_triggers=off", "fsync=off"] {
+    for setting in [
+        "archive_mode=off",
+        "listen_addresses=",
+        "ssl=off",
+        "event_triggers=off",
+        "fsync=off",
+        "max_logical_replication_workers=0",
+    ] {
         assert!(settings.iter().any(|found| found == setting), "{setting}");
     }
+}
+
+#[test]
+fn every_origin_of_the_source_has_its_place() {
+    let slots = |version_number: u32, of_source: &str| {
+        let mut facts = facts(version_number, "");
+        for name in ["max_replication_slots", "max_active_replication_origins"] {
+            facts.settings.insert(name.to_owned(), of_source.to_owned());
+        }
+        let settings = settings(Path::new("/private"), &facts, &ScratchOptions::default());
+        settings
+            .into_iter()
+            .filter(|setting| setting.contains("slots") || setting.contains("origins"))
+            .collect()
+    };
+    let seen: Vec<String> = slots(170_002, "100");
+    assert_eq!(seen, ["max_replication_slots=100"]);
+    let seen: Vec<String> = slots(180_000, "0");
+    assert_eq!(seen, ["max_replication_slots=64", "max_active_replication_origins=64"]);
 }
 
 #[test]
