@@ -72,6 +72,8 @@ impl Walsender {
     /// connection is free for another command.
     pub async fn begin_base_backup(&mut self, options: &BackupOptions) -> Result<BaseBackup> {
         let command = command(self.major, options);
+        // What was said of an attempt that was refused is not about this one.
+        self.wire.warnings.clear();
         self.send_command(START, &command).await?;
         let mut sets: Vec<Vec<Row>> = Vec::new();
         // First where the log begins, then the tablespaces.

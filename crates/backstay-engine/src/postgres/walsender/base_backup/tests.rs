@@ -154,6 +154,9 @@ async fn a_backup_that_ends_on_another_timeline_is_refused() {
 #[tokio::test]
 async fn warnings_in_the_stream_are_kept_and_other_notices_are_not() {
     let (mut walsender, mut server) = client(15);
+    let refused = Script::default().frame(b'N', b"SWARNUNG\0VWARNING\0C01000\0Maborting\0\0");
+    refused.error("55000", "no").play(&mut server).await;
+    begin(&mut walsender).await.unwrap_err();
     let script = Script::default().frame(b'N', b"SHINWEIS\0VNOTICE\0C00000\0Marchiving is off\0\0").begun();
     let script = script.frame(b'H', &[0, 0, 0]);
     let script = script.frame(b'N', b"SWARNUNG\0VWARNING\0C01000\0Mskipping \"./base/5/1\"\0\0");
