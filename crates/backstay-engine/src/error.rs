@@ -81,6 +81,9 @@ pub enum Error {
     #[error("the server no longer has the log segment {segment}, which the backup needs")]
     WalMissing { segment: String },
 
+    #[error("{received} files came, and they are not the {listed} that the server's manifest lists")]
+    ManifestMismatch { received: u64, listed: u64 },
+
     #[error(
         "data directory {path} is of another server: system identifier {found}, the server has {expected}"
     )]
@@ -185,6 +188,8 @@ impl ServerMessage {
             "28P01" | "28000" | "42501" => ErrorKind::Denied,
             // Function or parameter unknown, feature not supported.
             "42883" | "42704" | "0A000" => ErrorKind::Unsupported,
+            // A file that the server cannot read or write.
+            code if code.starts_with("58") => ErrorKind::Unavailable,
             // Out of connections, slots or disk; shutting down; starting up.
             code if code.starts_with("53") || code.starts_with("57P") || code.starts_with("08") => {
                 ErrorKind::Unavailable
@@ -246,7 +251,7 @@ impl Classified for Error {
                 ErrorKind::Conflict
             }
             Error::TargetTooSmall { .. } => ErrorKind::Conflict,
-            Error::WalMissing { .. } => ErrorKind::Unavailable,
+            Error::WalMissing { .. } | Error::ManifestMismatch { .. } => ErrorKind::Unavailable,
             Error::Read { source, .. }
             | Error::TargetUnusable { source, .. }
             | Error::Write { source, .. } => io_kind(source),

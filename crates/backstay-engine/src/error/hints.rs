@@ -40,7 +40,9 @@ pub(super) fn of(error: &Error) -> Vec<String> {
             "see the server's log, then run `backstay backup` again"
         }
         Error::UnsupportedVersion { .. } => "`pg_upgrade` brings an older server to a supported version",
-        Error::Restarted | Error::Promoted { .. } => "run `backstay backup` again",
+        Error::Restarted | Error::Promoted { .. } | Error::ManifestMismatch { .. } => {
+            "run `backstay backup` again"
+        }
         Error::WalMissing { .. } => {
             "give the role REPLICATION (`ALTER ROLE … REPLICATION`) and raise `max_replication_slots` or \
              `wal_keep_size`, so that the log is kept for the backup"
@@ -102,6 +104,9 @@ fn server(said: &ServerMessage) -> Vec<String> {
     let text = match said.code.as_str() {
         "42501" => "run `backstay config check --connect`: it names the missing right and the GRANT",
         "53400" => "raise `max_replication_slots`",
+        code if code.starts_with("58") => {
+            "see the server's log for the file, and check the disk it lies on: `dmesg`, `smartctl -a`"
+        }
         "55000" if said.message.contains("WAL level") => "set `wal_level = replica` and restart the server",
         "55000" if said.message.contains("full_page_writes") => "set `full_page_writes = on` at the primary",
         _ => return Vec::new(),
@@ -150,6 +155,10 @@ mod tests {
                 grants: vec!["ALTER ROLE b REPLICATION".into()],
             },
             Error::UnsupportedVersion { version: "9.6".into() },
+            said("58030").during("copy the backup"),
+            said("58P01").during("copy the backup"),
+            Error::ManifestMismatch { received: 2, listed: 3 },
+            Error::ProgramTimeout { program: "pg_checksums", seconds: 60 },
             Error::Restarted,
             Error::Promoted { started: TimelineId(1), stopped: TimelineId(2) },
             Error::WalMissing { segment: "000000010000000000000003".into() },
@@ -178,6 +187,17 @@ mod tests {
                 assert!(hint.contains('`'), "{hint:?} names no command or setting");
                 assert!(!hint.ends_with('.') && !hint.contains("  "), "{hint:?}");
             }
+        }
+    }
+
+    #[test]
+    fn what_a_disk_or_a_network_did_is_worth_another_try() {
+        for error in [
+            said("58030").during("copy the backup"),
+            said("58P01").during("copy the backup"),
+            Error::ManifestMismatch { received: 2, listed: 3 },
+        ] {
+            assert!(error.kind().is_retryable(), "{error}");
         }
     }
 

@@ -109,12 +109,7 @@ impl ManifestReader {
         if self.listed == *received {
             return Ok(());
         }
-        Err(Error::Protocol {
-            reason: format!(
-                "the files received ({}) are not those of the server's manifest ({})",
-                received.files, self.listed.files
-            ),
-        })
+        Err(Error::ManifestMismatch { received: received.files, listed: self.listed.files })
     }
 }
 
@@ -159,7 +154,7 @@ mod tests {
         let mut damaged = Tally::default();
         damaged.add("base/1/a\"b", 0, 0);
         damaged.add("PG_VERSION", 3, 0x0502_4465);
-        assert!(reader.compare(&damaged).is_err());
+        assert!(matches!(reader.compare(&damaged), Err(Error::ManifestMismatch { received: 2, listed: 2 })));
     }
 
     #[test]
