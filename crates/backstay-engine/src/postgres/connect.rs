@@ -111,6 +111,18 @@ impl Session {
             .map_err(|error| Error::sql(action, error))
     }
 
+    /// Readies the session for being held through a whole backup: however long it
+    /// rests or works, no limit of the server's ends it.
+    pub async fn hold(&self, version_number: u32) -> Result<()> {
+        let mut quiet = "SET client_encoding = 'UTF8'; SET statement_timeout = 0; SET lock_timeout = 0; \
+                         SET idle_in_transaction_session_timeout = 0"
+            .to_owned();
+        if version_number >= 140_000 {
+            quiet.push_str("; SET idle_session_timeout = 0");
+        }
+        self.execute("prepare the session of the backup", &quiet).await
+    }
+
     /// Whether the server has ended the session.
     pub fn is_closed(&self) -> bool {
         self.client.is_closed()

@@ -23,17 +23,16 @@ mod members;
 mod offer;
 mod parent;
 mod receive;
+mod second_look;
 mod tally;
 mod tar;
 mod warnings;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 
 use backstay_model::parts::{ExtentData, PartKind, PartSource, Step};
 use backstay_model::{Fault, Finding};
-use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -43,11 +42,12 @@ pub use self::parent::IncrementParent;
 use self::assemble::Assembler;
 use self::buffers::Buffers;
 use self::configuration::OutsideConfiguration;
-use self::extent::{Pages, ReceivedExtent, SecondLook, ZeroExtent};
+use self::extent::{Pages, ReceivedExtent, ZeroExtent};
 use self::members::Piece;
 use self::offer::{Offer, declined, offer_parent, refused};
 use self::parent::ParentSizes;
 use self::receive::{Delivery, Receiver};
+use self::second_look::SecondLook;
 use super::connect::Session;
 use super::facts::{self, Privileges, ServerFacts};
 use super::outcome::{BackupFacts, Outcome, Way};
@@ -134,6 +134,7 @@ impl RemoteBackup {
         server.tablespaces = tablespaces::sent(&backup.tablespaces, &listed);
         let configuration = OutsideConfiguration::read(&session, &server, privileges.role).await;
         let incremental = sizes.is_some();
+        let second_look = SecondLook::new(session, address, &server, outcome.clone()).await?;
 
         let buffers = Arc::new(Buffers::default());
         let check = PageCheck::new(
@@ -171,12 +172,6 @@ impl RemoteBackup {
         };
         let mut receiving = JoinSet::new();
         receiving.spawn(receiver.run(sender));
-        let second_look = SecondLook {
-            session,
-            runtime: Handle::current(),
-            outcome: outcome.clone(),
-            taken: AtomicU32::new(0),
-        };
         Ok(Self {
             deliveries,
             _receiving: receiving,

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 
 use backstay_engine::postgres::outcome::Way;
+use backstay_model::parts::{ExtentData, PartSource, Step};
 use backstay_model::{ErrorKind, Finding, FindingLevel};
 use testkit::postgres::PASSWORD;
 use testkit::{Installation, Postgres, PostgresOptions, PostgresVersion, StopMode, require_postgres};
@@ -190,6 +191,17 @@ fn a_damaged_page_is_a_finding_and_the_backup_goes_on() {
     server.create_role("reader", PASSWORD, "REPLICATION").unwrap();
     let url = server.url_as("reader");
     let reader = || address_of(&url);
+    // A session that is lost on the way is opened again.
+    let (mut backup, outcome) = super::failures::begin(&runtime, &server, &CancellationToken::new());
+    let ended = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+                 WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
+    assert_eq!(server.query_value(ended).unwrap(), "1");
+    while let Some(step) = backup.next().unwrap() {
+        if let Step::Extent { data: ExtentData::Read(reader), .. } = step {
+            reader.read(&mut Vec::new()).unwrap();
+        }
+    }
+    assert_eq!(outcome.findings(), written.findings);
     let note = |findings: &[Finding]| findings.iter().find(|f| f.remedy.contains("GRANT")).cloned();
     let without = back_up_as(&runtime, &reader(), None).unwrap();
     assert!(note(&without.findings).is_some(), "{:?}", without.findings);

@@ -49,13 +49,7 @@ impl Bracket {
         label: &str,
         outcome: &Outcome,
     ) -> Result<Bracket> {
-        let mut quiet = "SET client_encoding = 'UTF8'; SET statement_timeout = 0; SET lock_timeout = 0; \
-                         SET idle_in_transaction_session_timeout = 0"
-            .to_owned();
-        if facts.version_number >= 140_000 {
-            quiet.push_str("; SET idle_session_timeout = 0");
-        }
-        session.execute("prepare the session of the backup", &quiet).await?;
+        session.hold(facts.version_number).await?;
         if privileges.replication {
             hold_log(&session, outcome).await;
         }

@@ -131,7 +131,10 @@ fn a_map_that_leads_to_an_unknown_place_is_refused() {
 fn a_person_hears_of_subscriptions_before_the_copy_runs() {
     assert_eq!(seal::subscriptions(0), None);
     let finding = seal::subscriptions(2).unwrap();
-    assert!(finding.message.starts_with("2 were enabled") && finding.remedy.contains("DISABLE"), "{finding:?}");
+    assert!(
+        finding.message.starts_with("2 were enabled") && finding.remedy.contains("DISABLE"),
+        "{finding:?}"
+    );
 }
 
 #[test]
