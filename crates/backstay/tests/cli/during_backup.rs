@@ -90,9 +90,19 @@ fn of_two_backups_of_one_instance_the_later_one_gives_way() {
 
 #[test]
 fn ctrl_c_stops_cleanly_and_leaves_no_backup() {
+    stops_cleanly_on(Signal::INT);
+}
+
+#[test]
+fn a_terminal_that_closes_stops_a_backup_as_cleanly() {
+    stops_cleanly_on(Signal::HUP);
+}
+
+#[track_caller]
+fn stops_cleanly_on(signal: Signal) {
     let Some((server, home)) = filled() else { return };
     let backup = Paused::start(&home, &server);
-    backup.signal(Signal::INT);
+    backup.signal(signal);
     let ran = backup.finish();
     assert_eq!(ran.code, 10, "{ran:#?}");
     assert!(ran.err.starts_with("stopping: "), "{ran:#?}");
