@@ -2,7 +2,10 @@
 //!
 //! Invariant: a drill never touches the source but to read, its server listens
 //! nowhere but on a private socket, and it leaves nothing behind unless told to,
-//! whether it ends well, badly or on request.
+//! whether it ends well, badly or on request. What a drill left that was killed is
+//! removed by the next one.
+
+mod leftovers;
 
 use std::fs::Permissions;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
@@ -24,6 +27,8 @@ use crate::restore::place::{self, Where};
 use crate::restore::recover::Afterlife;
 use crate::restore::{self, prove, recover};
 
+use leftovers::Alive;
+
 /// What a person may say of one drill.
 #[derive(Debug, Clone)]
 pub struct DrillOptions {
@@ -40,17 +45,26 @@ const DIRECTORY_MODE: u32 = 0o711;
 
 pub async fn run(context: &Context, instance: &Instance, options: &DrillOptions) -> Result<DrillReport> {
     let at = context.clock.now();
-    let name = format!("backstay-drill-{}-{}", instance.id, at.strftime("%Y%m%dT%H%M%SZ"));
-    let scratch = options.directory.join(name);
+    let left = leftovers::sweep(&instance.id, &options.directory).await;
+    let scratch = options.directory.join(leftovers::name(&instance.id, at));
     make_directory(&scratch)?;
+    let alive = Alive::mark(&scratch)?;
     let drilled = drill(context, instance, options, &scratch, at).await;
-    let removed = if options.keep && drilled.is_ok() { Ok(()) } else { remove(scratch.clone()).await };
+    let removed = if options.keep && drilled.is_ok() {
+        alive.hand_over().map_err(|source| Error::Remove { path: scratch.clone(), source })
+    } else {
+        let removed = remove(scratch.clone()).await;
+        drop(alive);
+        removed
+    };
     let mut report = drilled?;
+    report.findings.extend(left);
     if options.keep {
         report.kept_at = Some(scratch.join(DATA).display().to_string());
     }
     if let Err(error) = removed {
-        // The proof stands; the space it takes is a nuisance that must be said.
+        // The proof stands; the space it takes is a nuisance that must be said, and so
+        // is a copy to be kept that the next drill would take for a dead one's.
         report.findings.push(Finding::warning(
             scratch.display().to_string(),
             format!("what the drill restored could not be removed: {error}"),

@@ -11,6 +11,8 @@ mod damage;
 mod house;
 #[path = "postgres/judges.rs"]
 mod judges;
+#[path = "postgres/leftovers.rs"]
+mod leftovers;
 #[path = "postgres/retention.rs"]
 mod retention;
 #[path = "postgres/shared_damage.rs"]

@@ -11,6 +11,7 @@
 //! stays behind ends it.
 
 mod guard;
+mod leftover;
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -24,6 +25,8 @@ use rustix::fs::{Gid, Uid};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+
+pub use self::leftover::end_server_on;
 
 use self::guard::Guard;
 use super::connect::Session;
