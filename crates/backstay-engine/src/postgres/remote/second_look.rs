@@ -62,7 +62,7 @@ impl SecondLook {
 
     /// What the server has by now.
     pub(super) fn tablespaces(&self) -> Result<Vec<Tablespace>> {
-        self.ask(async |session| tablespaces::list(session).await)
+        self.ask(&async |session: &Session| tablespaces::list(session).await)
     }
 
     pub(super) fn read(&self, path: &str, offset: u64, page: &mut [u8]) -> io::Result<usize> {
@@ -73,7 +73,7 @@ impl SecondLook {
         let parameters: [&(dyn ToSql + Sync); 3] = [&path, &offset, &length];
         let statement = "SELECT pg_read_binary_file($1, $2, $3, true)";
         let row = self
-            .ask(async |session| session.row("read a page again", statement, &parameters).await)
+            .ask(&async |session: &Session| session.row("read a page again", statement, &parameters).await)
             .map_err(|error| {
                 if !self.has_complained.swap(true, Ordering::Relaxed) {
                     self.outcome.find(complaint(&error));
@@ -89,7 +89,7 @@ impl SecondLook {
     }
 
     /// Asks, and asks again through another session when this one is lost.
-    fn ask<T>(&self, question: impl AsyncFn(&Session) -> Result<T>) -> Result<T> {
+    fn ask<T>(&self, question: &impl AsyncFn(&Session) -> Result<T>) -> Result<T> {
         let session = Arc::clone(&self.session.lock().unwrap_or_else(PoisonError::into_inner));
         match self.runtime.block_on(question(&session)) {
             // A server that ends a session may still answer with the reason.
