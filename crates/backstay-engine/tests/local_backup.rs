@@ -9,51 +9,19 @@
 #[path = "local_backup/drive.rs"]
 #[allow(dead_code, reason = "shared by the tests of this crate, none of which uses all of it")]
 mod drive;
+#[path = "local_backup/judge.rs"]
+#[allow(dead_code, reason = "shared by the tests of this crate, none of which uses all of it")]
+mod judge;
 
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt};
-use std::path::Path;
-use std::process::Command;
 
 use backstay_engine::postgres::place::{PlaceOptions, PlacePlan, SpaceNeeded};
 use backstay_model::FindingLevel;
 use backstay_model::parts::{ExtentData, PartKind, PartSource, Step};
-use testkit::{Installation, Postgres, PostgresOptions, PostgresVersion, StopMode, require_postgres};
+use testkit::{Postgres, PostgresOptions, StopMode};
 
-/// Runs a test on each version of PostgreSQL that is there.
-fn on_each_version(test: impl Fn(&Installation)) {
-    for version in PostgresVersion::ALL {
-        if let Some(installation) = require_postgres(version) {
-            test(&installation);
-        }
-    }
-}
-
-fn start(installation: &Installation) -> Postgres {
-    Postgres::start_new(installation, &PostgresOptions::default()).unwrap()
-}
-
-fn run(command: &mut Command) {
-    let output = command.output().unwrap();
-    assert!(
-        output.status.success(),
-        "{command:?}: {}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-}
-
-/// Every judge that PostgreSQL itself brings along.
-fn judge(installation: &Installation, server: &Postgres, restored: &Path, look: impl FnOnce(&Postgres)) {
-    run(server.tool("pg_verifybackup").arg("-n").arg(restored));
-    let mut copy = Postgres::start_on(installation, restored).unwrap();
-    look(&copy);
-    run(copy.tool("pg_amcheck").args(["--all", "--install-missing"]));
-    copy.stop(StopMode::Fast).unwrap();
-    if server.query_value("SHOW data_checksums").unwrap() == "on" {
-        run(copy.tool("pg_checksums").arg("--check").arg(restored));
-    }
-}
+use judge::{judge, on_each_version, run, start};
 
 #[test]
 fn a_backup_under_load_restores_whole() {

@@ -9,53 +9,21 @@
 #[path = "local_backup/drive.rs"]
 #[allow(dead_code, reason = "shared by the tests of this crate, none of which uses all of it")]
 mod drive;
+#[path = "local_backup/judge.rs"]
+#[allow(dead_code, reason = "shared by the tests of this crate, none of which uses all of it")]
+mod judge;
 
 use std::fs;
-use std::path::Path;
-use std::process::Command;
 
 use backstay_engine::Error;
 use backstay_engine::postgres::local::LocalBackup;
 use backstay_model::ErrorKind;
 use backstay_model::error::Classified;
 use backstay_model::parts::{PartSource, Step};
-use testkit::{Installation, Postgres, PostgresOptions, PostgresVersion, StopMode, require_postgres};
+use testkit::{Postgres, PostgresOptions, StopMode};
+
+use judge::{judge, on_each_version, start};
 use tokio_util::sync::CancellationToken;
-
-/// Runs a test on each version of PostgreSQL that is there.
-fn on_each_version(test: impl Fn(&Installation)) {
-    for version in PostgresVersion::ALL {
-        if let Some(installation) = require_postgres(version) {
-            test(&installation);
-        }
-    }
-}
-
-fn start(installation: &Installation) -> Postgres {
-    Postgres::start_new(installation, &PostgresOptions::default()).unwrap()
-}
-
-fn run(command: &mut Command) {
-    let output = command.output().unwrap();
-    assert!(
-        output.status.success(),
-        "{command:?}: {}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-}
-
-/// Every judge that PostgreSQL itself brings along.
-fn judge(installation: &Installation, server: &Postgres, restored: &Path, look: impl FnOnce(&Postgres)) {
-    run(server.tool("pg_verifybackup").arg("-n").arg(restored));
-    let mut copy = Postgres::start_on(installation, restored).unwrap();
-    look(&copy);
-    run(copy.tool("pg_amcheck").args(["--all", "--install-missing"]));
-    copy.stop(StopMode::Fast).unwrap();
-    if server.query_value("SHOW data_checksums").unwrap() == "on" {
-        run(copy.tool("pg_checksums").arg("--check").arg(restored));
-    }
-}
 
 /// `pg_control` begins when everything else has been read.
 fn is_last_file(step: &Step) -> bool {
