@@ -5,23 +5,24 @@
 //! when the demo ends, fails, is interrupted or is killed; `--keep` gives the
 //! workspace away instead.
 
+mod comparison;
+mod onward;
+mod proof;
+mod second_reader;
 mod story;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
-use testkit::postgres::PgbenchSums;
-use testkit::{Postgres, PostgresOptions, Workspace};
+use testkit::{Installation, Postgres, PostgresOptions, PostgresVersion, Workspace};
 
 use self::story::{Story, mebibytes, seconds, thousands};
-use crate::backstay::{self, Backstay, Listed};
+use crate::backstay::{self, Backstay, Listed, Profile};
+use crate::interruption::Interruption;
 use crate::servers;
-
-/// About 15 MiB each.
-const SCALE: u32 = 20;
 
 const TRANSACTIONS_BETWEEN_BACKUPS: u32 = 1000;
 const TRANSACTIONS_AFTER_THE_LAST: u32 = 250;
@@ -38,39 +39,69 @@ pub struct Options {
     /// Leave the server and the repository in place, and say how to go on
     #[arg(long)]
     keep: bool,
+    /// The major version of the server: 15 or 17 [default: what is here, else what this Debian has]
+    #[arg(long, value_name = "MAJOR", value_parser = version)]
+    postgres: Option<PostgresVersion>,
+    /// How much data: about 15 MiB for each
+    #[arg(long, value_name = "NUMBER", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    scale: u32,
+    /// Build the program as tests do, so that nothing is compiled twice; everything takes longer then
+    #[arg(long)]
+    unoptimised: bool,
+}
+
+fn version(text: &str) -> Result<PostgresVersion, String> {
+    let known = PostgresVersion::ALL.into_iter().find(|version| version.to_string() == text);
+    known.ok_or_else(|| "the versions with a test server are 15 and 17".to_owned())
 }
 
 pub fn run(options: &Options) -> Result<()> {
-    let installation = servers::prepare_any()?;
-    let program = backstay::build(backstay::Profile::Release)?;
-    let begun = Instant::now();
-    let mut story = Story::begin();
+    let (installation, python) = servers::prepare_for_demo(options.postgres)?;
+    if let Err(error) = &python {
+        eprintln!("warning: the demo will not show the second reader: {error:#}");
+    }
+    let profile = if options.unoptimised { Profile::Dev } else { Profile::Release };
+    let program = backstay::build(profile)?;
+    let interruption = Interruption::watch()?;
+    let outcome = tell(options, &installation, python, program, Story::begin(interruption.clone()));
+    // What failed because it was interrupted need not say how.
+    if outcome.is_err() { interruption.check().and(outcome) } else { outcome }
+}
 
-    story.chapter("A database is at work");
+fn tell(
+    options: &Options,
+    installation: &Installation,
+    python: Result<()>,
+    program: PathBuf,
+    mut story: Story,
+) -> Result<()> {
+    let begun = Instant::now();
+
+    story.chapter("A database is at work")?;
     let workspace = Workspace::new()?;
     let place = workspace.path().to_owned();
     let configuration = PostgresOptions::default().configure("max_wal_size = 2GB");
-    let mut server = Postgres::start_in(workspace, &installation, &configuration)?;
+    let mut server = Postgres::start_in(workspace, installation, &configuration)?;
     story.say(&format!(
         "PostgreSQL {} answers on port {}",
         server.query_value("SHOW server_version")?,
         server.port()
     ));
-    server.pgbench_init(SCALE)?;
+    server.pgbench_init(options.scale)?;
     server.sql("CHECKPOINT")?;
     let size: u64 =
         server.query_value("SELECT sum(pg_database_size(oid))::bigint FROM pg_database")?.parse()?;
     let accounts = server.query_value("SELECT count(*) FROM pgbench_accounts")?;
     story.done(&format!("pgbench filled it: {} accounts, {}", thousands(accounts.parse()?), mebibytes(size)));
 
-    story.chapter("It gets a repository");
+    story.chapter("It gets a repository")?;
     let backstay = initialise(&mut story, program, &place, &server)?;
 
-    story.chapter("The first backup reads everything");
+    story.chapter("The first backup reads everything")?;
     story.show(&mut backstay.command(&["backup", "demo"]))?;
     let first = newest(&backstay)?;
 
-    story.chapter("Work goes on");
+    story.chapter("Work goes on")?;
     server.pgbench_transactions(TRANSACTIONS_BETWEEN_BACKUPS)?;
     server.sql("CHECKPOINT")?;
     story.done(&format!(
@@ -78,7 +109,7 @@ pub fn run(options: &Options) -> Result<()> {
         thousands(TRANSACTIONS_BETWEEN_BACKUPS.into())
     ));
 
-    story.chapter("The second backup stores only what changed");
+    story.chapter("The second backup stores only what changed")?;
     story.show(&mut backstay.command(&["backup", "demo"]))?;
     let second = newest(&backstay)?;
     ensure!(second.id != first.id, "the second backup is not listed");
@@ -90,10 +121,10 @@ pub fn run(options: &Options) -> Result<()> {
         100.0 * second.stored_bytes as f64 / first.stored_bytes.max(1) as f64
     ));
 
-    story.chapter("Every stored byte is checked");
+    story.chapter("Every stored byte is checked")?;
     story.show(&mut backstay.command(&["verify", "demo", "--level", "digest"]))?;
 
-    story.chapter("A little more work, then the disk dies");
+    story.chapter("A little more work, then the disk dies")?;
     server.pgbench_transactions(TRANSACTIONS_AFTER_THE_LAST)?;
     let at_the_end = server.pgbench_sums()?;
     let data_directory = server.data_directory().to_owned();
@@ -102,7 +133,7 @@ pub fn run(options: &Options) -> Result<()> {
     let destroyed = Instant::now();
     story.done(&format!("kill -9, rm -rf {}", data_directory.display()));
 
-    story.chapter("It comes back");
+    story.chapter("It comes back")?;
     let into = data_directory.to_string_lossy().into_owned();
     let restore_begun = Instant::now();
     story.show(&mut backstay.command(&["restore", "demo", "--into", &into]))?;
@@ -111,11 +142,11 @@ pub fn run(options: &Options) -> Result<()> {
     let outage = destroyed.elapsed().as_secs_f64();
     story.done("the restored server answers");
 
-    story.chapter("Is it all there?");
+    story.chapter("Is it all there?")?;
     let restored = server.pgbench_sums()?;
-    prove(&mut story, &server, &accounts, protected, restored)?;
+    proof::prove(&mut story, &server, &accounts, protected, restored)?;
 
-    story.chapter("What it cost");
+    story.chapter("What it cost")?;
     let lost = at_the_end.transactions - restored.transactions;
     story.say(&format!(
         "lost: {} of {} transactions, those committed after backup {}",
@@ -130,14 +161,21 @@ pub fn run(options: &Options) -> Result<()> {
         mebibytes(second.logical_bytes),
         thousands(second.files)
     ));
-    story.say(&format!("the whole story: {}", seconds(begun.elapsed().as_secs_f64())));
     ensure!(
         lost == i64::from(TRANSACTIONS_AFTER_THE_LAST),
         "other transactions were lost than expected: {lost}"
     );
 
+    story.chapter("And without Backstay?")?;
+    let shown = second_reader::compare(&mut story, &backstay, &place, &second, python)?;
+
+    story.chapter("The end")?;
+    story.say(&format!("the whole story: {}", seconds(begun.elapsed().as_secs_f64())));
+    if !shown {
+        story.warn("the second reader (chapter before this one)");
+    }
     if options.keep {
-        go_on(&mut story, server, &backstay, &place);
+        onward::go_on(&mut story, server, &backstay, &place)?;
     } else {
         drop(server);
         ensure!(!place.exists(), "{} is still there", place.display());
@@ -171,62 +209,4 @@ fn initialise(story: &mut Story, program: PathBuf, place: &Path, server: &Postgr
 
 fn newest(backstay: &Backstay) -> Result<Listed> {
     backstay.list("demo")?.into_iter().next().context("find the backup that was just made")
-}
-
-fn prove(
-    story: &mut Story,
-    server: &Postgres,
-    accounts: &str,
-    protected: PgbenchSums,
-    restored: PgbenchSums,
-) -> Result<()> {
-    let counted = server.query_value("SELECT count(*) FROM pgbench_accounts")?;
-    let mut checks = vec![
-        ("rows of pgbench_accounts", accounts.to_owned(), counted),
-        ("transactions", protected.transactions.to_string(), restored.transactions.to_string()),
-        ("sum of the accounts", protected.accounts.to_string(), restored.accounts.to_string()),
-        ("sum of the tellers", restored.accounts.to_string(), restored.tellers.to_string()),
-        ("sum of the branches", restored.accounts.to_string(), restored.branches.to_string()),
-        ("sum of the history", restored.accounts.to_string(), restored.history.to_string()),
-    ];
-    server.sql("CREATE EXTENSION IF NOT EXISTS amcheck")?;
-    // Compares every index with its table; raises an error at the first difference.
-    let indexes = server
-        .query_value(
-            "SELECT count(bt_index_check(c.oid, true)::text) FROM pg_class c JOIN pg_index i ON i.indexrelid = c.oid \
-             WHERE c.relname LIKE 'pgbench%'",
-        )
-        .context("compare the indexes with their tables")?;
-    checks.push(("indexes that agree with their tables", "3".to_owned(), indexes));
-    let mut wrong = Vec::new();
-    for (what, expected, found) in &checks {
-        let verdict = if expected == found { "ok" } else { "WRONG" };
-        story.say(&format!("{verdict:<6}{what}: {found}"));
-        if expected != found {
-            wrong.push(*what);
-        }
-    }
-    if !wrong.is_empty() {
-        bail!("the restored database differs in: {}", wrong.join(", "));
-    }
-    Ok(())
-}
-
-fn go_on(story: &mut Story, server: Postgres, backstay: &Backstay, place: &Path) {
-    let directories = [server.installation().bin_directory(), backstay.program().parent().unwrap_or(place)]
-        .map(|directory| directory.display().to_string())
-        .join(":");
-    let socket = server.socket_directory().display().to_string();
-    let connect = format!("psql -h {socket} -p {} -U postgres postgres", server.port());
-    let pid_file = server.data_directory().join("postmaster.pid");
-    story.chapter("Go on from here");
-    story.quote(&format!(
-        "export PATH={directories}:$PATH BACKSTAY_CONFIG={}\n\
-         {connect}\nbackstay list\nbackstay backup\nbackstay status\nbackstay drill\n\n\
-         # when you have seen enough:\nkill -INT $(head -n 1 {}) && sleep 1 && rm -r {}",
-        backstay.configuration().display(),
-        pid_file.display(),
-        place.display()
-    ));
-    server.keep();
 }

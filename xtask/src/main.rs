@@ -13,6 +13,7 @@ mod backstay;
 mod bench;
 mod demo;
 mod guide;
+mod interruption;
 mod process;
 mod reference;
 mod servers;
@@ -59,6 +60,10 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            if let Some(interrupted) = error.downcast_ref::<interruption::Interrupted>() {
+                eprintln!("{interrupted}");
+                return ExitCode::from(interrupted.exit_code());
+            }
             eprintln!("error: {error}");
             for cause in error.chain().skip(1) {
                 eprintln!("caused by: {cause}");

@@ -1,6 +1,6 @@
 //! Running the programs that chores are made of.
 
-use std::fmt::Write as _;
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -59,14 +59,17 @@ pub fn find_in_path(name: &str) -> Option<PathBuf> {
 pub fn line_of(command: &Command) -> String {
     let mut line = name_of(command);
     for argument in command.get_args() {
-        let text = argument.to_string_lossy();
-        let plain =
-            !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_=./:,+@%".contains(c));
-        // Writing to a string does not fail.
-        let _ =
-            if plain { write!(line, " {text}") } else { write!(line, " '{}'", text.replace('\'', r"'\''")) };
+        line.push(' ');
+        line.push_str(&quoted(&argument.to_string_lossy()));
     }
     line
+}
+
+/// One word as a shell takes it.
+pub fn quoted(text: &str) -> Cow<'_, str> {
+    let plain =
+        !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_=./:,+@%".contains(c));
+    if plain { text.into() } else { format!("'{}'", text.replace('\'', r"'\''")).into() }
 }
 
 fn name_of(command: &Command) -> String {

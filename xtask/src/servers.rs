@@ -1,9 +1,14 @@
 //! `cargo xtask servers`: PostgreSQL 15 and 17, prepared once and found by `testkit`.
+//!
+//! Root gets what is missing. Anybody else is told the one command with which root
+//! gets it for him, and nothing is begun.
 
 use anyhow::{Result, bail};
-use testkit::PostgresVersion;
-use testkit::servers::{cache_directory, complete_root, find};
+use testkit::ownership::we_are_root;
+use testkit::servers::{CACHE_VARIABLE, cache_directory, complete_root, find, rescue_python};
+use testkit::{Installation, PostgresVersion};
 
+use crate::process::quoted;
 use crate::setup::roots::{BOOKWORM, TRIXIE, install_native, show_versions};
 use crate::setup::{PreparationLock, packages, python};
 
@@ -14,14 +19,22 @@ pub fn run() -> Result<()> {
 
 /// Everything that a full run of the tests needs.
 pub fn prepare_all() -> Result<()> {
+    let whole = PostgresVersion::ALL.iter().all(|version| find(*version).is_some())
+        // A PostgreSQL 17 of the machine's own would lack TimescaleDB, Valkey and pgBackRest.
+        && complete_root(TRIXIE.release).is_some();
+    if whole && rescue_python().is_some() {
+        return Ok(());
+    }
+    if !whole && !we_are_root() {
+        return leave_it_to_root(
+            "servers are missing, and making the Debian roots that hold them takes root",
+        );
+    }
     let lock = PreparationLock::take(&cache_directory())?;
     if find(PostgresVersion::V15).is_none() {
         prepare_postgres_15(&lock)?;
     }
-    // A PostgreSQL 17 of the machine's own would lack TimescaleDB, Valkey and pgBackRest.
-    if complete_root(TRIXIE.release).is_none() {
-        TRIXIE.prepare(&lock)?;
-    }
+    TRIXIE.prepare(&lock)?;
     python::prepare()?;
     for version in PostgresVersion::ALL {
         if find(version).is_none() {
@@ -32,21 +45,69 @@ pub fn prepare_all() -> Result<()> {
 }
 
 /// Any one server, for a chore that does not mind which: the fastest to get.
-pub fn prepare_any() -> Result<testkit::Installation> {
-    let present = || find(PostgresVersion::V17).or_else(|| find(PostgresVersion::V15));
+pub fn prepare_any() -> Result<Installation> {
+    prepare_one(None, &[])
+}
+
+/// A server of a version, or any; and what the rescue script runs in, which may be
+/// refused without harm to the rest.
+pub fn prepare_for_demo(version: Option<PostgresVersion>) -> Result<(Installation, Result<()>)> {
+    let installation = prepare_one(version, python::missing_packages())?;
+    let python = match rescue_python() {
+        Some(_) => Ok(()),
+        None => PreparationLock::take(&cache_directory()).and_then(|_lock| python::prepare()),
+    };
+    Ok((installation, python))
+}
+
+/// `besides` are the packages that the chore needs as well, so that somebody who
+/// has to ask for them asks once.
+fn prepare_one(version: Option<PostgresVersion>, besides: &[&str]) -> Result<Installation> {
+    let present = || match version {
+        Some(version) => find(version),
+        None => find(PostgresVersion::V17).or_else(|| find(PostgresVersion::V15)),
+    };
     if let Some(installation) = present() {
         return Ok(installation);
     }
-    let lock = PreparationLock::take(&cache_directory())?;
-    match packages::debian_release().as_deref() {
-        Some("bookworm") => install_native(PostgresVersion::V15)?,
-        Some("trixie") => install_native(PostgresVersion::V17)?,
-        _ => TRIXIE.prepare(&lock)?,
+    let native = match packages::debian_release().as_deref() {
+        Some("bookworm") => Some(PostgresVersion::V15),
+        Some("trixie") => Some(PostgresVersion::V17),
+        _ => None,
+    }
+    .filter(|native| version.is_none_or(|version| version == *native));
+    match native {
+        Some(native) if we_are_root() => {
+            let _lock = PreparationLock::take(&cache_directory())?;
+            install_native(native)?;
+        }
+        Some(native) => {
+            packages::install(&[&[format!("postgresql-{native}").as_str()], besides].concat())?;
+        }
+        None if we_are_root() => {
+            let lock = PreparationLock::take(&cache_directory())?;
+            if version == Some(PostgresVersion::V15) { &BOOKWORM } else { &TRIXIE }.prepare(&lock)?;
+        }
+        None => leave_it_to_root("PostgreSQL is missing, and making a Debian root that holds it takes root")?,
     }
     match present() {
         Some(installation) => Ok(installation),
         None => bail!("PostgreSQL is still missing after it was prepared"),
     }
+}
+
+/// Refuses, with the command for root that fills this user's cache.
+fn leave_it_to_root(why: &str) -> Result<()> {
+    let program = std::env::current_exe()?;
+    let cache = cache_directory();
+    // Made by whom they belong to: what root makes on the way stays closed to him.
+    drop(PreparationLock::take(&cache)?);
+    bail!(
+        "{why}; run this as root, then the chore again:\n\n    {}env {CACHE_VARIABLE}={} {} servers\n",
+        packages::sudo(),
+        quoted(&cache.to_string_lossy()),
+        quoted(&program.to_string_lossy())
+    )
 }
 
 fn prepare_postgres_15(lock: &PreparationLock) -> Result<()> {

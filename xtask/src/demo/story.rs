@@ -5,23 +5,27 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
+use crate::interruption::Interruption;
 use crate::process::line_of;
 
 pub struct Story {
     chapters: u32,
     since: Instant,
+    interruption: Interruption,
 }
 
 impl Story {
-    pub fn begin() -> Story {
-        Story { chapters: 0, since: Instant::now() }
+    pub fn begin(interruption: Interruption) -> Story {
+        Story { chapters: 0, since: Instant::now(), interruption }
     }
 
-    /// Begins a chapter and its clock.
-    pub fn chapter(&mut self, title: &str) {
+    /// Begins a chapter and its clock, unless the story was interrupted.
+    pub fn chapter(&mut self, title: &str) -> Result<()> {
+        self.interruption.check()?;
         self.chapters += 1;
         println!("\n{}. {title}", self.chapters);
         self.since = Instant::now();
+        Ok(())
     }
 
     pub fn say(&mut self, text: &str) {
@@ -37,6 +41,15 @@ impl Story {
     pub fn quote(&mut self, text: &str) {
         for line in text.trim().lines() {
             println!("     {line}");
+        }
+    }
+
+    /// What must not be overlooked by whoever believes that he has seen everything.
+    pub fn warn(&mut self, text: &str) {
+        let mut mark = "NOT SHOWN: ";
+        for line in text.lines() {
+            println!("   {mark}{line}");
+            mark = "           ";
         }
     }
 

@@ -17,9 +17,10 @@ pub fn install(packages: &[&str]) -> Result<()> {
         bail!("install {}: this is not a Debian machine; install them by its own means", packages.join(", "));
     }
     if !we_are_root() {
+        let sudo = sudo();
         bail!(
-            "packages are missing, and installing them takes root; run this, then the chore again:\n\
-             \n    sudo apt-get update && sudo apt-get install -y --no-install-recommends {}\n",
+            "packages are missing, and installing them takes root; run this as root, then the chore again:\n\
+             \n    {sudo}apt-get update && {sudo}apt-get install -y --no-install-recommends {}\n",
             packages.join(" ")
         );
     }
@@ -34,6 +35,11 @@ pub fn install(packages: &[&str]) -> Result<()> {
         .args(packages)
         .env("DEBIAN_FRONTEND", "noninteractive");
     show_and_run(&mut install)
+}
+
+/// What stands before a command that takes root, on this machine: a bare Debian has no `sudo`.
+pub fn sudo() -> &'static str {
+    if find_in_path("sudo").is_some() { "sudo " } else { "" }
 }
 
 /// The packages of those listed whose program is not here.

@@ -15,13 +15,19 @@ const PACKAGES: [&str; 3] = ["cryptography", "zstandard", "blake3"];
 /// Debian's own Python: another one found first may be a shim that needs its home.
 const SYSTEM_PYTHON: &str = "/usr/bin/python3";
 
+/// What Debian has to bring before the environment can be made.
+pub fn missing_packages() -> &'static [&'static str] {
+    let able = || run_quietly(Command::new(SYSTEM_PYTHON).args(["-c", "import venv, ensurepip"])).is_ok();
+    if rescue_python().is_some() || able() { &[] } else { &["python3", "python3-venv", "ca-certificates"] }
+}
+
 pub fn prepare() -> Result<()> {
     if rescue_python().is_some() {
         return Ok(());
     }
-    let able = run_quietly(Command::new(SYSTEM_PYTHON).args(["-c", "import venv, ensurepip"])).is_ok();
-    if !able {
-        packages::install(&["python3", "python3-venv", "python3-pip", "ca-certificates"])?;
+    let missing = missing_packages();
+    if !missing.is_empty() {
+        packages::install(missing)?;
     }
     // Not made elsewhere and renamed: an environment has its own path inside.
     let place = cache_directory().join(RESCUE_PYTHON);
