@@ -152,7 +152,7 @@ impl SealKeys {
     /// A new object with a fresh salt under the generation that seals.
     pub fn begin(&self, kind: ObjectKind, name: &str) -> Result<(Header, ObjectSeal), SealError> {
         let mut salt = [0u8; 32];
-        aws_lc_rs::rand::fill(&mut salt).map_err(|_| SealError::NoRandom)?;
+        getrandom::fill(&mut salt).map_err(|_| SealError::NoRandom)?;
         let newest = || self.generations.keys().next_back().copied();
         let generation = self.sealing.or_else(newest).ok_or(SealError::UnknownGeneration(0))?;
         let header = Header::new(kind, self.cipher, generation, &salt);

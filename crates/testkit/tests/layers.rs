@@ -56,6 +56,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("aws-lc-rs", &["backstay-repo"]),
     ("base64", &["backstay-repo"]),
     ("blake3", &["backstay-repo"]),
+    ("getrandom", &["backstay-repo", "backstay-engine"]),
     ("hex", &["backstay-repo"]),
     ("zeroize", &["backstay-repo"]),
     ("zstd", &["backstay-repo"]),

@@ -6,8 +6,6 @@
 //! setting that the server carries and does not know; a backup notes it, and an
 //! increment is built only on a backup of the same life.
 
-use rustls::crypto::aws_lc_rs;
-
 use crate::{Error, Result};
 
 /// Names are drawn from this many bytes of chance.
@@ -16,7 +14,7 @@ const CHANCE_BYTES: usize = 16;
 /// A name nobody had before.
 pub(super) fn new() -> Result<String> {
     let mut bytes = [0; CHANCE_BYTES];
-    aws_lc_rs::default_provider().secure_random.fill(&mut bytes).map_err(|_| Error::NoRandomness)?;
+    getrandom::fill(&mut bytes).map_err(|_| Error::NoRandomness)?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 

@@ -142,7 +142,7 @@ impl Tree {
         let unfinished = self.directory(root, UNFINISHED)?;
         let directory = self.directory_of(object)?;
         let mut random = [0u8; 16];
-        aws_lc_rs::rand::fill(&mut random).map_err(|_| io::Error::other("no random numbers"))?;
+        getrandom::fill(&mut random).map_err(io::Error::from)?;
         let name = format!("tmp-{}", hex::encode(random));
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&unfinished, &name, flags, FILE_MODE)?;

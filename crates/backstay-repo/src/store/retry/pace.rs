@@ -47,7 +47,7 @@ impl Pace for SystemPace {
     fn random(&self) -> f64 {
         let mut bytes = [0; 4];
         // Without randomness the clients are in step, which is not a reason to fail.
-        match aws_lc_rs::rand::fill(&mut bytes) {
+        match getrandom::fill(&mut bytes) {
             Ok(()) => f64::from(u32::from_le_bytes(bytes)) / (f64::from(u32::MAX) + 1.0),
             Err(_) => 0.5,
         }
