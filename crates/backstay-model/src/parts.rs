@@ -106,6 +106,8 @@ pub struct ParentFile {
 pub trait PartTarget: Send + Sync {
     /// Makes the entry. For a file: at its full size, reading as zeros, to be
     /// written in any order by several threads. Never opens something that exists.
+    /// Called by several threads at once: directories and links in the order of their
+    /// paths, files in any order, each after the directories above it that are parts.
     fn create(&self, file: &ParentFile) -> Result<Option<Box<dyn PartWriter>>, Fault>;
 }
 

@@ -215,20 +215,8 @@ impl Restore<'_> {
         record: &FileRecord,
         shape: FileShape,
     ) -> Result<()> {
-        let writer = match &self.target {
-            None => None,
-            Some(target) => {
-                let file = ParentFile { spec: record.spec.clone(), crc32c: record.crc32c };
-                target.create(&file)?
-            }
-        };
-        let outlet = Arc::new(Outlet::new(
-            record.spec.path.clone(),
-            shape.size,
-            shape.block_size,
-            record.crc32c,
-            writer,
-        ));
+        let file = ParentFile { spec: record.spec.clone(), crc32c: record.crc32c };
+        let outlet = Arc::new(Outlet::new(file, shape, self.target.clone()));
         planner.summary.files += 1;
         planner.summary.bytes += shape.size;
         outlet.finish_empty()?;

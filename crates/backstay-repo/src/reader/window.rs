@@ -15,9 +15,12 @@ use crate::container::Container;
 use crate::map::{Block, BlockHash, Place, SessionIndex};
 
 /// Blocks of a window: 256 MiB of pages, and about 2 MiB of memory.
-pub const WINDOW_BLOCKS: usize = 32 << 10;
+const WINDOW_BLOCKS: usize = 32 << 10;
 /// Files that a window may hold open.
-pub const WINDOW_FILES: usize = 256;
+const WINDOW_FILES: usize = 256;
+/// Blocks of the first window; each one after it is twice as large. The workers have
+/// nothing to do until the first is cut.
+const FIRST_WINDOW_BLOCKS: usize = 256;
 /// What one request fetches at most: neighbouring frames together.
 const BATCH_BYTES: u64 = 1 << 20;
 /// Frames nobody asked for are read along when they are smaller than a new request is dear.
@@ -33,11 +36,18 @@ pub struct Piece {
     pub hashes: Vec<BlockHash>,
 }
 
-#[derive(Default)]
 pub struct Window {
     pieces: Vec<Piece>,
     blocks: usize,
     files: usize,
+    /// Full at this many blocks.
+    limit_blocks: usize,
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Self { pieces: Vec::new(), blocks: 0, files: 0, limit_blocks: FIRST_WINDOW_BLOCKS }
+    }
 }
 
 impl Window {
@@ -46,7 +56,7 @@ impl Window {
     }
 
     pub fn is_full(&self) -> bool {
-        self.blocks >= WINDOW_BLOCKS || self.files >= WINDOW_FILES
+        self.blocks >= self.limit_blocks || self.files >= WINDOW_FILES
     }
 
     /// Adds one block; says the length when it is a block of zeros, which needs no reading.
@@ -78,6 +88,7 @@ impl Window {
     pub fn take_by_pack(&mut self) -> Vec<((SessionIndex, u32), Vec<Piece>)> {
         self.blocks = 0;
         self.files = 0;
+        self.limit_blocks = (self.limit_blocks * 2).min(WINDOW_BLOCKS);
         let mut packs: HashMap<(SessionIndex, u32), Vec<Piece>> = HashMap::new();
         for piece in self.pieces.drain(..) {
             packs.entry((piece.place.session, piece.place.pack)).or_default().push(piece);

@@ -160,13 +160,10 @@ impl PlaceTarget {
     /// Everything written so far reaches the disk: once per file system instead of
     /// once per file, and an error of any of the writes comes to light here.
     fn synchronise(&self) -> Result<()> {
-        let places = std::iter::once(&self.plan.directory).chain(self.plan.tablespaces.values());
-        for place in places {
-            let failed = |source: io::Error| Error::Write { path: place.clone(), source };
-            let directory = File::open(place).map_err(failed)?;
-            rustix::fs::syncfs(&directory).map_err(|error| failed(error.into()))?;
-        }
-        Ok(())
+        self.places.iter().try_for_each(|(path, directory)| {
+            rustix::fs::syncfs(directory)
+                .map_err(|error| Error::Write { path: path.clone(), source: error.into() })
+        })
     }
 
     fn let_it_start(&self) -> Result<()> {

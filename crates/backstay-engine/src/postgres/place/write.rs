@@ -2,12 +2,14 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
+use std::num::NonZeroU64;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use backstay_model::Fault;
 use backstay_model::parts::{FileSpec, ParentFile, PartKind, PartTarget, PartWriter};
-use rustix::fs::{Gid, Uid};
+use rustix::fs::{Advice, Gid, Uid};
 
 use super::super::rules;
 use super::PlacePlan;
@@ -25,17 +27,24 @@ pub struct PlaceTarget {
     pub(super) plan: PlacePlan,
     /// Only root may give files away.
     pub(super) may_give_away: bool,
+    /// Every place, open since before the first byte: the kernel reports a failed
+    /// write-back once, to those who had the file system open when it happened.
+    pub(super) places: Vec<(PathBuf, File)>,
 }
 
 impl PlaceTarget {
     pub(super) fn new(plan: PlacePlan) -> Result<PlaceTarget> {
-        let target = PlaceTarget { plan, may_give_away: rustix::process::geteuid().is_root() };
+        let may_give_away = rustix::process::geteuid().is_root();
+        let mut target = PlaceTarget { plan, may_give_away, places: Vec::new() };
         let places = std::iter::once(&target.plan.directory).chain(target.plan.tablespaces.values());
+        let mut opened = Vec::new();
         for place in places {
             let failed = |source| Error::TargetUnusable { path: place.clone(), source };
             DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(place).map_err(failed)?;
+            opened.push((place.clone(), File::open(place).map_err(failed)?));
             target.adopt_place(place)?;
         }
+        target.places = opened;
         Ok(target)
     }
 
@@ -105,7 +114,7 @@ impl PlaceTarget {
                 let failed = |source| Error::Write { path: real.clone(), source };
                 file.set_len(shape.size).map_err(failed)?;
                 self.dress(&file, &real, spec)?;
-                Ok(Some(Box::new(Placed { file, real })))
+                Ok(Some(Box::new(Placed { file, real, written_bytes: AtomicU64::new(0) })))
             }
         }
     }
@@ -181,16 +190,37 @@ impl PartTarget for PlaceTarget {
     }
 }
 
+/// Dirty bytes of one file after which their way to the disk begins.
+const WRITE_BACK_BYTES: u64 = 16 << 20;
+
 struct Placed {
     file: File,
     real: PathBuf,
+    written_bytes: AtomicU64,
+}
+
+impl Placed {
+    /// Starts the write-back of what lies around a position, without waiting, so that
+    /// the disk works while we decompress; left alone, everything would wait for the
+    /// one `syncfs` of the end. It is advice: whether it was taken does not matter, and
+    /// an error of the write-back itself comes back from `syncfs`.
+    fn push(&self, around: u64) {
+        let from = around.saturating_sub(WRITE_BACK_BYTES);
+        let _ = rustix::fs::fadvise(&self.file, from, NonZeroU64::new(around - from), Advice::DontNeed);
+    }
 }
 
 impl PartWriter for Placed {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), Fault> {
         self.file
             .write_all_at(bytes, offset)
-            .map_err(|source| Fault::new(Error::Write { path: self.real.clone(), source }))
+            .map_err(|source| Fault::new(Error::Write { path: self.real.clone(), source }))?;
+        let length = bytes.len() as u64;
+        let before = self.written_bytes.fetch_add(length, Ordering::Relaxed);
+        if before / WRITE_BACK_BYTES != (before + length) / WRITE_BACK_BYTES {
+            self.push(offset + length);
+        }
+        Ok(())
     }
 
     /// Durability comes for all files at once, in `seal`.
