@@ -52,7 +52,7 @@ pub fn require_rescue_python() -> Option<PathBuf> {
     }
 }
 
-fn is_required(engine: &str, list: Option<&str>) -> bool {
+pub(crate) fn is_required(engine: &str, list: Option<&str>) -> bool {
     list.is_some_and(|list| list.split(',').any(|name| name.trim() == engine))
 }
 

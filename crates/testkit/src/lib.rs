@@ -17,6 +17,7 @@ pub mod ownership;
 pub mod port;
 pub mod postgres;
 pub mod servers;
+pub mod tampered;
 pub mod wait;
 pub mod workspace;
 
@@ -24,5 +25,6 @@ pub use engines::{require_postgres, require_rescue_python};
 pub use port::free_port;
 pub use postgres::{Postgres, PostgresOptions, StopMode};
 pub use servers::{Installation, PostgresVersion};
+pub use tampered::{require_tampering, tampered, traced_process};
 pub use wait::{wait_for, wait_until};
 pub use workspace::{Workspace, short_temp_dir};

@@ -13,10 +13,10 @@ use super::program::{Home, Ran, protected};
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// A backup that stands still while it copies.
-struct Paused(Child);
+pub struct Paused(Child);
 
 impl Paused {
-    fn start(home: &Home, server: &Postgres) -> Self {
+    pub fn start(home: &Home, server: &Postgres) -> Self {
         let child = home.start(["backup", "orders", "--full"]);
         // The session that holds the log waits, and has nothing to do but to be there.
         let copying = "SELECT count(*) FROM pg_stat_activity a JOIN pg_replication_slots s \
@@ -33,21 +33,21 @@ impl Paused {
         kill_process(Pid::from_child(&self.0), signal).unwrap();
     }
 
-    fn finish(self) -> Ran {
+    pub fn finish(self) -> Ran {
         self.signal(Signal::CONT);
         Ran::from(&self.0.wait_with_output().unwrap())
     }
 }
 
 /// Large enough that copying takes a while, even on a fast disk.
-fn filled() -> Option<(Postgres, Home)> {
+pub fn filled() -> Option<(Postgres, Home)> {
     let (server, home) = protected("orders")?;
     server.pgbench_init(15).unwrap();
     Some((server, home))
 }
 
 #[track_caller]
-fn nothing_half_done(home: &Home) {
+pub fn nothing_half_done(home: &Home) {
     assert!(home.backups().is_empty());
     assert!(home.run(["verify"]).good().out.contains("sound"));
     home.run(["backup", "orders"]).good();

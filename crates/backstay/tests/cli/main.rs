@@ -10,10 +10,14 @@
 
 mod bad_configuration;
 mod bad_input;
+mod broken_restore;
 mod during_backup;
 mod fifty_kills;
 mod help;
+mod lasting;
 mod program;
+mod second_life;
+mod second_signal;
 mod settings;
 mod space;
 mod story;

@@ -157,8 +157,13 @@ impl Home {
 
 /// A server of PostgreSQL 15, or `None` after a loud word.
 pub fn server() -> Option<Postgres> {
-    let installation = require_postgres(PostgresVersion::V15)?;
-    Some(Postgres::start_new(&installation, &PostgresOptions::default()).unwrap())
+    server_of(PostgresVersion::V15, &PostgresOptions::default())
+}
+
+/// A server of that version, or `None` after a loud word.
+pub fn server_of(version: PostgresVersion, options: &PostgresOptions) -> Option<Postgres> {
+    let installation = require_postgres(version)?;
+    Some(Postgres::start_new(&installation, options).unwrap())
 }
 
 /// A server and a home that backs it up in the local way.

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use super::program::{Ran, backstay, protected, run};
 
 /// Runs a script with a file system of this size at `place`, or says why not.
-fn on_small_file_system(place: &Path, mebibytes: u32, script: &str) -> Option<Ran> {
+pub fn on_small_file_system(place: &Path, mebibytes: u32, script: &str) -> Option<Ran> {
     std::fs::create_dir_all(place).unwrap();
     let mount = format!("mount -t tmpfs -o size={mebibytes}m tmpfs '{}'", place.display());
     let namespace = |script: &str| {

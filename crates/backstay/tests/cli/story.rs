@@ -1,13 +1,22 @@
 //! One database from its first backup to a proven restore, as a person types it.
 
-use testkit::Postgres;
 use testkit::postgres::{PASSWORD, SUPERUSER};
+use testkit::{Postgres, PostgresOptions, PostgresVersion};
 
-use super::program::{Home, run, server};
+use super::program::{Home, run, server, server_of};
 
 #[test]
-fn from_init_to_a_proven_restore() {
-    let Some(server) = server() else { return };
+fn from_init_to_a_proven_restore_on_postgresql_15() {
+    from_init_to_a_proven_restore(PostgresVersion::V15);
+}
+
+#[test]
+fn from_init_to_a_proven_restore_on_postgresql_17() {
+    from_init_to_a_proven_restore(PostgresVersion::V17);
+}
+
+fn from_init_to_a_proven_restore(version: PostgresVersion) {
+    let Some(server) = server_of(version, &PostgresOptions::default()) else { return };
     server.pgbench_init(5).unwrap();
     let home = Home::new();
 
@@ -19,10 +28,14 @@ fn from_init_to_a_proven_restore() {
     let words =
         ["init", "--store", &store, "--postgresql", &url, "--name", "orders", "--data-directory", &data];
     let made = home.run(words).good();
-    assert!(made.out.contains("orders: PostgreSQL 15"), "{made:#?}");
+    assert!(made.out.contains(&format!("orders: PostgreSQL {version}")), "{made:#?}");
     assert!(made.out.contains("backup orders") && made.out.contains("drill orders"), "{made:#?}");
     let written = std::fs::read_to_string(home.config()).unwrap();
     assert!(!written.contains(PASSWORD) && !written.contains(&encoded), "{written}");
+    // Not every server is in Debian's own place.
+    let section =
+        format!("[instance.orders]\nbin_directory = '{}'", server.installation().bin_directory().display());
+    std::fs::write(home.config(), written.replace("[instance.orders]", &section)).unwrap();
     assert!(home.run(["config", "check", "--connect"]).good().out.contains("everything answers"));
     assert!(home.run(["list"]).good().out.contains("no backups yet"));
 
@@ -57,6 +70,18 @@ fn from_init_to_a_proven_restore() {
 
     restore(&home, &server, newest, &rows);
     drill_and_retention(&home, newest);
+    unchanged(&home, &server);
+}
+
+/// A backup of a server at which nothing was done costs next to nothing.
+fn unchanged(home: &Home, server: &Postgres) {
+    server.sql("CHECKPOINT").unwrap();
+    home.run(["backup", "orders"]).good();
+    let taken = home.run(["backup", "orders", "--json"]).good().json();
+    assert_eq!(taken[0]["type"], "incremental");
+    let stored = taken[0]["stored_bytes"].as_u64().unwrap();
+    assert!(stored < 256 << 10, "{stored} bytes for nothing");
+    home.run(["verify", taken[0]["id"].as_str().unwrap()]).good();
 }
 
 fn restore(home: &Home, server: &Postgres, newest: &str, rows: &str) {
@@ -173,8 +198,17 @@ fn a_repository_without_encryption_says_so_everywhere() {
 }
 
 #[test]
-fn the_remote_way_and_an_instance_that_left_the_configuration() {
-    let Some(server) = server() else { return };
+fn the_remote_way_and_an_instance_that_left_the_configuration_on_postgresql_15() {
+    the_remote_way_and_an_instance_that_left_the_configuration(PostgresVersion::V15);
+}
+
+#[test]
+fn the_remote_way_and_an_instance_that_left_the_configuration_on_postgresql_17() {
+    the_remote_way_and_an_instance_that_left_the_configuration(PostgresVersion::V17);
+}
+
+fn the_remote_way_and_an_instance_that_left_the_configuration(version: PostgresVersion) {
+    let Some(server) = server_of(version, &PostgresOptions::default()) else { return };
     let home = Home::new();
     home.init();
     let before = std::fs::read(home.config()).unwrap();

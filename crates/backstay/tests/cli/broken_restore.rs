@@ -1,0 +1,101 @@
+//! A restore that ends half-way, whatever ends it: what lies there cannot be started,
+//! nothing is written over it, and the error says what to do.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use rustix::process::Signal;
+use testkit::{Postgres, require_tampering, tampered};
+
+use super::lasting::Lasting;
+use super::program::{Home, Ran, protected, run};
+use super::space::on_small_file_system;
+
+/// A server that has been backed up once, and its home.
+fn backed_up() -> Option<(Postgres, Home)> {
+    let (server, home) = protected("orders")?;
+    server.sql("CREATE TABLE t AS SELECT n, md5(n::text) FROM generate_series(1, 20000) AS n").unwrap();
+    home.run(["backup"]).good();
+    Some((server, home))
+}
+
+/// A restore whose system calls go as this rule says.
+fn restore_with(home: &Home, into: &Path, rule: &str) -> Ran {
+    let call = rule.split(':').next().unwrap();
+    let command = home.command(["restore", "orders", "--into", into.to_str().unwrap()]);
+    run(&mut tampered(&command, call, &[rule], &home.path("calls")))
+}
+
+/// Neither PostgreSQL nor another restore takes the directory for one that is whole.
+#[track_caller]
+fn is_no_server(server: &Postgres, home: &Home, into: &Path) {
+    assert!(into.join("base").is_dir(), "the restore had not begun");
+    assert!(!into.join("global/pg_control").exists());
+    assert!(Postgres::start_on(server.installation(), into).is_err(), "half of a database was started");
+
+    let before = entries(into);
+    let again = home.run(["restore", "orders", "--into", into.to_str().unwrap()]);
+    again.refused(4, &["not empty", "--into"]);
+    assert_eq!(entries(into), before);
+    std::fs::remove_dir_all(into).unwrap();
+    home.run(["restore", "orders", "--into", into.to_str().unwrap(), "--start"]).good();
+}
+
+fn entries(directory: &Path) -> usize {
+    let mut find = Command::new("find");
+    let found = find.arg(directory).stdin(Stdio::null()).output().unwrap();
+    found.stdout.iter().filter(|byte| **byte == b'\n').count()
+}
+
+#[test]
+fn a_killed_restore_cannot_be_started_and_is_not_written_over() {
+    let Some((server, home)) = backed_up() else { return };
+    if !require_tampering() {
+        return;
+    }
+    let into = home.path("restored");
+    let restore = Lasting::start(&home, "pwrite64", &["restore", "orders", "--into", into.to_str().unwrap()]);
+    restore.signal(Signal::KILL);
+    drop(restore);
+    is_no_server(&server, &home, &into);
+}
+
+#[test]
+fn a_restore_that_is_not_allowed_to_go_on_says_what_to_do() {
+    let Some((server, home)) = backed_up() else { return };
+    if !require_tampering() {
+        return;
+    }
+    for (name, rule, code) in [
+        ("quota", "pwrite64:error=EDQUOT:when=50+", 6),
+        ("disk", "pwrite64:error=EIO:when=50+", 6),
+        ("rights", "mkdir:error=EACCES:when=10+", 5),
+        ("durable", "syncfs:error=EIO:when=1", 6),
+    ] {
+        let into = home.path(name);
+        let remove = format!("rm -r {}", into.display());
+        let ran = restore_with(&home, &into, rule);
+        ran.refused(code, &["the restore of backup", "cannot start", name, &remove]);
+        if name == "durable" {
+            is_no_server(&server, &home, &into);
+        } else {
+            assert!(!into.join("global/pg_control").exists(), "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_target_that_runs_out_of_inodes_says_what_to_do() {
+    let Some((_server, home)) = backed_up() else { return };
+    let place = home.path("small");
+    let script = format!(
+        "mount -o remount,size=400m,nr_inodes=300 tmpfs '{place}'
+         \"$BACKSTAY\" --config '{config}' restore orders --into '{place}/data'; code=$?
+         ls '{place}/data/global/pg_control' 2>/dev/null; exit $code",
+        config = home.config().display(),
+        place = place.display(),
+    );
+    let Some(ran) = on_small_file_system(&place, 400, &script) else { return };
+    let ran = ran.refused(6, &["the restore of backup", "No space left", "`--into`", "rm -r"]);
+    assert_eq!(ran.out, "");
+}

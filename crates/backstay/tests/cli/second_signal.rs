@@ -1,0 +1,55 @@
+//! Ctrl-C twice: the first asks, the second leaves. The calls that move the bytes are
+//! made to last, so that what was asked for cannot be done before the second comes.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+use testkit::{Postgres, require_tampering, wait_until};
+
+use super::during_backup::nothing_half_done;
+use super::lasting::Lasting;
+use super::program::{Home, protected};
+
+const LIMIT: Duration = Duration::from_secs(60);
+/// Much less than a call that lasts, much more than leaving takes.
+const AT_ONCE: Duration = Duration::from_secs(10);
+
+#[track_caller]
+fn interrupt_twice(mut running: Lasting) {
+    running.signal(Signal::INT);
+    assert!(running.says("stopping: ").contains("press Ctrl-C again to leave at once"));
+    running.signal(Signal::INT);
+    running.leaves(AT_ONCE, 130);
+}
+
+fn filled() -> Option<(Postgres, Home)> {
+    let (server, home) = protected("orders")?;
+    server.pgbench_init(2).unwrap();
+    require_tampering().then_some((server, home))
+}
+
+#[test]
+fn a_second_ctrl_c_ends_a_backup_at_once_and_the_next_one_is_whole() {
+    let Some((server, home)) = filled() else { return };
+    interrupt_twice(Lasting::start(&home, "pread64", &["backup", "orders"]));
+    // The session is gone with the process, and the slot with the session.
+    let slots = "SELECT count(*) FROM pg_replication_slots";
+    wait_until(LIMIT, "the slot to go", || server.query_value(slots).is_ok_and(|n| n == "0")).unwrap();
+    nothing_half_done(&home);
+}
+
+#[test]
+fn a_second_ctrl_c_ends_a_restore_at_once_and_what_is_there_cannot_start() {
+    let Some((server, home)) = filled() else { return };
+    home.run(["backup", "orders"]).good();
+    let into = home.path("restored");
+    let words = ["restore", "orders", "--into", into.to_str().unwrap()];
+    interrupt_twice(Lasting::start(&home, "pwrite64", &words));
+    assert!(into.join("base").is_dir() && !into.join("global/pg_control").exists());
+    assert!(Postgres::start_on(server.installation(), &into).is_err());
+    home.run(words).refused(4, &["not empty"]);
+    assert!(home.run(["verify"]).good().out.contains("sound"));
+    home.run(["backup", "orders"]).good();
+    std::fs::remove_dir_all(&into).unwrap();
+    home.run(words).good();
+}
