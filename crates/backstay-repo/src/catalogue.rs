@@ -45,6 +45,11 @@ impl Catalogue {
         Self { files: DiskStore::new(directory.join(keys.repository().to_string())), keys }
     }
 
+    /// The directory of this repository.
+    pub fn directory(&self) -> &Path {
+        self.files.root()
+    }
+
     /// What is remembered, oldest first; nothing when there is any doubt.
     async fn load(&self, layout: &InstanceLayout) -> Vec<Entry> {
         match self.try_load(layout).await {

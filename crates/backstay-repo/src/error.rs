@@ -114,6 +114,12 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    #[error("cannot keep the file table for the moment in {}", directory.display())]
+    TemporaryFile {
+        directory: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("directory {} is not empty", path.display())]
     DirectoryNotEmpty { path: PathBuf },
 
@@ -172,7 +178,9 @@ impl Classified for Error {
             Error::Name(_) | Error::KeyNotNeeded | Error::NotAKeyFile { .. } | Error::BadSlotName { .. } => {
                 ErrorKind::Invalid
             }
-            Error::KeyFile { source, .. } | Error::WriteFile { source, .. } => match source.kind() {
+            Error::KeyFile { source, .. }
+            | Error::WriteFile { source, .. }
+            | Error::TemporaryFile { source, .. } => match source.kind() {
                 std::io::ErrorKind::NotFound => ErrorKind::NotFound,
                 std::io::ErrorKind::PermissionDenied => ErrorKind::Denied,
                 std::io::ErrorKind::AlreadyExists => ErrorKind::Conflict,
@@ -251,6 +259,9 @@ impl Classified for Error {
             Error::NotCondemned { .. } => "`backstay expire` condemns what no rule of retention keeps",
             Error::GraceNotOver { .. } => "run `backstay expire` again when policy.grace is over",
             Error::StillNeeded { .. } => "run `backstay collect` again after that backup has ended",
+            Error::TemporaryFile { .. } => {
+                "`TMPDIR` may name a directory with room for 100 bytes for each file of the database"
+            }
             Error::WriteFile { .. } | Error::DirectoryNotEmpty { .. } => {
                 "give `backstay init --kit` an empty directory that can be written"
             }
@@ -312,6 +323,7 @@ mod tests {
             Error::ShareExceeded { deleted: 9, total: 10, max_percent: 50 },
             Error::StillNeeded { backup, session },
             Error::WriteFile { path: path.clone(), source: io() },
+            Error::TemporaryFile { directory: path.clone(), source: io() },
             Error::DirectoryNotEmpty { path },
         ]
     }

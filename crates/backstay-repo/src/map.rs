@@ -14,19 +14,23 @@ use backstay_model::parts::{FileShape, FileSpec, PartKind};
 use crate::seal::SealError;
 use crate::varint::Malformed;
 
+mod arrivals;
 mod codec;
 mod frames;
+mod leaves;
 mod overlay;
 mod sessions;
 mod table;
 mod writer;
 
+pub use arrivals::{Arrivals, SortedRecords};
 pub use codec::{decode_leaf, decode_root};
 pub use frames::MapFrames;
+pub use leaves::{TableDraft, WrittenTable};
 pub use overlay::BlockCursor;
 pub use sessions::{SessionIndex, Sessions};
 pub use table::{FileTable, FileTableCursor};
-pub use writer::{MapWriter, SectionBuilder, WrittenMap, WrittenTable};
+pub use writer::{MapWriter, SectionBuilder, WrittenMap};
 
 /// Levels that a file may have before the next backup writes it anew as one: each
 /// one costs a reader a cursor and a lookup per block.

@@ -1,6 +1,6 @@
 //! An open repository: a store, its keys, and the parameters it was made with.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use backstay_model::{BackupId, BackupRecord, InstanceId, RepositoryId};
@@ -55,6 +55,13 @@ impl Repo {
     pub fn with_catalogue(mut self, directory: &Path) -> Self {
         self.catalogue = Some(Catalogue::below(directory, Arc::clone(&self.keys)));
         self
+    }
+
+    /// Where a temporary file may be made: beside the catalogue rather than in the
+    /// system's place, which is memory on many machines.
+    pub(crate) fn temporary_places(&self) -> Vec<PathBuf> {
+        let beside = self.catalogue.as_ref().map(|catalogue| catalogue.directory().to_owned());
+        beside.into_iter().chain([std::env::temp_dir()]).collect()
     }
 
     pub(crate) fn catalogue(&self) -> Option<&Catalogue> {

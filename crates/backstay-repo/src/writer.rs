@@ -30,7 +30,7 @@ pub use finish::{Finished, live_by_pack};
 
 use crate::layout::InstanceLayout;
 use crate::manifest::{Commit, MANIFEST_FORMAT, Manifest};
-use crate::map::{FileTable, MapFrames, MapWriter, Sessions};
+use crate::map::{Arrivals, FileTable, MapFrames, MapWriter, Sessions};
 use crate::protocol::{ProcessIdentity, Session, SessionKind, SessionStart};
 use crate::repo::Repo;
 use crate::seal::SealKeys;
@@ -345,6 +345,7 @@ impl CopyJob {
             self.session.clone(),
             sessions.clone(),
         )?;
+        let arrivals = Arrivals::new(sessions.clone(), Arc::clone(keys), self.repo.temporary_places());
         let parameters = self.repo.parameters();
         let shared = lane::LaneShared {
             store: Arc::clone(self.repo.store()),
@@ -363,7 +364,7 @@ impl CopyJob {
         };
         let copied = copy::Copy {
             planner: plan::Planner::new(source, parent),
-            assembler: assemble::Assembler::new(maps, *keys.block_hash_key(), progress),
+            assembler: assemble::Assembler::new(maps, arrivals, *keys.block_hash_key(), progress),
             shared: Arc::new(shared),
             lanes: self.options.lanes.max(1),
             cancel,

@@ -35,6 +35,21 @@ impl FrameDraft {
         Self { kind, payload: Vec::new(), sessions: Vec::new() }
     }
 
+    /// As it was when it was new, with the memory that it took.
+    pub fn clear(&mut self) {
+        self.payload.clear();
+        self.sessions.clear();
+    }
+
+    /// Puts the number of entries before them.
+    pub fn with_count(mut self, entries: u64) -> Self {
+        let mut payload = Vec::with_capacity(self.payload.len() + 10);
+        varint::put(&mut payload, entries);
+        payload.append(&mut self.payload);
+        self.payload = payload;
+        self
+    }
+
     /// How long the raw bytes would be now.
     pub fn encoded_length(&self) -> usize {
         1 + 10 + self.sessions.len() * SESSION_TEXT + self.payload.len()
@@ -171,11 +186,6 @@ impl Frame {
         if self.kind == wanted { Ok(self) } else { Err(MapError::WrongFrame { found: self.kind, wanted }) }
     }
 
-    fn session(&self, input: &mut Input<'_>) -> Result<SessionIndex, MapError> {
-        let number = usize::try_from(input.number()?).map_err(|_| MapError::Malformed)?;
-        self.sessions.get(number).copied().ok_or(MapError::Malformed)
-    }
-
     /// Reads the run at `offset`; `next_block` is where the one before ended.
     /// Says the run and the offset behind it; `None` at the end of the frame.
     pub fn run_at(&self, offset: usize, next_block: u64) -> Result<Option<(Run, usize)>, MapError> {
@@ -196,7 +206,7 @@ impl Frame {
             if count > RUN_STORED_MAX {
                 return Err(MapError::Malformed);
             }
-            let session = self.session(&mut input)?;
+            let session = session_in(&self.sessions, &mut input)?;
             let place = Place {
                 session,
                 pack: input.number_u32()?,
@@ -229,12 +239,37 @@ pub fn decode_leaf(frame: &Frame) -> Result<Vec<FileRecord>, MapError> {
             return Err(MapError::Unordered);
         }
         path = next;
-        records.push(decode_record(frame, &mut input, path.clone())?);
+        records.push(decode_record(&frame.sessions, &mut input, path.clone())?);
     }
     Ok(records)
 }
 
-fn decode_record(frame: &Frame, input: &mut Input<'_>, path: String) -> Result<FileRecord, MapError> {
+/// A session by its number in a frame.
+fn session_in(sessions: &[SessionIndex], input: &mut Input<'_>) -> Result<SessionIndex, MapError> {
+    let number = usize::try_from(input.number()?).map_err(|_| MapError::Malformed)?;
+    sessions.get(number).copied().ok_or(MapError::Malformed)
+}
+
+/// The path of a record that was put behind no other; nothing where there is none.
+pub fn arrived_path(payload: &[u8], start: u32) -> &[u8] {
+    let mut input = Input::new(payload.get(start as usize..).unwrap_or_default());
+    let path = input.number().and_then(|_| input.number()).and_then(|length| input.take(length as usize));
+    path.unwrap_or_default()
+}
+
+/// A record that was put behind no other.
+pub fn arrived_record(draft: &FrameDraft, start: u32) -> Result<FileRecord, MapError> {
+    let mut input = Input::new(draft.payload.get(start as usize..).unwrap_or_default());
+    input.number()?;
+    let path = input.text()?.to_owned();
+    decode_record(&draft.sessions, &mut input, path)
+}
+
+fn decode_record(
+    sessions: &[SessionIndex],
+    input: &mut Input<'_>,
+    path: String,
+) -> Result<FileRecord, MapError> {
     let kind = input.byte()?;
     let (mode, user_id, group_id) = (input.number_u32()?, input.number_u32()?, input.number_u32()?);
     let modified = input.signed()?;
@@ -255,15 +290,15 @@ fn decode_record(frame: &Frame, input: &mut Input<'_>, path: String) -> Result<F
             let crc32c = if flags & HAS_CRC == 0 { None } else { Some(u32::from_le_bytes(input.array()?)) };
             let digest = input.array()?;
             let count = input.number()?;
-            let levels = (0..count).map(|_| decode_level(frame, input)).collect::<Result<Vec<_>, _>>()?;
+            let levels = (0..count).map(|_| decode_level(sessions, input)).collect::<Result<Vec<_>, _>>()?;
             Ok(FileRecord { spec: spec(PartKind::File(shape)), crc32c, digest, levels })
         }
         _ => Err(MapError::Malformed),
     }
 }
 
-fn decode_level(frame: &Frame, input: &mut Input<'_>) -> Result<Level, MapError> {
-    let session = frame.session(input)?;
+fn decode_level(sessions: &[SessionIndex], input: &mut Input<'_>) -> Result<Level, MapError> {
+    let session = session_in(sessions, input)?;
     let at = MapPlace {
         session,
         map: input.number_u32()?,
@@ -281,7 +316,7 @@ pub fn decode_root(frame: &Frame) -> Result<Vec<LeafEntry>, MapError> {
     let mut leaves = Vec::new();
     for _ in 0..count {
         let first_path = input.text()?.to_owned();
-        let session = frame.session(&mut input)?;
+        let session = session_in(&frame.sessions, &mut input)?;
         leaves.push(LeafEntry {
             first_path,
             session,

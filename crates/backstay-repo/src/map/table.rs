@@ -14,7 +14,7 @@ const CACHED_LEAVES: usize = 32;
 /// The leaves of one backup. Their names are in memory (one for about 128 files),
 /// their content is not.
 pub struct FileTable {
-    leaves: Vec<LeafEntry>,
+    leaves: Arc<[LeafEntry]>,
     cache: VecDeque<(usize, Arc<Vec<FileRecord>>)>,
 }
 
@@ -32,10 +32,15 @@ impl FileTable {
             let map = root.frames.first().map_or(0, |(map, _)| *map);
             return Err(maps.damaged(session, map, &MapError::Unordered));
         }
-        Ok(Self { leaves, cache: VecDeque::new() })
+        Ok(Self::of(leaves))
     }
 
-    pub fn leaves(&self) -> &[LeafEntry] {
+    /// The table of leaves that were just written or read.
+    pub fn of(leaves: Vec<LeafEntry>) -> Self {
+        Self { leaves: leaves.into(), cache: VecDeque::new() }
+    }
+
+    pub fn leaves(&self) -> &Arc<[LeafEntry]> {
         &self.leaves
     }
 

@@ -11,16 +11,16 @@ use crate::layout::InstanceLayout;
 use crate::seal::{Cipher, SealKeys};
 use crate::store::{Store, memory::MemoryStore};
 
-struct Bench {
+pub(super) struct Bench {
     runtime: tokio::runtime::Runtime,
     store: Arc<dyn Store>,
     keys: Arc<SealKeys>,
     layout: InstanceLayout,
-    sessions: Sessions,
+    pub(super) sessions: Sessions,
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             runtime: tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(1)
@@ -34,7 +34,7 @@ impl Bench {
         }
     }
 
-    fn writer(&self, session: &BackupId) -> MapWriter {
+    pub(super) fn writer(&self, session: &BackupId) -> MapWriter {
         MapWriter::new(
             Arc::clone(&self.store),
             Arc::clone(&self.keys),
@@ -64,7 +64,7 @@ impl Bench {
     }
 }
 
-fn session(second: u32) -> BackupId {
+pub(super) fn session(second: u32) -> BackupId {
     BackupId::new(format!("2026-11-21T02:43:{second:02}Z").parse().unwrap(), second)
 }
 
@@ -190,20 +190,28 @@ fn a_section_goes_on_through_frames_and_objects() {
     }
 }
 
+fn write_table(writer: &mut MapWriter, records: &[FileRecord], known: Vec<LeafEntry>) -> WrittenTable {
+    let mut table = TableDraft::new(known.into(), [9; 32]);
+    for record in records {
+        writer.put_record(&mut table, record).unwrap();
+    }
+    writer.finish_table(table).unwrap()
+}
+
 #[test]
 fn an_unchanged_leaf_is_not_written_again_and_every_path_is_found() {
     let bench = Bench::new();
     let mut records: Vec<FileRecord> = (0..5000).map(|n| file(&format!("base/5/{n:06}"), 0)).collect();
     let (first, second) = (session(1), session(2));
     let mut writer = bench.writer(&first);
-    let WrittenTable { root, leaves } = writer.write_table(&records, &[], &[9; 32]).unwrap();
+    let WrittenTable { root, leaves } = write_table(&mut writer, &records, Vec::new());
     let maps_of_first = writer.finish().unwrap();
 
     records[2500].digest = [4; 16];
     records.remove(100);
     let mut writer = bench.writer(&second);
     let WrittenTable { root: root_of_second, leaves: leaves_of_second } =
-        writer.write_table(&records, &leaves, &[9; 32]).unwrap();
+        write_table(&mut writer, &records, leaves);
     let maps_of_second = writer.finish().unwrap();
     let own = bench.sessions.index_of(&second).unwrap();
     let new = leaves_of_second.iter().filter(|leaf| leaf.session == own).count();

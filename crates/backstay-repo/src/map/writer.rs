@@ -1,4 +1,4 @@
-//! Writing maps: sections while the files go by, leaves and the root at the end.
+//! Writing maps: sections while the files go by; leaves and the root (`leaves`) at the end.
 //!
 //! Blocking, and in one thread at a time. Holds one frame, whatever the size of the database.
 
@@ -7,39 +7,24 @@ use std::sync::Arc;
 use backstay_model::BackupId;
 use tokio::runtime::Handle;
 
-use super::codec::{FrameDraft, KIND_LEAF, KIND_ROOT, KIND_SECTION, SESSION_TEXT};
-use super::{
-    BlockHash, FileRecord, LEAF_LENGTH_MAX, LeafEntry, Level, MAP_FRAME_RAW, MAP_OBJECT_SIZE, MapError,
-    MapPlace, Run, SessionIndex, Sessions,
-};
+use super::codec::{FrameDraft, KIND_SECTION, SESSION_TEXT};
+use super::{Level, MAP_FRAME_RAW, MAP_OBJECT_SIZE, MapError, MapPlace, Run, SessionIndex, Sessions};
 use crate::container::ContainerUpload;
 use crate::frame::FrameSealer;
 use crate::layout::InstanceLayout;
 use crate::seal::{ObjectKind, SealKeys};
 use crate::store::Store;
-use crate::varint;
 use crate::{Error, Result};
 
 /// Maps are four fifths hashes, which do not compress; a higher level buys nothing.
 const LEVEL: i32 = 3;
 /// A run without its hashes: six numbers, and a session that its frame did not name yet.
 const RUN_HEAD_MAX: usize = 6 * 10 + SESSION_TEXT;
-/// A leaf ends behind a path whose BLAKE3 begins below this: one in 128.
-const LEAF_CUT_BELOW: u8 = 2;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WrittenMap {
     pub number: u32,
     pub size: u64,
-}
-
-/// A file table that was written.
-#[derive(Debug)]
-pub struct WrittenTable {
-    /// `(map object, frame)` of the root frames in order.
-    pub root: Vec<(u32, u32)>,
-    /// All leaves, those of the parent among them.
-    pub leaves: Vec<LeafEntry>,
 }
 
 pub struct MapWriter {
@@ -125,7 +110,8 @@ impl MapWriter {
         Ok(())
     }
 
-    fn flush_section(&mut self) -> Result<()> {
+    /// Ends the frame of sections, so that other frames may follow.
+    pub(super) fn flush_section(&mut self) -> Result<()> {
         if self.draft.payload.is_empty() {
             return Ok(());
         }
@@ -135,8 +121,16 @@ impl MapWriter {
         Ok(())
     }
 
+    pub(super) fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
+    pub(super) fn index(&self) -> SessionIndex {
+        self.index
+    }
+
     /// Seals a frame and says where it lies.
-    fn push_frame(&mut self, raw: &[u8]) -> Result<(u32, u32)> {
+    pub(super) fn push_frame(&mut self, raw: &[u8]) -> Result<(u32, u32)> {
         if self.current.is_none() {
             let name = self.layout.map(&self.session, self.map);
             let begin = ContainerUpload::begin(self.store.as_ref(), &self.keys, ObjectKind::Map, &name);
@@ -164,82 +158,6 @@ impl MapWriter {
         Ok(())
     }
 
-    /// Writes the file table. `records` ascend by path; `known` are the parent's leaves,
-    /// ascending too: one that did not change is referred to and not written again.
-    /// Says where the root frames lie and which leaves they name.
-    pub fn write_table(
-        &mut self,
-        records: &[FileRecord],
-        known: &[LeafEntry],
-        hash_key: &[u8; 32],
-    ) -> Result<WrittenTable> {
-        self.flush_section()?;
-        let mut leaves = Vec::new();
-        let mut leaf = LeafDraft::new();
-        for record in records {
-            leaf.draft.put_record(&leaf.last_path, record);
-            leaf.last_path.clone_from(&record.spec.path);
-            if leaf.entries == 0 {
-                leaf.first_path.clone_from(&record.spec.path);
-            }
-            leaf.entries += 1;
-            let cut = blake3::hash(record.spec.path.as_bytes()).as_bytes()[0] < LEAF_CUT_BELOW;
-            if cut || leaf.draft.encoded_length() >= LEAF_LENGTH_MAX {
-                leaves.push(self.write_leaf(
-                    std::mem::replace(&mut leaf, LeafDraft::new()),
-                    known,
-                    hash_key,
-                )?);
-            }
-        }
-        if leaf.entries > 0 {
-            leaves.push(self.write_leaf(leaf, known, hash_key)?);
-        }
-        let root = self.write_root(&leaves)?;
-        Ok(WrittenTable { root, leaves })
-    }
-
-    fn write_leaf(&mut self, leaf: LeafDraft, known: &[LeafEntry], hash_key: &[u8; 32]) -> Result<LeafEntry> {
-        let raw = leaf.draft.with_count(leaf.entries).encode(&self.sessions).map_err(internal)?;
-        let mut digest = BlockHash::default();
-        digest.copy_from_slice(&blake3::keyed_hash(hash_key, &raw).as_bytes()[..16]);
-        if let Ok(found) = known.binary_search_by(|entry| entry.first_path.as_str().cmp(&leaf.first_path))
-            && known[found].digest == digest
-        {
-            return Ok(known[found].clone());
-        }
-        let (map, frame) = self.push_frame(&raw)?;
-        Ok(LeafEntry {
-            first_path: leaf.first_path,
-            session: self.index,
-            map,
-            frame,
-            digest,
-            entries: leaf.entries,
-        })
-    }
-
-    fn write_root(&mut self, leaves: &[LeafEntry]) -> Result<Vec<(u32, u32)>> {
-        let mut frames = Vec::new();
-        let mut draft = FrameDraft::new(KIND_ROOT);
-        let mut entries = 0;
-        for leaf in leaves {
-            draft.put_leaf_entry(leaf);
-            entries += 1;
-            if draft.encoded_length() >= LEAF_LENGTH_MAX {
-                let full = std::mem::replace(&mut draft, FrameDraft::new(KIND_ROOT));
-                let raw = full.with_count(entries).encode(&self.sessions).map_err(internal)?;
-                frames.push(self.push_frame(&raw)?);
-                entries = 0;
-            }
-        }
-        if entries > 0 || frames.is_empty() {
-            let raw = draft.with_count(entries).encode(&self.sessions).map_err(internal)?;
-            frames.push(self.push_frame(&raw)?);
-        }
-        Ok(frames)
-    }
-
     /// Commits the last object and says what was written.
     pub fn finish(&mut self) -> Result<Vec<WrittenMap>> {
         self.flush_section()?;
@@ -248,36 +166,7 @@ impl MapWriter {
     }
 }
 
-struct LeafDraft {
-    draft: FrameDraft,
-    first_path: String,
-    last_path: String,
-    entries: u64,
-}
-
-impl LeafDraft {
-    fn new() -> Self {
-        Self {
-            draft: FrameDraft::new(KIND_LEAF),
-            first_path: String::new(),
-            last_path: String::new(),
-            entries: 0,
-        }
-    }
-}
-
-impl FrameDraft {
-    /// Puts the number of entries before them.
-    fn with_count(mut self, entries: u64) -> Self {
-        let mut payload = Vec::with_capacity(self.payload.len() + 10);
-        varint::put(&mut payload, entries);
-        payload.append(&mut self.payload);
-        self.payload = payload;
-        self
-    }
-}
-
-fn internal(error: impl Into<MapError>) -> Error {
+pub(super) fn internal(error: impl Into<MapError>) -> Error {
     let error: MapError = error.into();
     Error::broken(error.to_string())
 }

@@ -9,7 +9,8 @@ use crc_fast::{CrcAlgorithm, checksum_combine};
 
 use super::plan::FileJob;
 use crate::map::{
-    Block, BlockHash, FileRecord, MapWriter, Place, Run, SectionBuilder, StoredRun, ZERO_HASH, block_length,
+    Arrivals, Block, BlockHash, FileRecord, MapWriter, Place, Run, SectionBuilder, StoredRun, ZERO_HASH,
+    block_length,
 };
 use crate::usage::UsageChange;
 use crate::{Error, Result};
@@ -38,7 +39,7 @@ pub struct Assembler {
     waiting: BTreeMap<u64, Done>,
     pub maps: MapWriter,
     file: Option<OpenFile>,
-    pub records: Vec<FileRecord>,
+    pub arrivals: Arrivals,
     pub usage: UsageChange,
     hash_key: [u8; 32],
     progress: Arc<Progress>,
@@ -74,13 +75,13 @@ enum FileCrc {
 }
 
 impl Assembler {
-    pub fn new(maps: MapWriter, hash_key: [u8; 32], progress: Arc<Progress>) -> Self {
+    pub fn new(maps: MapWriter, arrivals: Arrivals, hash_key: [u8; 32], progress: Arc<Progress>) -> Self {
         Self {
             next: 0,
             waiting: BTreeMap::new(),
             maps,
             file: None,
-            records: Vec::new(),
+            arrivals,
             usage: UsageChange::default(),
             hash_key,
             progress,
@@ -148,8 +149,8 @@ impl Assembler {
         }
         let Some(shape) = file.job.shape else {
             let spec = file.job.spec.clone();
-            self.records.push(FileRecord { spec, crc32c: None, digest: ZERO_HASH, levels: Vec::new() });
-            return Ok(());
+            let record = FileRecord { spec, crc32c: None, digest: ZERO_HASH, levels: Vec::new() };
+            return self.arrivals.push(&record);
         };
         let level = file.section.finish();
         let mut levels: Vec<_> = level.into_iter().collect();
@@ -172,8 +173,7 @@ impl Assembler {
         self.totals.logical_bytes += shape.size;
         self.totals.largest_block = self.totals.largest_block.max(shape.block_size.min(32 << 10));
         self.progress.file();
-        self.records.push(FileRecord { spec: file.job.spec.clone(), crc32c, digest, levels });
-        Ok(())
+        self.arrivals.push(&FileRecord { spec: file.job.spec.clone(), crc32c, digest, levels })
     }
 }
 

@@ -1,15 +1,17 @@
 //! The end of a copy: file table, books, and which old objects are still needed.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use backstay_model::BackupId;
 
-use super::assemble::Totals;
+use super::assemble::{Assembler, Totals};
 use super::copy::Copied;
 use super::parent::ParentView;
 use crate::manifest::{PackUse, SessionObjects, group_objects};
 use crate::map::{
-    Block, BlockCursor, FileRecord, LeafEntry, MapFrames, SessionIndex, WrittenMap, WrittenTable, block_count,
+    Block, BlockCursor, FileRecord, FileTable, FileTableCursor, LeafEntry, MapFrames, SessionIndex,
+    TableDraft, WrittenMap, WrittenTable, block_count,
 };
 use crate::usage::UsageChange;
 use crate::{Error, Result};
@@ -35,29 +37,36 @@ pub struct Finish<'a> {
 
 impl Finish<'_> {
     pub fn run(mut self, copied: Copied) -> Result<Finished> {
-        let Copied { planner, mut assembler, packs } = copied;
-        let mut records = std::mem::take(&mut assembler.records);
-        sort(&mut records)?;
-        let mut change = assembler.usage.clone();
-        change.merge(&planner.lost);
+        let Copied { planner, assembler, packs } = copied;
+        let Assembler { mut maps, arrivals, mut usage, totals, .. } = assembler;
+        usage.merge(&planner.lost);
         let mut parent = planner.parent;
-        if let Some(view) = &mut parent {
-            lose_what_is_gone(view, &records, &mut change)?;
+        let known = parent.as_ref().map_or_else(|| Vec::new().into(), |view| Arc::clone(view.table.leaves()));
+        let mut draft = TableDraft::new(known, *self.hash_key);
+        // A section may go on in the next object of its session, so maps are kept by session.
+        let mut needed: BTreeSet<SessionIndex> = BTreeSet::new();
+        let mut gone = Gone::new(parent.as_mut());
+        for record in arrivals.sorted()? {
+            let record = record?;
+            gone.pass(&record, &mut usage)?;
+            needed.extend(record.levels.iter().map(|level| level.at.session));
+            maps.put_record(&mut draft, &record)?;
         }
-        let known = parent.as_ref().map_or(&[][..], |view| view.table.leaves());
-        let WrittenTable { root, leaves } = assembler.maps.write_table(&records, known, self.hash_key)?;
-        let written = assembler.maps.finish()?;
+        gone.pass_rest(&mut usage)?;
+        let WrittenTable { root, leaves } = maps.finish_table(draft)?;
+        needed.extend(leaves.iter().map(|leaf| leaf.session));
+        let written = maps.finish()?;
         let own_bytes =
             packs.iter().map(|pack| pack.size).sum::<u64>() + written.iter().map(|map| map.size).sum::<u64>();
-        let objects = self.objects(parent.as_ref(), &records, &leaves, &written, packs, &change)?;
-        Ok(Finished { root, objects, totals: assembler.totals, stored_bytes: own_bytes })
+        let objects = self.objects(parent.as_ref(), &needed, leaves, &written, packs, &usage)?;
+        Ok(Finished { root, objects, totals, stored_bytes: own_bytes })
     }
 
     fn objects(
         &mut self,
         parent: Option<&ParentView>,
-        records: &[FileRecord],
-        leaves: &[LeafEntry],
+        needed: &BTreeSet<SessionIndex>,
+        leaves: Vec<LeafEntry>,
         written: &[WrittenMap],
         own_packs: Vec<PackUse>,
         change: &UsageChange,
@@ -66,10 +75,6 @@ impl Finish<'_> {
         let index_of =
             |id: &BackupId| sessions.index_of(id).map_err(|error| Error::broken(error.to_string()));
         let own = index_of(self.session)?;
-        // A section may go on in the next object of its session, so maps are kept by session.
-        let mut needed: BTreeSet<SessionIndex> = leaves.iter().map(|leaf| leaf.session).collect();
-        needed.extend(records.iter().flat_map(|record| record.levels.iter().map(|level| level.at.session)));
-
         let mut maps: Vec<(BackupId, u32, u64)> =
             written.iter().map(|map| (self.session.clone(), map.number, map.size)).collect();
         let mut packs: Vec<(BackupId, PackUse)> = Vec::new();
@@ -98,7 +103,7 @@ impl Finish<'_> {
             for (session, number, size) in &maps {
                 self.maps.know(session, *number, *size)?;
             }
-            let used = self.packs_in_use(records)?;
+            let used = self.packs_in_use(leaves)?;
             for (session, pack) in unused {
                 // The books say that nothing of it is used. Believing them alone would turn
                 // a slip of arithmetic into lost data, so the maps have the last word.
@@ -111,12 +116,14 @@ impl Finish<'_> {
     }
 
     /// Every pack that a block of the new maps lies in.
-    fn packs_in_use(&mut self, records: &[FileRecord]) -> Result<HashSet<(SessionIndex, u32)>> {
+    fn packs_in_use(&mut self, leaves: Vec<LeafEntry>) -> Result<HashSet<(SessionIndex, u32)>> {
         let mut used = HashSet::new();
         let mut blocks = Vec::new();
-        for record in records {
+        let mut table = FileTable::of(leaves);
+        let mut position = table.cursor();
+        while let Some(record) = table.next(&mut self.maps, &mut position)? {
             let total = record.shape().map_or(0, block_count);
-            let mut cursor = BlockCursor::new(record);
+            let mut cursor = BlockCursor::new(&record);
             let mut at = 0;
             while at < total {
                 let count = WALK_BLOCKS.min((total - at) as usize);
@@ -139,32 +146,60 @@ fn live(before: u64, change: i64) -> Result<u64> {
         .ok_or_else(|| Error::broken(format!("a pack with {before} live bytes lost {} of them", -change)))
 }
 
-fn sort(records: &mut [FileRecord]) -> Result<()> {
-    records.sort_by(|a, b| a.spec.path.cmp(&b.spec.path));
-    match records.windows(2).find(|pair| pair[0].spec.path == pair[1].spec.path) {
-        Some(pair) => Err(Error::broken(format!("{} came twice from the engine", pair[0].spec.path))),
-        None => Ok(()),
-    }
+/// Files that the parent has and this backup has not, or not in comparable blocks:
+/// found by walking both tables side by side.
+struct Gone<'p> {
+    parent: Option<(&'p mut ParentView, FileTableCursor)>,
+    /// The parent's next file, when it was read and not passed yet.
+    next: Option<FileRecord>,
 }
 
-/// Files that the parent has and this backup has not, or not in comparable blocks.
-fn lose_what_is_gone(view: &mut ParentView, records: &[FileRecord], change: &mut UsageChange) -> Result<()> {
-    let mut cursor = view.table.cursor();
-    let mut position = 0;
-    while let Some(old) = view.table.next(&mut view.maps, &mut cursor)? {
-        let Some(shape) = old.shape() else { continue };
-        while records.get(position).is_some_and(|record| record.spec.path < old.spec.path) {
-            position += 1;
-        }
-        let still_compared = records.get(position).is_some_and(|record| {
-            record.spec.path == old.spec.path
-                && record.shape().is_some_and(|new| new.block_size == shape.block_size)
+impl<'p> Gone<'p> {
+    fn new(parent: Option<&'p mut ParentView>) -> Self {
+        let parent = parent.map(|view| {
+            let cursor = view.table.cursor();
+            (view, cursor)
         });
-        if !still_compared {
-            view.lose_from(&mut BlockCursor::new(&old), &old, 0, change)?;
+        Self { parent, next: None }
+    }
+
+    /// Takes out of the books what the parent has before this file and at it.
+    fn pass(&mut self, record: &FileRecord, change: &mut UsageChange) -> Result<()> {
+        while let Some(old) = self.take_next()? {
+            if old.spec.path > record.spec.path {
+                self.next = Some(old);
+                return Ok(());
+            }
+            let block_size = |record: &FileRecord| record.shape().map(|shape| shape.block_size);
+            let still_compared = record.spec.path == old.spec.path && block_size(record) == block_size(&old);
+            if !still_compared {
+                self.lose(&old, change)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn pass_rest(&mut self, change: &mut UsageChange) -> Result<()> {
+        while let Some(old) = self.take_next()? {
+            self.lose(&old, change)?;
+        }
+        Ok(())
+    }
+
+    fn take_next(&mut self) -> Result<Option<FileRecord>> {
+        match (self.next.take(), &mut self.parent) {
+            (Some(next), _) => Ok(Some(next)),
+            (None, Some((view, cursor))) => view.table.next(&mut view.maps, cursor),
+            (None, None) => Ok(None),
         }
     }
-    Ok(())
+
+    fn lose(&mut self, old: &FileRecord, change: &mut UsageChange) -> Result<()> {
+        match &mut self.parent {
+            Some((view, _)) => view.lose_from(&mut BlockCursor::new(old), old, 0, change),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Live bytes by pack of one manifest, for tests and verification.
