@@ -27,6 +27,7 @@ use crate::seal::SealKeys;
 use crate::store::{DiskStore, Store, StoreError};
 use crate::{Error, Result};
 
+mod copies;
 mod entry;
 #[cfg(test)]
 mod tests;

@@ -25,6 +25,7 @@ pub const DESCRIPTION: &str = "backstay.json";
 const KEYS: &str = "keys";
 const COLLECTIONS: &str = "collections";
 const CATALOGUE: &str = "catalogue";
+const COPIES: &str = "copies";
 const PROBE: &str = "probe";
 
 #[derive(Debug, thiserror::Error)]
@@ -152,6 +153,21 @@ pub fn collection(run: &str) -> Result<ObjectName, NameError> {
 /// `collections`
 pub fn collections() -> Prefix {
     Prefix(COLLECTIONS.to_owned())
+}
+
+/// `copies/<name>`: in a directory of this machine, never in a repository.
+pub(crate) fn copy(name: &ObjectName) -> ObjectName {
+    ObjectName(format!("{COPIES}/{name}"))
+}
+
+/// The copies of what lies below `prefix`.
+pub(crate) fn copies(prefix: &Prefix) -> Prefix {
+    Prefix(format!("{COPIES}/{}", prefix.0))
+}
+
+/// What a copy is of.
+pub(crate) fn copied(copy: &ObjectName) -> Option<ObjectName> {
+    copy.0.strip_prefix(COPIES)?.strip_prefix('/').map(|name| ObjectName(name.to_owned()))
 }
 
 /// `probe/<random>-<step>`: what `init` writes to see what a store does.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::process::ProcessIdentity;
 use crate::layout::{InstanceLayout, ObjectName};
 use crate::repo::Repo;
-use crate::store::StoreError;
+use crate::store::{ObjectMeta, StoreError};
 use crate::{Error, Result};
 
 /// Of intents, heartbeats, markers and collections alike.
@@ -59,7 +59,16 @@ pub(super) fn to_json(document: &impl Serialize) -> Result<Vec<u8>> {
 /// Reads a document of the protocol; `None` when it is not there any more. One
 /// that is not understood is an error: what it forbids is not known.
 pub(super) async fn read<T: DeserializeOwned>(repo: &Repo, name: &ObjectName) -> Result<Option<T>> {
-    let json = match repo.get_document(name).await {
+    understood(name, repo.get_document(name).await)
+}
+
+/// The same for one that was listed just now and never changes.
+pub(super) async fn read_listed<T: DeserializeOwned>(repo: &Repo, listed: &ObjectMeta) -> Result<Option<T>> {
+    understood(&listed.name, repo.listed_document(listed).await)
+}
+
+fn understood<T: DeserializeOwned>(name: &ObjectName, document: Result<Vec<u8>>) -> Result<Option<T>> {
+    let json = match document {
         Ok(json) => json,
         Err(Error::Store(StoreError::NotFound { .. })) => return Ok(None),
         Err(error) => return Err(error),

@@ -14,7 +14,7 @@ use backstay_model::{BackupId, Finding, InstanceId};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::intent::{PROTOCOL_FORMAT, read, sessions, to_json};
+use super::intent::{PROTOCOL_FORMAT, read, read_listed, sessions, to_json};
 use crate::layout::InstanceLayout;
 use crate::repo::Repo;
 use crate::store::StoreError;
@@ -68,7 +68,10 @@ impl Repo {
     pub async fn markers(&self, instance: &InstanceId) -> Result<Markers> {
         let layout = InstanceLayout::new(instance.clone());
         let mut markers = Markers::default();
-        for meta in self.store().list_all(&layout.all_condemned()).await? {
+        let listed = self.store().list_all(&layout.all_condemned()).await?;
+        self.only_these_are_there(&layout.all_condemned(), listed.iter().map(|object| object.name.clone()))
+            .await;
+        for meta in listed {
             let Some(id) = layout.session_of_condemned(&meta.name) else {
                 markers.findings.push(Finding::warning(
                     meta.name.as_str(),
@@ -77,7 +80,7 @@ impl Repo {
                 ));
                 continue;
             };
-            match read::<Condemned>(self, &meta.name).await {
+            match read_listed::<Condemned>(self, &meta).await {
                 Ok(Some(marker)) => {
                     markers.condemned.insert(id, Some(marker.at));
                 }

@@ -188,7 +188,8 @@ async fn end_the_dead(
 /// parent that shares its packs be deleted before its front. So the list is made
 /// once more after all of the first was read, and whenever one that was listed is
 /// gone when it is read, everything is listed again. Then of parent and child at
-/// least one has been read.
+/// least one has been read. A copy of a manifest that is listed counts as read: it
+/// names what the backup needs, whether or not that is deleted at this moment.
 async fn read_commits(
     collection: &Collection<'_>,
     layout: &InstanceLayout,
@@ -198,18 +199,18 @@ async fn read_commits(
     let mut commits = Commits::default();
     let mut whole_passes = 0;
     for _ in 0..READ_ATTEMPTS {
-        let listed = repo.commit_ids(layout.instance()).await?;
+        let listed = repo.list_commits(layout).await?;
         let mut vanished = false;
-        for id in &listed {
+        for (id, object) in &listed {
             collection.check_cancelled()?;
             if commits.has(id) {
                 continue;
             }
-            let name = layout.backup(id);
-            match repo.read_commit(&name).await {
+            let name = &object.name;
+            match repo.listed_document(object).await.and_then(|json| Commit::parse(name, &json)) {
                 Ok(Commit::Backup(manifest)) => {
                     if manifest.record.id != *id || manifest.record.instance != *layout.instance() {
-                        return Err(Error::damaged(&name, "it describes another backup than its name says"));
+                        return Err(Error::damaged(name, "it describes another backup than its name says"));
                     }
                     for needed in manifest.needed_objects() {
                         unreferenced.remove(&needed);
@@ -226,7 +227,10 @@ async fn read_commits(
         whole_passes = if vanished { 0 } else { whole_passes + 1 };
         if whole_passes == 2 {
             // What was read and is gone by now is in no later run's way.
-            commits.backups.retain(|id| listed.contains(id));
+            let there: BTreeSet<&BackupId> = listed.iter().map(|(id, _)| id).collect();
+            commits.backups.retain(|id| there.contains(id));
+            let names = listed.iter().map(|(_, object)| object.name.clone());
+            repo.only_these_are_there(&layout.backups(), names).await;
             return Ok(commits);
         }
     }
