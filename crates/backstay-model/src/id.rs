@@ -45,7 +45,7 @@ impl Classified for IdError {
 pub struct InstanceId(String);
 
 /// First path segments of a repository that are not instances (`repo::layout`).
-const RESERVED: [&str; 3] = ["keys", "collections", "probe"];
+const RESERVED: [&str; 4] = ["keys", "rotations", "collections", "probe"];
 
 impl InstanceId {
     pub fn as_str(&self) -> &str {

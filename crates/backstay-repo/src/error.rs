@@ -73,6 +73,12 @@ pub enum Error {
         #[source]
         source: Box<Error>,
     },
+    #[error(
+        "another rotation of the key was faster, and this one changed nothing: the slots {keeps:?} stay, {drops:?} are gone"
+    )]
+    OtherRotation { keeps: Vec<String>, drops: Vec<String> },
+    #[error("a rotation of the key is under way")]
+    RotationUnderWay,
     #[error("{slot:?} cannot be the name of a key slot")]
     BadSlotName { slot: String },
     #[error("no random numbers from the operating system")]
@@ -163,6 +169,8 @@ impl Classified for Error {
             | Error::SlotsWouldBeLost { .. }
             | Error::NewerGeneration { .. }
             | Error::OnlyNewest { .. }
+            | Error::OtherRotation { .. }
+            | Error::RotationUnderWay
             | Error::AlreadyRunning { .. }
             | Error::DeclaredDead { .. }
             | Error::SessionTaken { .. }
@@ -237,6 +245,12 @@ impl Classified for Error {
                 "`backstay key rotate` with the secrets of all slots finishes the rotation; then try again"
             }
             Error::OnlyNewest { .. } => "`backstay key rotate` with the secrets of all slots comes first",
+            Error::OtherRotation { .. } => {
+                "`backstay key list` shows the slots that there are; `backstay key rotate` with their secrets draws one more generation"
+            }
+            Error::RotationUnderWay => {
+                "wait for it; if it was interrupted, `backstay key rotate` with the same slots finishes it"
+            }
             Error::RotationUnfinished { .. } => {
                 "every secret still opens everything; `backstay key rotate` with the secrets of all slots finishes it"
             }
@@ -304,6 +318,8 @@ mod tests {
                 reached: vec![slot.clone()],
                 source: Box::new(Error::SlotTaken { slot: slot.clone() }),
             },
+            Error::OtherRotation { keeps: vec![slot.clone()], drops: Vec::new() },
+            Error::RotationUnderWay,
             Error::BadSlotName { slot },
             Error::Damaged { object: "a".into(), reason: "b".into() },
             Error::Missing { object: "a".into(), needed_by: "b".into() },

@@ -23,6 +23,7 @@ const SESSION_LENGTH: usize = 21;
 /// Where the description of the repository lies; it is written last by `init`.
 pub const DESCRIPTION: &str = "backstay.json";
 const KEYS: &str = "keys";
+const ROTATIONS: &str = "rotations";
 const COLLECTIONS: &str = "collections";
 const CATALOGUE: &str = "catalogue";
 const COPIES: &str = "copies";
@@ -143,6 +144,16 @@ pub fn key_slot(slot: &str, random: u64) -> Result<ObjectName, NameError> {
 /// `keys`
 pub fn key_slots() -> Prefix {
     Prefix(KEYS.to_owned())
+}
+
+/// `rotations/<generations>`: what a rotation of the key decided, until it is done.
+pub fn rotation(generations: usize) -> Result<ObjectName, NameError> {
+    format!("{ROTATIONS}/{generations:06}").parse()
+}
+
+/// `rotations`
+pub fn rotations() -> Prefix {
+    Prefix(ROTATIONS.to_owned())
 }
 
 /// `collections/<run>`

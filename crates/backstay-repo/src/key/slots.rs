@@ -4,7 +4,7 @@
 //! seen in a listing. A slot may have several objects, and the one with the most
 //! generations counts; the newest generation that every slot holds seals.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use backstay_model::RepositoryId;
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use crate::layout::{self, ObjectName};
 use crate::store::{Store, StoreError};
 use crate::{Error, Result};
 
+mod decision;
 mod rotate;
 
 /// More generations than a daily rotation draws in ten years.
@@ -151,17 +152,20 @@ impl<'s> Slots<'s> {
 
     /// An object whose name is not understood holds nothing that could be relied on.
     async fn held(&self) -> Result<Held> {
-        let tags: HashMap<String, usize> = (1..=GENERATIONS_MAX)
-            .map(|generations| (format!("{:016x}", self.tag(generations)), generations))
-            .collect();
         let mut held = Held::default();
         for meta in self.store.list_all(&layout::key_slots()).await? {
-            let tag = meta.name.file_name().rsplit_once('-').map_or("", |(_, tag)| tag);
-            let generations = tags.get(tag).copied().unwrap_or(0);
+            let generations = self.generations_of(&meta.name);
             let of_slot = held.0.entry(slot_of(&meta.name).to_owned()).or_default();
             *of_slot = generations.max(*of_slot);
         }
         Ok(held)
+    }
+
+    /// How many generations an object says it holds; 0 where its name says nothing.
+    fn generations_of(&self, object: &ObjectName) -> usize {
+        let tag = object.file_name().rsplit_once('-').map_or("", |(_, tag)| tag);
+        let Ok(tag) = u64::from_str_radix(tag, 16) else { return 0 };
+        (1..=GENERATIONS_MAX).find(|generations| self.tag(*generations) == tag).unwrap_or(0)
     }
 
     async fn open_any(&self, secret: &KeySecret, only: Option<&str>) -> Result<Option<Keyring>> {
@@ -193,8 +197,8 @@ impl<'s> Slots<'s> {
     }
 
     /// The object of a slot for a keyring. The tag follows from the repository and
-    /// the number of generations: two that rotate or add at the same time meet at
-    /// the same name, and only one of them can create it.
+    /// the number of generations: two that add at the same time meet at the same
+    /// name, and only one of them can create it.
     fn object(&self, slot: &str, ring: &Keyring) -> Result<ObjectName> {
         Ok(layout::key_slot(slot, self.tag(ring.generations().len()))?)
     }
@@ -229,13 +233,19 @@ impl<'s> Slots<'s> {
         if self.list().await?.iter().any(|known| known.slot == new.slot) {
             return Err(Error::SlotTaken { slot: new.slot.clone() });
         }
-        self.held().await?.refuse_newer_than(ring)?;
+        self.may_add(ring).await?;
         let name = self.write(ring, new, now).await?;
-        if let Err(error) = self.held().await?.refuse_newer_than(ring) {
+        // A rotation decides before it looks at the slots, so one of us sees the other.
+        if let Err(error) = self.may_add(ring).await {
             self.store.delete(&name).await?;
             return Err(error);
         }
         Ok(())
+    }
+
+    async fn may_add(&self, ring: &Keyring) -> Result<()> {
+        self.held().await?.refuse_newer_than(ring)?;
+        self.refuse_during_rotation().await
     }
 
     /// Removes a slot; never the last one, also when two are removed at once, and
@@ -252,13 +262,19 @@ impl<'s> Slots<'s> {
         if held.at_least(held.newest()) == [slot] {
             return Err(Error::OnlyNewest { slot: slot.to_owned() });
         }
+        self.refuse_during_rotation().await?;
         let mut removed = Vec::new();
         for name in &found.objects {
             removed.push((name, self.store.get(name, SLOT_BYTES_MAX).await?));
             self.store.delete(name).await?;
         }
-        if !self.list().await?.is_empty() {
-            return Ok(());
+        let left = self.list().await?;
+        if left.iter().any(|known| known.slot == slot) {
+            // A rotation that was decided meanwhile brought it back.
+            return Err(Error::RotationUnderWay);
+        }
+        if !left.is_empty() {
+            return self.refuse_during_rotation().await;
         }
         // Somebody removed the others meanwhile: ours goes back.
         for (name, bytes) in removed {

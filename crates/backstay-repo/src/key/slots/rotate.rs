@@ -1,47 +1,82 @@
 //! Rotating: a new generation of the key in every slot.
 //!
-//! A new object is written beside the old one of every slot, and the old ones are
-//! deleted last. Nothing is sealed with the new generation before every slot holds
-//! it, so a rotation that stopped anywhere leaves every secret opening everything,
-//! and the next one finishes it.
+//! A rotation is decided by one object (`decision`) and then carried out: a new
+//! object is written beside the old one of every slot, and the old ones are deleted
+//! last. Nothing is sealed with the new generation before every slot holds it, so a
+//! rotation that stopped anywhere leaves every secret opening everything, and the
+//! next one finishes it before all else.
 //!
-//! Refuses: to forget a slot; to draw a generation on top of a rotation that is
-//! not finished; to take back an object that somebody may have opened.
+//! Refuses: to forget a slot; to draw a second key for a generation that somebody
+//! else has decided; to mix two rotations that keep different slots.
 
 use jiff::Timestamp;
 
-use super::{NewSlot, SlotInfo, Slots};
+use super::decision::Decision;
+use super::{NewSlot, SlotInfo, Slots, check_name, off_thread};
 use crate::key::Keyring;
-use crate::layout::ObjectName;
+use crate::key::slot::SlotDocument;
 use crate::{Error, Result};
 
 impl Slots<'_> {
     /// Draws a new generation and wraps the keyring anew for every slot in `keep`,
     /// whose secrets must open them. A slot that is neither in `keep` nor in
-    /// `drop` ends it before anything is written. After a rotation that was
-    /// interrupted it draws none, and finishes that one.
+    /// `drop` ends it before anything is written. A rotation that was decided
+    /// before and not finished is finished first: where it was for the same slots
+    /// that was all, and otherwise nothing of this one is done (`OtherRotation`).
     pub async fn rotate(&self, keep: &[NewSlot], drop: &[String], now: Timestamp) -> Result<Keyring> {
         let slots = self.list().await?;
         let mut kept: Vec<&NewSlot> = keep.iter().collect();
-        // In one order by all: two rotations at once meet at the first slot.
         kept.sort_by(|a, b| a.slot.cmp(&b.slot));
         kept.dedup_by(|a, b| a.slot == b.slot);
-        refuse_forgotten(&slots, &kept, drop)?;
+        let names: Vec<&str> = kept.iter().map(|new| new.slot.as_str()).collect();
+        refuse_forgotten(&slots, &names, drop)?;
         let ring = self.richest(&slots, &kept).await?;
+        if let Some(before) = self.decided(&ring).await? {
+            return self.finish(&before, &kept, drop).await;
+        }
         self.held().await?.refuse_newer_than(&ring)?;
 
-        let whole = slots.iter().all(|known| {
-            self.object(&known.slot, &ring).is_ok_and(|current| known.objects.as_slice() == [current])
-        });
-        let next = if whole { ring.rotated()? } else { ring };
-        let mut reached = Vec::new();
-        let outcome = self.carry(&next, &slots, &kept, drop, now, &mut reached).await;
-        match outcome {
-            Ok(()) => Ok(next),
-            // Somebody else was faster, and we have left nothing.
-            Err(error @ Error::SlotTaken { .. }) if reached.is_empty() => Err(error),
-            Err(error) => Err(Error::RotationUnfinished { reached, source: Box::new(error) }),
+        let next = ring.rotated()?;
+        let ours = Decision::new(&next, self.wrap(&next, &kept, now).await?, drop, now)?;
+        let decided = self.decide(ours.clone(), &ring).await?;
+        if !self.counts(&decided).await? {
+            // A rotation of this number came and went since we looked.
+            self.store.delete(&decided.name()?).await?;
+            let held = self.held().await?;
+            return Err(Error::OtherRotation { keeps: held.at_least(held.newest()), drops: Vec::new() });
         }
+        if decided != ours {
+            return self.finish(&decided, &kept, drop).await;
+        }
+        self.carry_out_named(&decided).await.map(|()| next)
+    }
+
+    /// Brings somebody's decision to its end.
+    async fn finish(&self, decided: &Decision, kept: &[&NewSlot], drop: &[String]) -> Result<Keyring> {
+        self.carry_out_named(decided).await?;
+        let names: Vec<&str> = kept.iter().map(|new| new.slot.as_str()).collect();
+        if !decided.is_what_was_wanted(&names, drop) {
+            return Err(decided.other_rotation());
+        }
+        self.richest(&self.list().await?, kept).await
+    }
+
+    /// Like [`carry_out`](Slots::carry_out); an error says how far it came.
+    async fn carry_out_named(&self, decision: &Decision) -> Result<()> {
+        let mut reached = Vec::new();
+        let outcome = self.carry_out(decision, &mut reached).await;
+        outcome.map_err(|error| Error::RotationUnfinished { reached, source: Box::new(error) })
+    }
+
+    async fn wrap(&self, next: &Keyring, kept: &[&NewSlot], now: Timestamp) -> Result<Vec<SlotDocument>> {
+        let mut wrapped = Vec::with_capacity(kept.len());
+        for new in kept {
+            check_name(&new.slot)?;
+            let (next, repository, new) = (next.clone(), self.repository, (*new).clone());
+            let wrap = move || SlotDocument::wrap(&next, repository, &new.slot, &new.secret, now);
+            wrapped.push(off_thread(wrap).await?);
+        }
+        Ok(wrapped)
     }
 
     /// The keyring with the most generations: a rotation that was interrupted
@@ -63,57 +98,12 @@ impl Slots<'_> {
             Error::LastSlot { slot }
         })
     }
-
-    /// Brings the keyring to every slot that lacks it, then deletes what it replaces.
-    async fn carry(
-        &self,
-        next: &Keyring,
-        slots: &[SlotInfo],
-        kept: &[&NewSlot],
-        drop: &[String],
-        now: Timestamp,
-        reached: &mut Vec<String>,
-    ) -> Result<()> {
-        let mut current: Vec<ObjectName> = Vec::new();
-        for new in kept {
-            let name = self.object(&new.slot, next)?;
-            if !slots.iter().any(|known| known.objects.contains(&name)) {
-                self.carry_to(next, new, now).await?;
-            }
-            current.push(name);
-            reached.push(new.slot.clone());
-        }
-        // A slot that was added meanwhile keeps the old keyring needed.
-        refuse_forgotten(&self.list().await?, kept, drop)?;
-        for old in slots.iter().flat_map(|known| &known.objects) {
-            if !current.contains(old) {
-                self.store.delete(old).await?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn carry_to(&self, next: &Keyring, new: &NewSlot, now: Timestamp) -> Result<()> {
-        match self.write(next, new, now).await {
-            Err(taken @ Error::SlotTaken { .. }) => {
-                // Another process finishes the same rotation, or has begun its own.
-                let there = self.open_any(&new.secret, Some(&new.slot)).await?;
-                if there.is_some_and(|there| there.generations() == next.generations()) {
-                    Ok(())
-                } else {
-                    Err(taken)
-                }
-            }
-            other => other.map(std::mem::drop),
-        }
-    }
 }
 
-fn refuse_forgotten(slots: &[SlotInfo], kept: &[&NewSlot], drop: &[String]) -> Result<()> {
-    let is_kept = |known: &SlotInfo| kept.iter().any(|kept| kept.slot == known.slot);
+fn refuse_forgotten(slots: &[SlotInfo], keep: &[&str], drop: &[String]) -> Result<()> {
     let forgotten: Vec<String> = slots
         .iter()
-        .filter(|known| !is_kept(known) && !drop.contains(&known.slot))
+        .filter(|known| !keep.contains(&known.slot.as_str()) && !drop.contains(&known.slot))
         .map(|known| known.slot.clone())
         .collect();
     if forgotten.is_empty() { Ok(()) } else { Err(Error::SlotsWouldBeLost { slots: forgotten }) }
