@@ -5,6 +5,8 @@
 mod bad_days;
 #[path = "postgres/bad_input.rs"]
 mod bad_input;
+#[path = "postgres/clock_jumps.rs"]
+mod clock_jumps;
 #[path = "postgres/damage.rs"]
 mod damage;
 #[path = "postgres/house.rs"]
@@ -17,6 +19,8 @@ mod leftovers;
 mod retention;
 #[path = "postgres/shared_damage.rs"]
 mod shared_damage;
+#[path = "postgres/silent_store.rs"]
+mod silent_store;
 #[path = "postgres/story.rs"]
 mod story;
 #[path = "postgres/wrong_pages.rs"]

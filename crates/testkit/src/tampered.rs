@@ -37,11 +37,18 @@ pub fn require_tampering() -> bool {
 /// `fsync:error=EIO:when=3`, `pwrite64:signal=KILL:when=100`, as of `strace --inject`, which
 /// counts the calls of each thread for itself.
 /// The calls named by `traced` are written to `log`, each with the path it is about.
-/// The exit code is the program's.
-pub fn tampered(command: &Command, traced: &str, rules: &[&str], log: &Path) -> Command {
+/// With a path, only calls that are about it. The exit code is the program's.
+pub fn tampered(
+    command: &Command,
+    traced: &str,
+    rules: &[&str],
+    about: Option<&Path>,
+    log: &Path,
+) -> Command {
     let mut tampered = Command::new(TRACER);
     tampered.args(["--follow-forks", "--seccomp-bpf", "-qq", "--decode-fds=path", "--output"]).arg(log);
     tampered.arg(format!("--trace={traced}"));
+    tampered.args(about.map(|path| format!("--trace-path={}", path.display())));
     tampered.args(rules.iter().map(|rule| format!("--inject={rule}")));
     tampered.arg(command.get_program()).args(command.get_args());
     for (name, value) in command.get_envs() {

@@ -23,7 +23,7 @@ fn backed_up() -> Option<(Postgres, Home)> {
 fn restore_with(home: &Home, into: &Path, rule: &str) -> Ran {
     let call = rule.split(':').next().unwrap();
     let command = home.command(["restore", "orders", "--into", into.to_str().unwrap()]);
-    run(&mut tampered(&command, call, &[rule], &home.path("calls")))
+    run(&mut tampered(&command, call, &[rule], None, &home.path("calls")))
 }
 
 /// Neither PostgreSQL nor another restore takes the directory for one that is whole.

@@ -28,7 +28,7 @@ impl Lasting {
     pub fn start(home: &Home, call: &str, words: &[&str]) -> Self {
         let log = home.path("calls");
         let rule = format!("{call}:delay_enter=600000000:when={CALL}+");
-        let mut command = tampered(&home.command(words), &format!("{call},exit_group"), &[&rule], &log);
+        let mut command = tampered(&home.command(words), &format!("{call},exit_group"), &[&rule], None, &log);
         let mut tracer = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let errors = BufReader::new(tracer.stderr.take().unwrap());
         let process = Pid::from_raw(traced_process(tracer.id()).unwrap() as i32).unwrap();
