@@ -11,10 +11,24 @@ use crate::id::{BackupId, InstanceId};
 use crate::lsn::TimelineId;
 use crate::record::{BackupRecord, BackupType, EngineKind};
 
+/// That retention let a backup go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Condemned {
+    /// Since when; not known when its marker does not open. The grace that began then
+    /// is never over.
+    pub at: Option<Timestamp>,
+}
+
+impl From<Timestamp> for Condemned {
+    fn from(at: Timestamp) -> Self {
+        Self { at: Some(at) }
+    }
+}
+
 /// What is known of a backup beyond its own record.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct BackupMarks {
-    pub condemned_at: Option<Timestamp>,
+    pub condemned: Option<Condemned>,
     pub verified_at: Option<Timestamp>,
     pub drilled_at: Option<Timestamp>,
     /// What verifications found; any of level error means that it is damaged.
@@ -52,7 +66,10 @@ pub struct BackupSummary {
     pub encrypted: bool,
     /// Until when it may not expire. Nothing sets it yet.
     pub hold: Option<Timestamp>,
-    /// Since when retention has let it go; it can be restored until it is deleted.
+    /// Whether retention has let it go; it can be restored until it is deleted.
+    #[serde(default)]
+    pub condemned: bool,
+    /// Since when; `null` for a condemned backup whose marker does not open.
     pub condemned_at: Option<Timestamp>,
     pub verified_at: Option<Timestamp>,
     pub drilled_at: Option<Timestamp>,
@@ -86,7 +103,8 @@ impl BackupSummary {
             engine_version: record.engine_version.clone(),
             encrypted: record.encrypted,
             hold: None,
-            condemned_at: marks.condemned_at,
+            condemned: marks.condemned.is_some(),
+            condemned_at: marks.condemned.and_then(|condemned| condemned.at),
             verified_at: marks.verified_at,
             drilled_at: marks.drilled_at,
             findings,

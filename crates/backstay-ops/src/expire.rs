@@ -30,12 +30,14 @@ pub struct ExpireReport {
 pub async fn plan(context: &Context, instance: &Instance, as_of: Timestamp) -> Result<ExpirePlan> {
     let known = Known::read(context, &instance.id).await?;
     let grace = SignedDuration::try_from(instance.policy.grace).unwrap_or(SignedDuration::MAX);
-    Ok(plan_expire(&instance.id, &known.backups, &instance.policy.keep, as_of, grace))
+    let plan = plan_expire(&instance.id, &known.backups, &instance.policy.keep, as_of, grace);
+    Ok(ExpirePlan { findings: known.findings, ..plan })
 }
 
 pub async fn run(context: &Context, instance: &Instance) -> Result<ExpireReport> {
-    let plan = plan(context, instance, context.clock.now()).await?;
-    let mut report = ExpireReport { condemned: Vec::new(), deleted: Vec::new(), findings: Vec::new(), plan };
+    let mut plan = plan(context, instance, context.clock.now()).await?;
+    let findings = std::mem::take(&mut plan.findings);
+    let mut report = ExpireReport { condemned: Vec::new(), deleted: Vec::new(), findings, plan };
     for expired in report.plan.to_condemn() {
         context.check_cancelled()?;
         context.repo.condemn(&instance.id, &expired.id, context.clock.now()).await?;

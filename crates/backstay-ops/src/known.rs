@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use backstay_model::drill::DrillReport;
 use backstay_model::plan::restore::MeasuredRates;
-use backstay_model::{BackupId, BackupMarks, BackupRecord, InstanceId};
+use backstay_model::{BackupId, BackupMarks, BackupRecord, Condemned, Finding, InstanceId};
 use backstay_repo::manifest::Manifest;
 use backstay_repo::repo::Listed;
 
@@ -13,7 +13,7 @@ use crate::context::Context;
 use crate::error::Result;
 use crate::notes;
 
-mod verdict;
+pub(crate) mod verdict;
 
 /// Everything known of one instance.
 pub(crate) struct Known {
@@ -25,6 +25,8 @@ pub(crate) struct Known {
     pub damaged_packs: HashSet<(BackupId, u32)>,
     /// In the order of their time.
     pub proofs: Vec<DrillReport>,
+    /// Markers of retention that do not open, and what is none.
+    pub findings: Vec<Finding>,
 }
 
 impl Known {
@@ -42,7 +44,7 @@ impl Known {
     }
 
     async fn about(context: &Context, instance: &InstanceId, mut listed: Listed) -> Result<Known> {
-        let condemned = context.repo.condemned(instance).await?;
+        let markers = context.repo.markers(instance).await?;
         let verifications = notes::verifications(context, instance).await?;
         let proofs = notes::proofs(context, instance).await?;
 
@@ -56,7 +58,7 @@ impl Known {
             .map(|record| {
                 let verdict = verdicts.remove(&record.id).unwrap_or_default();
                 let marks = BackupMarks {
-                    condemned_at: condemned.get(&record.id).copied(),
+                    condemned: markers.condemned.get(&record.id).map(|at| Condemned { at: *at }),
                     verified_at: verdict.verified_at,
                     drilled_at: proofs.iter().rfind(|proof| proof.backup == record.id).map(|proof| proof.at),
                     findings: verdict.findings,
@@ -64,7 +66,7 @@ impl Known {
                 (record, marks)
             })
             .collect();
-        Ok(Known { backups, unreadable, damaged_packs, proofs })
+        Ok(Known { backups, unreadable, damaged_packs, proofs, findings: markers.findings })
     }
 
     /// Whether the manifest is still there and opens. A backup whose manifest does

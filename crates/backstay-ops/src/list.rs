@@ -20,7 +20,7 @@ pub struct BackupDetail {
 #[derive(Debug, Clone, Default)]
 pub struct Listing {
     pub backups: Vec<BackupSummary>,
-    /// Backups that are there and cannot be read.
+    /// Backups that are there and cannot be read, and markers of retention that cannot.
     pub findings: Vec<Finding>,
 }
 
@@ -34,6 +34,7 @@ pub async fn run(context: &Context, instance: Option<&InstanceId>) -> Result<Lis
     for instance in instances {
         context.check_cancelled()?;
         let known = Known::of(context, &instance).await?;
+        listing.findings.extend(known.findings);
         let summaries = known.backups.into_iter().map(|(record, marks)| BackupSummary::new(&record, marks));
         listing.backups.extend(summaries);
         listing.findings.extend(known.unreadable.into_iter().map(|(id, reason)| {

@@ -29,7 +29,7 @@ pub fn choose_parent(
     newest_first.sort_by(|(a, _), (b, _)| (b.finished_at, &b.id).cmp(&(a.finished_at, &a.id)));
     let mut passed_over = Vec::new();
     for (record, marks) in newest_first {
-        let reason = if marks.condemned_at.is_some() {
+        let reason = if marks.condemned.is_some() {
             PassedOver::Condemned
         } else if marks.is_damaged() {
             PassedOver::Damaged
@@ -55,10 +55,8 @@ mod tests {
             findings: vec![Finding::error("orders/packs/1", "is missing", "`backstay backup`")],
             ..BackupMarks::default()
         };
-        let condemned = BackupMarks {
-            condemned_at: Some("2026-11-21T00:00:00Z".parse().unwrap()),
-            ..BackupMarks::default()
-        };
+        let condemned =
+            BackupMarks { condemned: Some(crate::Condemned { at: None }), ..BackupMarks::default() };
         let noted = BackupMarks {
             findings: vec![Finding::warning("orders", "slow", "`backstay status`")],
             ..BackupMarks::default()

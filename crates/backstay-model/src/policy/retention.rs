@@ -16,6 +16,7 @@ use std::fmt;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::finding::Finding;
 use crate::id::{BackupId, InstanceId};
 use crate::record::BackupRecord;
 use crate::summary::BackupMarks;
@@ -126,10 +127,12 @@ pub struct Kept {
 pub struct Expired {
     pub id: BackupId,
     pub finished_at: Timestamp,
-    /// Since when it is condemned; `None` when this plan is the first to say so.
+    /// Whether it is condemned already; when not, this plan is the first to say so.
+    pub condemned: bool,
+    /// Since when; `None` also for a condemned backup whose marker does not open.
     pub condemned_at: Option<Timestamp>,
-    /// From when its manifest may be deleted.
-    pub deletable_at: Timestamp,
+    /// From when its manifest may be deleted: never, when since when is not known.
+    pub deletable_at: Option<Timestamp>,
 }
 
 /// What `expire` does to one instance. Newest first in both lists.
@@ -139,6 +142,9 @@ pub struct ExpirePlan {
     pub as_of: Timestamp,
     pub keep: Vec<Kept>,
     pub expire: Vec<Expired>,
+    /// What was seen on the way and is in nobody's way.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<Finding>,
 }
 
 impl ExpirePlan {
@@ -146,12 +152,12 @@ impl ExpirePlan {
     pub fn deletable(&self) -> impl Iterator<Item = &Expired> {
         self.expire
             .iter()
-            .filter(|expired| expired.condemned_at.is_some() && expired.deletable_at <= self.as_of)
+            .filter(|expired| expired.condemned && expired.deletable_at.is_some_and(|at| at <= self.as_of))
     }
 
     /// Those that nobody has condemned yet.
     pub fn to_condemn(&self) -> impl Iterator<Item = &Expired> {
-        self.expire.iter().filter(|expired| expired.condemned_at.is_none())
+        self.expire.iter().filter(|expired| !expired.condemned)
     }
 }
 
@@ -172,7 +178,7 @@ pub fn plan_expire(
     let present: Vec<_> = newest_first
         .iter()
         .copied()
-        .filter(|(record, marks)| marks.condemned_at.is_none() && record.finished_at <= as_of)
+        .filter(|(record, marks)| marks.condemned.is_none() && record.finished_at <= as_of)
         .collect();
     let all: Vec<&BackupRecord> = present.iter().map(|(record, _)| record).collect();
     let sound: Vec<&BackupRecord> =
@@ -211,7 +217,13 @@ pub fn plan_expire(
         reasons.entry(&newest.id).or_insert_with(|| vec![KeepReason::Minimum { nth: 1, of: 1 }]);
     }
 
-    let mut plan = ExpirePlan { instance: instance.clone(), as_of, keep: Vec::new(), expire: Vec::new() };
+    let mut plan = ExpirePlan {
+        instance: instance.clone(),
+        as_of,
+        keep: Vec::new(),
+        expire: Vec::new(),
+        findings: Vec::new(),
+    };
     for (record, marks) in newest_first {
         match reasons.remove(&record.id) {
             Some(reasons) => {
@@ -220,12 +232,13 @@ pub fn plan_expire(
             None => plan.expire.push(Expired {
                 id: record.id.clone(),
                 finished_at: record.finished_at,
-                condemned_at: marks.condemned_at,
-                deletable_at: marks
-                    .condemned_at
-                    .unwrap_or(as_of)
-                    .checked_add(grace)
-                    .unwrap_or(Timestamp::MAX),
+                condemned: marks.condemned.is_some(),
+                condemned_at: marks.condemned.and_then(|condemned| condemned.at),
+                deletable_at: match marks.condemned {
+                    Some(condemned) => condemned.at,
+                    None => Some(as_of),
+                }
+                .map(|since| since.checked_add(grace).unwrap_or(Timestamp::MAX)),
             }),
         }
     }

@@ -51,7 +51,7 @@ fn state(backup: &BackupSummary) -> String {
     if backup.findings.iter().any(|finding| finding.level == FindingLevel::Error) {
         words.push("damaged");
     }
-    if backup.condemned_at.is_some() {
+    if backup.condemned {
         words.push("condemned");
     }
     if backup.drilled_at.is_some() {
@@ -92,8 +92,14 @@ pub fn show(output: &Output, detail: &BackupDetail) -> String {
     line("encrypted", if backup.encrypted { "yes".to_owned() } else { "NO".to_owned() });
     line("verified", backup.verified_at.map_or("never".to_owned(), time));
     line("drilled", backup.drilled_at.map_or("never".to_owned(), time));
-    if let Some(at) = backup.condemned_at {
-        line("condemned", format!("{}, can be restored until it is deleted", time(at)));
+    if backup.condemned {
+        line(
+            "condemned",
+            match backup.condemned_at {
+                Some(at) => format!("{}, can be restored until it is deleted", time(at)),
+                None => "since an unknown time: its marker cannot be read, and it stays".to_owned(),
+            },
+        );
     }
     if let Some(until) = backup.hold {
         line("held until", time(until));

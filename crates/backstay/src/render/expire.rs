@@ -27,15 +27,16 @@ fn one(output: &Output, plan: &ExpirePlan) -> String {
         ]);
     }
     for expired in &plan.expire {
-        let since = match expired.condemned_at {
-            Some(at) => format!("goes: condemned since {}", time(at)),
-            None => "goes".to_owned(),
+        let since = match (expired.condemned, expired.condemned_at) {
+            (true, Some(at)) => format!("goes: condemned since {}", time(at)),
+            (true, None) => "condemned since an unknown time".to_owned(),
+            (false, _) => "goes".to_owned(),
         };
-        table.row([
-            format!("  {}", expired.id),
-            time(expired.finished_at),
-            format!("{since}, can be restored until {}", time(expired.deletable_at)),
-        ]);
+        let until = match expired.deletable_at {
+            Some(at) => format!("can be restored until {}", time(at)),
+            None => "stays".to_owned(),
+        };
+        table.row([format!("  {}", expired.id), time(expired.finished_at), format!("{since}, {until}")]);
     }
     let mut text = format!(
         "{}: {} as of {}\n",
@@ -47,7 +48,7 @@ fn one(output: &Output, plan: &ExpirePlan) -> String {
     if plan.expire.is_empty() && !output.quiet {
         text.push_str("  nothing goes\n");
     }
-    text
+    text + &findings(output, &plan.findings)
 }
 
 /// What an `expire` did, below what it had planned.

@@ -56,6 +56,7 @@ fn summary(day: u8, backup_type: BackupType) -> BackupSummary {
         engine_version: "15.14".into(),
         encrypted: true,
         hold: None,
+        condemned: false,
         condemned_at: None,
         verified_at: None,
         drilled_at: None,
@@ -235,9 +236,11 @@ fn retention_with_its_reasons() {
         expire: vec![Expired {
             id: "20261001T024300Z-7q3f".parse().unwrap(),
             finished_at: at("2026-10-01T02:43:02Z"),
+            condemned: false,
             condemned_at: None,
-            deletable_at: at("2026-11-28T05:00:00Z"),
+            deletable_at: Some(at("2026-11-28T05:00:00Z")),
         }],
+        findings: Vec::new(),
     };
     assert_snapshot!(expire::plans(&Output::plain(), &[plan]));
 }

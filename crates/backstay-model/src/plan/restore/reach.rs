@@ -217,10 +217,13 @@ fn first_fault(marks: &BackupMarks) -> String {
 }
 
 fn condemned_note(record: &BackupRecord, marks: &BackupMarks) -> Option<Finding> {
-    let at = marks.condemned_at?;
+    let since = match marks.condemned?.at {
+        Some(at) => format!("at {at}; it can vanish after the grace window"),
+        None => "at a time that cannot be read; it stays until its marker is removed".to_owned(),
+    };
     Some(Finding::warning(
         record.id.as_str(),
-        format!("retention let this backup go at {at}; it can vanish after the grace window"),
+        format!("retention let this backup go {since}"),
         "`backstay expire --dry-run` shows what goes and when",
     ))
 }

@@ -167,7 +167,7 @@ fn without_backups_or_with_an_unknown_one_nothing_is_found() {
 #[test]
 fn a_condemned_backup_can_be_restored_with_a_warning() {
     let mut backup = sound(1);
-    backup.1.condemned_at = Some("2026-11-21T12:00:00Z".parse().unwrap());
+    backup.1.condemned = Some("2026-11-21T12:00:00Z".parse::<Timestamp>().unwrap().into());
     let plan = plan(&request("latest"), &[backup]);
     assert!(!plan.is_refused());
     assert!(plan.findings[0].message.contains("2026-11-21T12:00:00Z"));

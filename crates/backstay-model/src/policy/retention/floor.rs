@@ -23,7 +23,7 @@ impl<'a> Floor<'a> {
     pub fn of(newest_first: &[&'a (BackupRecord, BackupMarks)], as_of: Timestamp) -> Self {
         let mut order: Vec<_> =
             newest_first.iter().copied().filter(|(record, _)| record.finished_at <= as_of).collect();
-        order.sort_by_key(|(_, marks)| marks.condemned_at.is_some());
+        order.sort_by_key(|(_, marks)| marks.condemned.is_some());
         let sound = order.iter().filter(|(_, marks)| !marks.is_damaged()).map(|(record, _)| record);
         Self { sound: sound.collect(), all: order.iter().map(|(record, _)| record).collect() }
     }

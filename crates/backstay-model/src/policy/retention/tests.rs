@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::finding::Finding;
 use crate::record::{BackupType, EngineKind, Statistics};
+use crate::summary::Condemned;
 
 const GRACE: SignedDuration = SignedDuration::from_hours(7 * 24);
 
@@ -50,7 +51,7 @@ fn wrong_page() -> Finding {
 
 fn condemned(text: &str) -> (BackupRecord, BackupMarks) {
     let mut backup = backup(text);
-    backup.1.condemned_at = Some(backup.0.finished_at);
+    backup.1.condemned = Some(backup.0.finished_at.into());
     backup
 }
 
@@ -144,9 +145,22 @@ fn a_damaged_backup_takes_no_place_and_does_not_go_early() {
 }
 
 #[test]
+fn a_backup_whose_marker_does_not_open_stays_condemned_and_is_never_deleted() {
+    let mut old = backup("2026-11-01T02:00:00Z");
+    old.1.condemned = Some(Condemned { at: None });
+    let backups = [backup("2026-11-21T02:00:00Z"), old];
+    let policy = RetentionPolicy { last: 1, ..Default::default() };
+    let late = plan(&backups, policy, "2126-11-21T12:00:00Z");
+    assert_eq!((late.deletable().count(), late.to_condemn().count()), (0, 0));
+    let [expired] = &late.expire[..] else { panic!("{late:?}") };
+    assert_eq!((expired.condemned, expired.condemned_at, expired.deletable_at), (true, None, None));
+    assert!(!serde_json::to_string(&late).unwrap().contains("9999"));
+}
+
+#[test]
 fn a_condemned_backup_goes_after_its_grace_and_not_before() {
     let mut old = backup("2026-11-01T02:00:00Z");
-    old.1.condemned_at = Some("2026-11-14T12:00:00Z".parse().unwrap());
+    old.1.condemned = Some("2026-11-14T12:00:00Z".parse::<Timestamp>().unwrap().into());
     let backups = [backup("2026-11-21T02:00:00Z"), backup("2026-11-02T02:00:00Z"), old];
     let policy = RetentionPolicy { last: 1, ..Default::default() };
     let early = plan(&backups, policy, "2026-11-21T11:59:59Z");
@@ -211,7 +225,7 @@ fn the_newest_backup_without_wrong_pages_stays_beside_the_newest_sound_one() {
 
     let mut all_condemned = backups;
     for (record, marks) in &mut all_condemned[1..] {
-        marks.condemned_at = Some(record.finished_at);
+        marks.condemned = Some(record.finished_at.into());
     }
     assert_eq!(lines(&plan(&all_condemned, policy, "2026-11-21T12:00:00Z")), wanted);
 }
@@ -258,7 +272,7 @@ fn any_backups() -> impl Strategy<Value = Vec<(BackupRecord, BackupMarks)>> {
             all.into_iter()
                 .map(|(at, (damaged, condemned, unclean))| {
                     let mut backup = backup_at(minute(at), at as u32, damaged);
-                    backup.1.condemned_at = condemned.then(|| minute(at));
+                    backup.1.condemned = condemned.then(|| minute(at).into());
                     if unclean {
                         backup.0.findings.push(wrong_page());
                     }
@@ -301,7 +315,7 @@ proptest! {
         let least = (policy.minimum as usize).max(1).min(sound.len());
         prop_assert!(sound.iter().copied().filter(stays).count() >= least);
         // The newest, where retention had not let it go before.
-        let newest = sound.iter().filter(|(_, marks)| marks.condemned_at.is_none());
+        let newest = sound.iter().filter(|(_, marks)| marks.condemned.is_none());
         let newest = newest.max_by_key(|(record, _)| record.finished_at);
         prop_assert!(newest.is_none_or(&stays));
         let mut clean = sound.iter().copied().filter(|(record, _)| record.is_clean());
