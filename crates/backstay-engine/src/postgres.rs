@@ -22,6 +22,7 @@ pub mod rules;
 pub mod scratch;
 pub mod settings;
 pub mod tablespaces;
+pub mod throttle;
 pub mod tls;
 pub mod walsender;
 

@@ -4,6 +4,8 @@
 //! backup. Invariant: whatever goes wrong before the commit leaves no visible
 //! backup, and a backup that is not complete is never committed.
 
+use std::time::Duration;
+
 use backstay_engine::postgres::facts::ServerFacts;
 use backstay_engine::postgres::{BackupFacts, Outcome};
 use backstay_model::error::Classified;
@@ -25,7 +27,8 @@ mod source;
 pub struct BackupOptions {
     /// Compare with no earlier backup: read and store everything.
     pub full: bool,
-    /// Level of zstd; [`DEFAULT_COMPRESSION_LEVEL`] when it is left out.
+    /// Level of zstd, or `backstay_repo::frame::UNCOMPRESSED`; [`DEFAULT_COMPRESSION_LEVEL`]
+    /// when it is left out.
     pub compression_level: Option<i32>,
 }
 
@@ -101,16 +104,19 @@ impl Attempt<'_> {
     async fn run(&self) -> Result<BackupSummary> {
         let (context, instance) = (self.context, self.instance);
         let started_at = context.clock.now();
+        context.check_cancelled()?;
+        // Not dropped when somebody asks to stop: every call of the store ends by itself
+        // then, and an intent that is stored already is taken back.
         let begin =
             context.repo.begin_backup(&instance.id, self.parent.clone(), started_at, self.options.clone());
-        let mut writer = context.unless_cancelled(async { Ok(begin.await?) }).await?;
+        let mut writer = begin.await?;
         context.progress.enter("wait for the checkpoint");
         let copied = copy(context, instance, self.way, &mut writer, self.size_bytes).await;
         let drafted = copied.and_then(|outcome| draft(context, &outcome, self.findings.clone()));
         let draft = match drafted {
             Ok(draft) => draft,
             Err(error) => {
-                writer.abandon().await;
+                abandon(context, writer).await;
                 return Err(error);
             }
         };
@@ -131,6 +137,21 @@ impl Attempt<'_> {
             ),
             format!("`backstay verify {parent}` names what is damaged"),
         ));
+    }
+}
+
+/// How long somebody who asked to stop waits for a store that does not answer.
+const PARTING_LIMIT: Duration = Duration::from_secs(5);
+
+/// Takes the intent back. It is only a courtesy to others: a collector finds out by
+/// itself that nobody is behind it.
+async fn abandon(context: &Context, writer: BackupWriter) {
+    let id = writer.id().clone();
+    let parting = writer.abandon();
+    if !context.cancel.is_cancelled() {
+        parting.await;
+    } else if tokio::time::timeout(PARTING_LIMIT, parting).await.is_err() {
+        tracing::warn!(session = %id, "the store does not answer, so the intent stays until a collection");
     }
 }
 

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use backstay_repo::key::KeySecret;
 use backstay_repo::repo::{Parameters, Repo};
 use backstay_repo::store::Store;
-use backstay_repo::store::retry::{RetryPolicy, RetryStore, SystemPace};
+use backstay_repo::store::limit::{LimitStore, Limits};
+use backstay_repo::store::parting::PartingStore;
+use backstay_repo::store::retry::{Pace, RetryPolicy, SystemPace};
 use backstay_repo::store::url;
 use tokio_util::sync::CancellationToken;
 
@@ -22,7 +24,23 @@ pub async fn repository(
     catalogue: Option<&Path>,
     cancel: &CancellationToken,
 ) -> Result<Arc<Repo>> {
-    repository_in(store(store_url, cancel)?, secret, catalogue).await
+    repository_limited(store_url, secret, catalogue, Limits::default(), cancel).await
+}
+
+/// The same, with a limit to what goes over the line in a second.
+pub async fn repository_limited(
+    store_url: &str,
+    secret: Option<&KeySecret>,
+    catalogue: Option<&Path>,
+    limits: Limits,
+    cancel: &CancellationToken,
+) -> Result<Arc<Repo>> {
+    let mut store = store(store_url, cancel)?;
+    if !limits.is_none() {
+        let pace: Arc<dyn Pace> = Arc::new(SystemPace::new());
+        store = Arc::new(LimitStore::new(store, limits, &pace, cancel));
+    }
+    repository_in(store, secret, catalogue).await
 }
 
 /// Opens the repository in a store that somebody made.
@@ -46,5 +64,5 @@ pub async fn repository_in(
 pub(crate) fn store(store_url: &str, cancel: &CancellationToken) -> Result<Arc<dyn Store>> {
     let store = url::open(store_url).map_err(backstay_repo::Error::from)?;
     let pace = Arc::new(SystemPace::new());
-    Ok(Arc::new(RetryStore::new(store, RetryPolicy::default(), pace, cancel.clone())))
+    Ok(Arc::new(PartingStore::new(store, RetryPolicy::default(), pace, cancel.clone())))
 }

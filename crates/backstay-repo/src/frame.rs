@@ -21,17 +21,21 @@ pub struct FrameEntry {
     pub codec: Codec,
 }
 
+/// The level that stores every frame as it is: for databases that hold what is
+/// compressed already, or machines that have bytes to spare and no time.
+pub const UNCOMPRESSED: i32 = 0;
+
 pub struct FrameSealer {
-    compressor: Compressor<'static>,
+    compressor: Option<Compressor<'static>>,
     verify: Option<FrameOpener>,
     scratch: Vec<u8>,
 }
 
 impl FrameSealer {
-    /// `level` is zstd's; 0 stores everything as it is.
+    /// `level` is zstd's, or [`UNCOMPRESSED`], which zstd itself would take for its default.
     pub fn new(level: i32, verify: bool) -> std::io::Result<Self> {
         Ok(Self {
-            compressor: Compressor::new(level)?,
+            compressor: (level != UNCOMPRESSED).then(|| Compressor::new(level)).transpose()?,
             verify: verify.then(FrameOpener::new).transpose()?,
             scratch: Vec::new(),
         })
@@ -48,14 +52,12 @@ impl FrameSealer {
     ) -> Result<FrameEntry, SealError> {
         let raw_length = u32::try_from(raw.len()).map_err(|_| SealError::WrongLength(number))?;
         let start = out.len();
-        self.scratch.clear();
-        self.scratch.reserve(zstd::zstd_safe::compress_bound(raw.len()));
-        let codec = match self.compressor.compress_to_buffer(raw, &mut self.scratch) {
-            Ok(length) if length < raw.len() => {
-                out.extend_from_slice(&self.scratch[..length]);
+        let codec = match self.compressed(raw) {
+            Some(compressed) => {
+                out.extend_from_slice(compressed);
                 Codec::Zstd
             }
-            _ => {
+            None => {
                 out.extend_from_slice(raw);
                 Codec::Raw
             }
@@ -70,6 +72,17 @@ impl FrameSealer {
             }
         }
         Ok(entry)
+    }
+
+    /// The compressed bytes, when they are fewer.
+    fn compressed(&mut self, raw: &[u8]) -> Option<&[u8]> {
+        let compressor = self.compressor.as_mut()?;
+        self.scratch.clear();
+        self.scratch.reserve(zstd::zstd_safe::compress_bound(raw.len()));
+        match compressor.compress_to_buffer(raw, &mut self.scratch) {
+            Ok(length) if length < raw.len() => Some(&self.scratch[..length]),
+            _ => None,
+        }
     }
 }
 
@@ -110,3 +123,26 @@ impl FrameOpener {
 
 /// The smallest a stored frame can be.
 pub const STORED_MIN: usize = TAG_SIZE;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::seal::tests::keys;
+    use crate::seal::{Cipher, ObjectKind};
+
+    #[test]
+    fn the_level_that_compresses_nothing_stores_every_byte_as_it_is() {
+        let (_, seal) = keys(Cipher::Aes256Gcm).begin(ObjectKind::Pack, "a/packs/x-0").unwrap();
+        let raw = vec![7; 100_000];
+        for (level, codec, stored) in
+            [(UNCOMPRESSED, Codec::Raw, raw.len()..=raw.len() + 64), (1, Codec::Zstd, 1..=1000)]
+        {
+            let mut out = Vec::new();
+            let entry = FrameSealer::new(level, true).unwrap().seal(&seal, 0, &raw, &mut out).unwrap();
+            assert_eq!(entry.codec, codec);
+            assert!(stored.contains(&out.len()), "level {level}: {} bytes", out.len());
+            let opened = FrameOpener::new().unwrap().open(&seal, 0, entry, &mut out).unwrap().to_vec();
+            assert!(opened == raw);
+        }
+    }
+}

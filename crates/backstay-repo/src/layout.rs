@@ -22,6 +22,7 @@ const SESSION_LENGTH: usize = 21;
 
 /// Where the description of the repository lies; it is written last by `init`.
 pub const DESCRIPTION: &str = "backstay.json";
+const INTENTS: &str = "intents";
 const KEYS: &str = "keys";
 const ROTATIONS: &str = "rotations";
 const COLLECTIONS: &str = "collections";
@@ -39,6 +40,11 @@ fn is_segment(segment: &str) -> bool {
         && segment.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 }
 
+/// `<instance>/intents` and all below it.
+fn is_of_intents(path: &str) -> bool {
+    path.split('/').nth(1) == Some(INTENTS)
+}
+
 /// The name of one object.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectName(String);
@@ -51,6 +57,11 @@ impl ObjectName {
     /// The part after the last `/`.
     pub fn file_name(&self) -> &str {
         self.0.rsplit('/').next().unwrap_or(&self.0)
+    }
+
+    /// Whether it is an intent or a heartbeat of any instance.
+    pub fn is_of_intents(&self) -> bool {
+        is_of_intents(&self.0)
     }
 
     pub fn is_under(&self, prefix: &Prefix) -> bool {
@@ -101,6 +112,11 @@ pub struct Prefix(String);
 impl Prefix {
     pub const fn root() -> Self {
         Self(String::new())
+    }
+
+    /// Whether all below it are intents or heartbeats of one instance.
+    pub fn is_of_intents(&self) -> bool {
+        is_of_intents(&self.0)
     }
 
     pub fn as_str(&self) -> &str {
@@ -234,15 +250,15 @@ impl InstanceLayout {
 
     /// `<instance>/intents/<session>/<n>`: 0 is the intent, the others heartbeats.
     pub fn intent(&self, session: &BackupId, number: u32) -> ObjectName {
-        self.name(format_args!("intents/{session}/{number:06}"))
+        self.name(format_args!("{INTENTS}/{session}/{number:06}"))
     }
 
     pub fn intents(&self) -> Prefix {
-        self.prefix("intents")
+        self.prefix(INTENTS)
     }
 
     pub fn intents_of(&self, session: &BackupId) -> Prefix {
-        self.prefix(format_args!("intents/{session}"))
+        self.prefix(format_args!("{INTENTS}/{session}"))
     }
 
     /// `<instance>/packs/<session>-<n>`
@@ -324,7 +340,7 @@ impl InstanceLayout {
     }
 
     pub fn intent_of(&self, name: &ObjectName) -> Option<DataObject> {
-        numbered(self.rest(name, "intents")?, b'/')
+        numbered(self.rest(name, INTENTS)?, b'/')
     }
 
     /// The session and number of a pack or a map; `None` for anything else.
@@ -377,6 +393,9 @@ mod tests {
         assert_eq!(layout.data_object_of(&layout.pack(&session, 7)), Some(data.clone()));
         assert_eq!(layout.data_object_of(&layout.map(&session, 7)), Some(data.clone()));
         assert_eq!(layout.intent_of(&layout.intent(&session, 7)), Some(data));
+        assert!(layout.intent(&session, 0).is_of_intents() && layout.intents_of(&session).is_of_intents());
+        assert!(!layout.backup(&session).is_of_intents() && !layout.packs().is_of_intents());
+        assert!(!Prefix::root().is_of_intents());
         assert_eq!(layout.session_of_backup(&layout.backup(&session)), Some(session.clone()));
         assert_eq!(layout.session_of_condemned(&layout.condemned(&session)), Some(session.clone()));
         assert_eq!(layout.data_object_of(&layout.backup(&session)), None);

@@ -18,7 +18,9 @@ pub mod conformance;
 pub mod disk;
 mod error;
 pub mod faulty;
+pub mod limit;
 pub mod memory;
+pub mod parting;
 pub mod retry;
 pub mod url;
 
@@ -77,8 +79,8 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     async fn head(&self, name: &ObjectName) -> Result<ObjectMeta, StoreError>;
 
-    /// Removes the object; one that is not there is success. Only the collector
-    /// and `init`'s probe call it.
+    /// Removes the object; one that is not there is success. Only collections, key
+    /// slots, `init`'s probe and a session at its end, for its own intents, call it.
     async fn delete(&self, name: &ObjectName) -> Result<(), StoreError>;
 
     /// Removes what uploads that never ended have left, if it was last written

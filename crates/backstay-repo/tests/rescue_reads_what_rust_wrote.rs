@@ -12,6 +12,7 @@ use std::sync::Arc;
 use backstay_model::error::Fault;
 use backstay_model::parts::{ExtentData, ExtentReader, FileShape, FileSpec, PartKind, PartSource, Step};
 use backstay_model::{BackupId, EngineKind, InstanceId, Secret};
+use backstay_repo::frame::UNCOMPRESSED;
 use backstay_repo::init::{self, InitOptions};
 use backstay_repo::key::{KeySecret, NewSlot, Slots, create_key_file};
 use backstay_repo::repo::{Parameters, Repo};
@@ -187,8 +188,10 @@ async fn write(encrypted: bool, generations: u64) -> Written {
         }
         let at = now + jiff::Span::new().hours(generation as i64);
         let parent = backups.last().map(|(id, _)| id.clone());
+        // Some of them as they are, as who says `compression = "none"` wants it.
+        let compression_level = if generation % 3 == 0 { 1 } else { UNCOMPRESSED };
         let options =
-            WriterOptions { lanes: 2, compression_level: 1, verify: true, damaged_packs: Default::default() };
+            WriterOptions { lanes: 2, compression_level, verify: true, damaged_packs: Default::default() };
         let mut writer = repo.begin_backup(&instance, parent, at, options).await.unwrap();
         let source = Box::new(Source::new(&cluster));
         writer.copy(source, Arc::default(), &CancellationToken::new()).await.unwrap();

@@ -62,6 +62,11 @@ pub fn find(named: Option<&Path>) -> Result<PathBuf> {
     }
 }
 
+/// Where `init` writes the recovery kit when nobody says where.
+pub fn usual_recovery_kit(config: &Path) -> PathBuf {
+    config.with_extension("recovery-kit")
+}
+
 impl Config {
     pub fn load(path: &Path, overlays: &Overlays) -> Result<Config> {
         let text =
@@ -102,6 +107,14 @@ impl Config {
     /// A path of the file, made relative to it.
     pub fn beside(&self, path: &Path) -> PathBuf {
         self.directory().join(path)
+    }
+
+    /// Where the recovery kit lies: beside the file, unless that says otherwise.
+    pub fn recovery_kit(&self) -> PathBuf {
+        match &self.settings.repository.recovery_kit {
+            Some(place) => self.beside(place),
+            None => usual_recovery_kit(&self.path),
+        }
     }
 
     /// The named instances, or all when none is named.

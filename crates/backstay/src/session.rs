@@ -12,6 +12,7 @@ use backstay_model::{Fault, InstanceId, Progress};
 use backstay_ops::instance::{DEFAULT_GRACE, EngineSettings};
 use backstay_ops::{Clock, Context, Instance, Policy, SystemClock};
 use backstay_repo::key::{KeySecret, read_key_file};
+use backstay_repo::store::limit::Limits;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::GlobalOptions;
@@ -74,10 +75,16 @@ impl Session {
 
     /// The repository, opened, with everything an operation needs beside it.
     pub async fn context(&self) -> Result<Context, Fault> {
-        let store = self.config.settings.repository.store.as_str();
+        let settings = &self.config.settings.repository;
+        let store = settings.store.as_str();
         let (key, catalogue) = (self.key()?, self.catalogue());
+        let limits = Limits {
+            upload: settings.max_upload_rate.map(|rate| rate.0),
+            download: settings.max_download_rate.map(|rate| rate.0),
+        };
+        let (key, catalogue) = (key.as_ref(), catalogue.as_deref());
         let repository =
-            backstay_ops::open::repository(store, key.as_ref(), catalogue.as_deref(), &self.cancel).await?;
+            backstay_ops::open::repository_limited(store, key, catalogue, limits, &self.cancel).await?;
         Ok(Context::new(repository, Arc::clone(&self.clock), self.cancel.clone(), Arc::clone(&self.progress)))
     }
 
@@ -123,6 +130,7 @@ impl Session {
             data_directory: beside(&settings.data_directory),
             ssl_root_certificate: beside(&settings.ssl_root_certificate),
             bin_directory: beside(&settings.bin_directory),
+            max_rate: settings.max_rate.map(|rate| rate.0),
         })
     }
 

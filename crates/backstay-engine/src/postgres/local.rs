@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use self::bracket::{Bracket, Ended};
-use self::file::{Content, Extents, Held, OpenFile};
+use self::file::{Content, Extents, Held, OpenFile, Toll};
 use self::log::LogRange;
 use self::walk::{Found, Walk};
 use super::connect::Session;
@@ -40,6 +40,7 @@ use super::recover;
 use super::rules;
 use super::settings::PostgresSettings;
 use super::tablespaces;
+use super::throttle::Throttle;
 use crate::{Error, Result};
 
 /// A running backup. Dropped before its end, it ends the session, and the server
@@ -56,6 +57,7 @@ pub struct LocalBackup {
     check: Arc<PageCheck>,
     outcome: Outcome,
     phase: Phase,
+    toll: Option<Toll>,
     /// Of the file that began last.
     extents: Option<Extents>,
     /// The bytes of the file that began last, when they are already here.
@@ -144,9 +146,12 @@ impl LocalBackup {
             bracket.start_lsn,
             outcome.clone(),
         ));
+        let runtime = Handle::current();
+        let toll = Throttle::new(settings.max_rate, &cancel)
+            .map(|throttle| Toll { throttle, runtime: runtime.clone() });
         let backup = LocalBackup {
             bracket,
-            runtime: Handle::current(),
+            runtime,
             cancel,
             root,
             owner: Owner {
@@ -160,6 +165,7 @@ impl LocalBackup {
             check,
             outcome: outcome.clone(),
             phase: Phase::Walking,
+            toll,
             extents: None,
             held: None,
         };
@@ -243,7 +249,8 @@ impl LocalBackup {
                 let shape = FileShape { size, block_size };
                 let begin = spec(path.clone(), &metadata, PartKind::File(shape));
                 let real = self.root.join(&path);
-                self.extents = Some(Extents::of(OpenFile { file, path, real, size, content }));
+                let file = OpenFile { file, path, real, size, content };
+                self.extents = Some(Extents::of(file).with_toll(self.toll.clone()));
                 Step::Begin(begin)
             }
         }
@@ -347,7 +354,7 @@ impl LocalBackup {
                 let block_size = rules::unit_of(&open.path, open.size, self.facts.block_size);
                 let shape = FileShape { size: open.size, block_size };
                 let begin = spec(open.path.clone(), &metadata, PartKind::File(shape));
-                self.extents = Some(Extents::of(open));
+                self.extents = Some(Extents::of(open).with_toll(self.toll.clone()));
                 Ok(Step::Begin(begin))
             }
         }

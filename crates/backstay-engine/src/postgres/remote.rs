@@ -54,6 +54,7 @@ use super::outcome::{BackupFacts, Outcome, Way};
 use super::page::PageCheck;
 use super::settings::Address;
 use super::tablespaces;
+use super::throttle::Throttle;
 use super::walsender::{self, BackupOptions, BaseBackup, Walsender};
 use crate::{Error, Result};
 
@@ -124,7 +125,7 @@ impl RemoteBackup {
                 Offer::Declined(finding) => outcome.find(finding),
             }
         }
-        let (backup, sizes) = begin_backup(&mut walsender, &options.label, sizes, &outcome).await?;
+        let (backup, sizes) = begin_backup(&mut walsender, address, &options.label, sizes, &outcome).await?;
         if sizes.is_some() && backup.timeline != identity.timeline {
             // Promoted between our look and the server's: its parent is on another history.
             return Err(Error::Promoted { started: identity.timeline, stopped: backup.timeline });
@@ -168,6 +169,7 @@ impl RemoteBackup {
                 Arc::clone(&buffers),
             ),
             outcome: outcome.clone(),
+            throttle: Throttle::new(address.max_rate, &cancelled),
             cancelled: cancelled.clone(),
         };
         let mut receiving = JoinSet::new();
@@ -281,12 +283,14 @@ impl PartSource for RemoteBackup {
 /// Begins with the increment if one was offered, without it when the server says no.
 async fn begin_backup(
     walsender: &mut Walsender,
+    address: &Address,
     label: &str,
     sizes: Option<ParentSizes>,
     outcome: &Outcome,
 ) -> Result<(BaseBackup, Option<ParentSizes>)> {
     let slot = slot_name(label);
-    let mut options = BackupOptions { label: label.to_owned(), incremental: sizes.is_some() };
+    let mut options =
+        BackupOptions { label: label.to_owned(), incremental: sizes.is_some(), max_rate: address.max_rate };
     let mut no_slot = hold_log(walsender, &slot).await?;
     let begun = walsender.begin_base_backup(&options).await;
     let (backup, sizes) = match begun {

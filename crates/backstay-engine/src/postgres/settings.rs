@@ -8,7 +8,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use backstay_model::Secret;
+use backstay_model::{ByteRate, Secret};
 use serde::{Deserialize, Serialize};
 use tokio_postgres::config::{Host, SslMode};
 
@@ -47,6 +47,9 @@ pub struct PostgresSettings {
     /// Directory of `postgres` and `pg_ctl` for drills. Searched for when it is left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bin_directory: Option<PathBuf>,
+    /// How much a backup may read in a second. Filled in like the password.
+    #[serde(skip)]
+    pub max_rate: Option<ByteRate>,
 }
 
 /// Where and as whom to connect, parsed.
@@ -58,6 +61,8 @@ pub struct Address {
     pub password: Option<Secret>,
     pub user: String,
     pub connect_limit: Duration,
+    /// How much a backup may read in a second.
+    pub max_rate: Option<ByteRate>,
 }
 
 /// One place a server may listen at.
@@ -114,6 +119,7 @@ impl PostgresSettings {
             password: self.password.clone(),
             user,
             connect_limit,
+            max_rate: self.max_rate,
         })
     }
 }

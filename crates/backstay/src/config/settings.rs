@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::catalogue::CataloguePlace;
 use super::secret::SecretSource;
-use super::values::{Address, HumanDuration, Schedule};
+use super::values::{Address, HumanDuration, Rate, Schedule};
 
 /// Everything that `backstay.toml` can say.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -44,6 +44,13 @@ pub struct RepositorySettings {
     /// A pass phrase that opens the repository, when one was added with `backstay key add --passphrase`; used when `key` is not set.
     #[serde(default)]
     pub passphrase: Option<SecretSource>,
+    /// Where the recovery kit lies: `backstay key add`, `remove` and `rotate` write it again there. Left out, the
+    /// directory beside this file that is named like it, `backstay.recovery-kit`.
+    #[serde(default)]
+    pub recovery_kit: Option<PathBuf>,
+    /// How what is stored is compressed: `"zstd"`, or `"none"` for databases whose contents are compressed already.
+    #[serde(default)]
+    pub compression: Compression,
     /// The level of zstd, 1 (fast) to 19 (small).
     #[serde(default = "default_compression_level")]
     #[schemars(range(min = 1, max = 19))]
@@ -53,6 +60,32 @@ pub struct RepositorySettings {
     /// keeps none. Left out, `backstay` in `$XDG_CACHE_HOME` or `~/.cache`, for root `/var/cache/backstay`.
     #[serde(default)]
     pub catalogue: Option<CataloguePlace>,
+    /// How much is sent to the store in a second, such as `"20MiB"`; as much as goes when not set.
+    #[serde(default)]
+    pub max_upload_rate: Option<Rate>,
+    /// How much is fetched from the store in a second, for restores, drills and verifications; as much as goes when
+    /// not set.
+    #[serde(default)]
+    pub max_download_rate: Option<Rate>,
+}
+
+/// How what is stored is compressed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    #[default]
+    Zstd,
+    None,
+}
+
+impl RepositorySettings {
+    /// In the words of the repository.
+    pub fn level(&self) -> i32 {
+        match self.compression {
+            Compression::Zstd => self.compression_level,
+            Compression::None => backstay_repo::frame::UNCOMPRESSED,
+        }
+    }
 }
 
 /// Three quarters of the best ratio at a third of the time; measured in `docs/benchmarks/`.
@@ -117,6 +150,10 @@ pub struct PostgresqlSettings {
     /// usual places of the major version are tried.
     #[serde(default)]
     pub bin_directory: Option<PathBuf>,
+    /// How much a backup reads from the server in a second, such as `"50MiB"`, so that it leaves the disk and the line
+    /// to others; as much as goes when not set.
+    #[serde(default)]
+    pub max_rate: Option<Rate>,
     /// The certificate of the authority that signed the server's, in PEM, for `sslmode=verify-ca` and `verify-full`.
     #[serde(default)]
     pub ssl_root_certificate: Option<PathBuf>,

@@ -14,7 +14,7 @@ pub async fn run(session: &Session, arguments: &BackupArguments) -> Result<u8, F
     let context = session.context().await?;
     let options = BackupOptions {
         full: arguments.full,
-        compression_level: Some(session.config.settings.repository.compression_level),
+        compression_level: Some(session.config.settings.repository.level()),
     };
     let mut taken = Vec::new();
     let mut verdict = Verdict::default();

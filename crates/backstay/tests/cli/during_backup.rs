@@ -107,6 +107,8 @@ fn stops_cleanly_on(signal: Signal) {
     assert_eq!(ran.code, 10, "{ran:#?}");
     assert!(ran.err.starts_with("stopping: "), "{ran:#?}");
     assert_eq!(ran.err.lines().filter(|line| line.starts_with("error:")).count(), 1, "{ran:#?}");
+    // No collector has to find out that nobody is behind it.
+    assert_eq!(home.objects("/intents/"), Vec::<std::path::PathBuf>::new());
     // The server was told: nobody holds its log or its backup mode.
     let slots = "SELECT count(*) FROM pg_replication_slots";
     wait_until(LIMIT, "the slot to go", || server.query_value(slots).is_ok_and(|n| n == "0")).unwrap();

@@ -11,8 +11,10 @@ use std::sync::Arc;
 
 use backstay_model::parts::{EXTENT_SIZE, ExtentData, ExtentReader, Step};
 use backstay_model::{Fault, Lsn};
+use tokio::runtime::Handle;
 
 use super::super::page::PageCheck;
+use super::super::throttle::Throttle;
 use crate::{Error, Result};
 
 /// A file being read by several threads at once.
@@ -45,11 +47,23 @@ pub(super) enum Content {
 pub(super) struct Extents {
     file: Arc<OpenFile>,
     offset: u64,
+    toll: Option<Toll>,
+}
+
+/// What a reader passes before it reads.
+#[derive(Clone)]
+pub(super) struct Toll {
+    pub(super) throttle: Arc<Throttle>,
+    pub(super) runtime: Handle,
 }
 
 impl Extents {
     pub(super) fn of(file: OpenFile) -> Self {
-        Self { file: Arc::new(file), offset: 0 }
+        Self { file: Arc::new(file), offset: 0, toll: None }
+    }
+
+    pub(super) fn with_toll(self, toll: Option<Toll>) -> Self {
+        Self { toll, ..self }
     }
 
     pub(super) fn next(&mut self) -> Option<Step> {
@@ -60,7 +74,7 @@ impl Extents {
         let length = left.min(u64::from(EXTENT_SIZE)) as u32;
         let offset = self.offset;
         self.offset += u64::from(length);
-        let reader = Extent { file: Arc::clone(&self.file), offset, length };
+        let reader = Extent { file: Arc::clone(&self.file), offset, length, toll: self.toll.clone() };
         Some(Step::Extent { offset, length, data: ExtentData::Read(Box::new(reader)) })
     }
 }
@@ -69,6 +83,7 @@ struct Extent {
     file: Arc<OpenFile>,
     offset: u64,
     length: u32,
+    toll: Option<Toll>,
 }
 
 impl ExtentReader for Extent {
@@ -80,6 +95,9 @@ impl ExtentReader for Extent {
 impl Extent {
     fn fill(&self, buffer: &mut Vec<u8>) -> Result<()> {
         let file = &*self.file;
+        if let Some(Toll { throttle, runtime }) = &self.toll {
+            throttle.pass_blocking(runtime, u64::from(self.length))?;
+        }
         buffer.resize(self.length as usize, 0);
         let got = read_full_at(&file.file, buffer, self.offset)
             .map_err(|source| Error::Read { path: file.real.clone(), source })?;

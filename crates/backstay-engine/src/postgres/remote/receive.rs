@@ -17,6 +17,7 @@ use super::members::Piece;
 use super::tally::ManifestReader;
 use super::warnings;
 use crate::postgres::outcome::Outcome;
+use crate::postgres::throttle::Throttle;
 use crate::postgres::walsender::{BackupEvent, BaseBackup, Walsender};
 use crate::{Error, Result};
 
@@ -47,6 +48,7 @@ pub(super) struct Receiver {
     pub backup: BaseBackup,
     pub assembler: Assembler,
     pub outcome: Outcome,
+    pub throttle: Option<Arc<Throttle>>,
     pub cancelled: CancellationToken,
 }
 
@@ -124,7 +126,13 @@ impl Receiver {
                     self.assembler.begin_archive(tablespace);
                     in_archive = true;
                 }
-                BackupEvent::Content(content) => self.assembler.feed(content)?,
+                BackupEvent::Content(content) => {
+                    // The server keeps to the rate too, where it can; it counts in larger steps.
+                    if let Some(throttle) = &self.throttle {
+                        throttle.pass(content.len() as u64).await?;
+                    }
+                    self.assembler.feed(content)?;
+                }
                 BackupEvent::Manifest(text) => manifest.feed(&text)?,
             }
             while let Some(piece) = self.assembler.pieces.pop_front() {

@@ -7,7 +7,7 @@
 //! Refuses to let the server check page sums: it would fail the backup over one
 //! bad page, and after all bytes were sent.
 
-use backstay_model::{Lsn, TimelineId};
+use backstay_model::{ByteRate, Lsn, TimelineId};
 use bytes::{Buf, Bytes};
 use postgres_protocol::message::backend::Message;
 
@@ -30,6 +30,8 @@ pub struct BackupOptions {
     pub label: String,
     /// Only what changed since the manifest uploaded on this connection.
     pub incremental: bool,
+    /// How much the server may read and send in a second, where it can keep to it.
+    pub max_rate: Option<ByteRate>,
 }
 
 /// A tablespace as the server lists it.
@@ -235,20 +237,33 @@ fn incomplete() -> Error {
     Error::Protocol { reason: "the answer to BASE_BACKUP is incomplete".to_owned() }
 }
 
+/// The rates that a server can keep to, in KiB a second.
+const MAX_RATE_KIB: std::ops::RangeInclusive<u64> = 32..=1 << 20;
+
+/// The option for the rate, rounded up: who receives keeps to the exact one. A rate
+/// beyond what the server can keep to is left to him alone.
+fn max_rate(options: &BackupOptions) -> Option<String> {
+    let kib = options.max_rate?.bytes_per_second().div_ceil(1 << 10);
+    MAX_RATE_KIB.contains(&kib).then(|| format!("MAX_RATE {kib}"))
+}
+
 /// An immediate checkpoint, since somebody waits; the log inside; no wait for the
 /// server's own archive, since the log is inside.
 fn command(major: u32, options: &BackupOptions) -> String {
     let label = literal(&options.label);
+    let rate = max_rate(options);
     if major < NEW_GRAMMAR_MAJOR {
+        let rate = rate.map(|rate| format!(" {rate}")).unwrap_or_default();
         return format!(
-            "BASE_BACKUP LABEL {label} PROGRESS FAST WAL NOWAIT TABLESPACE_MAP NOVERIFY_CHECKSUMS \
+            "BASE_BACKUP LABEL {label} PROGRESS FAST WAL NOWAIT{rate} TABLESPACE_MAP NOVERIFY_CHECKSUMS \
              MANIFEST 'yes' MANIFEST_CHECKSUMS 'CRC32C'"
         );
     }
+    let rate = rate.map(|rate| format!(", {rate}")).unwrap_or_default();
     let incremental = if options.incremental { ", INCREMENTAL" } else { "" };
     format!(
         "BASE_BACKUP (LABEL {label}, PROGRESS, CHECKPOINT 'fast', WAL, WAIT false, TABLESPACE_MAP, \
-         VERIFY_CHECKSUMS false, MANIFEST 'yes', MANIFEST_CHECKSUMS 'CRC32C'{incremental})"
+         VERIFY_CHECKSUMS false, MANIFEST 'yes', MANIFEST_CHECKSUMS 'CRC32C'{rate}{incremental})"
     )
 }
 

@@ -68,8 +68,13 @@ impl Script {
     }
 }
 
+fn options(max_rate: Option<&str>) -> BackupOptions {
+    let max_rate = max_rate.map(|rate| rate.parse().unwrap());
+    BackupOptions { label: "it's".to_owned(), incremental: false, max_rate }
+}
+
 async fn begin(walsender: &mut Walsender) -> Result<BaseBackup> {
-    walsender.begin_base_backup(&BackupOptions { label: "it's".to_owned(), incremental: false }).await
+    walsender.begin_base_backup(&options(None)).await
 }
 
 async fn events(walsender: &mut Walsender, backup: &mut BaseBackup) -> Result<Vec<BackupEvent>> {
@@ -119,6 +124,26 @@ async fn one_copy_per_archive_gives_the_same_events() {
     server.read_buf(&mut command).await.unwrap();
     let text = String::from_utf8_lossy(&command[5..]).into_owned();
     assert!(text.starts_with("BASE_BACKUP LABEL 'it''s' PROGRESS FAST WAL NOWAIT"), "{text}");
+}
+
+#[test]
+fn the_server_is_asked_for_a_rate_that_it_can_keep_to() {
+    for (rate, asked) in [
+        (None, None),
+        (Some("1KiB"), None),
+        (Some("32KiB"), Some(32)),
+        (Some("1MB"), Some(977)),
+        (Some("1GiB"), Some(1 << 20)),
+        (Some("2GiB"), None),
+    ] {
+        for major in [13, 15, 18] {
+            let text = command(major, &options(rate));
+            let found = text.split_once("MAX_RATE ").map(|(_, rest)| {
+                rest.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse::<u64>().unwrap()
+            });
+            assert_eq!(found, asked, "{rate:?}: {text}");
+        }
+    }
 }
 
 #[tokio::test]
