@@ -10,7 +10,7 @@ use std::sync::Arc;
 use backstay_model::error::Classified;
 use backstay_model::{BackupId, ErrorKind, Finding, FindingLevel, InstanceId, VerifyLevel, VerifyReport};
 use backstay_repo::layout::{InstanceLayout, ObjectName};
-use backstay_repo::verify::unreadable_manifest;
+use backstay_repo::verify::{VerifyRun, unreadable_manifest};
 
 use crate::context::{Context, workers};
 use crate::error::{Error, Result};
@@ -47,11 +47,16 @@ async fn all_of(context: &Context, instance: &InstanceId, level: VerifyLevel) ->
             return Ok(report);
         }
     };
+    let run = VerifyRun::default();
     let mut seen = Vec::new();
     let mut found = 0;
     // Newest first: what a restore would take is known first, if somebody stops us.
     for id in ids.iter().rev() {
-        found += usize::from(look(context, instance, id, level, &mut report, &mut seen).await?);
+        found += usize::from(look(context, &run, instance, id, level, &mut report, &mut seen).await?);
+    }
+    match context.repo.markers(instance).await {
+        Ok(markers) => markers.findings.into_iter().for_each(|finding| report.found(finding)),
+        Err(error) => report.not_seen(unseen(instance.as_str(), error)?),
     }
     if found == 0 {
         report.found(Finding::info(
@@ -68,7 +73,8 @@ async fn one(context: &Context, backup: &BackupId, level: VerifyLevel) -> Result
     let mut report = VerifyReport::new(backup.as_str());
     for instance in context.repo.instances().await? {
         let mut seen = Vec::new();
-        if look(context, &instance, backup, level, &mut report, &mut seen).await? {
+        let run = VerifyRun::default();
+        if look(context, &run, &instance, backup, level, &mut report, &mut seen).await? {
             remember(context, &instance, level, seen, &mut report).await;
             return Ok(report);
         }
@@ -79,6 +85,7 @@ async fn one(context: &Context, backup: &BackupId, level: VerifyLevel) -> Result
 /// Looks at one backup; `false` when there is none of this id.
 async fn look(
     context: &Context,
+    run: &VerifyRun,
     instance: &InstanceId,
     id: &BackupId,
     level: VerifyLevel,
@@ -110,7 +117,7 @@ async fn look(
     context.progress.begin(&format!("verify {id}"), manifest.record.statistics.logical_bytes);
     let progress = Arc::clone(&context.progress);
     let needed: HashSet<ObjectName> = manifest.needed_objects().into_iter().collect();
-    match context.repo.verify(manifest, level, workers(), progress, &context.cancel).await {
+    match context.repo.verify_in(run, manifest, level, workers(), progress, &context.cancel).await {
         Ok(verified) => {
             seen.push(Seen {
                 backup: id.clone(),

@@ -9,9 +9,11 @@ use tokio::runtime::Handle;
 mod crc;
 mod fetch;
 mod outlet;
+mod proven;
 pub(crate) mod restore;
 mod window;
 
+pub(crate) use proven::Proven;
 pub use restore::{Damage, Depth, OnDamage, RestoreOptions, RestoreSummary};
 
 use crate::layout::InstanceLayout;
@@ -24,11 +26,26 @@ use crate::{Error, Result};
 pub struct BackupReader {
     repo: Arc<Repo>,
     manifest: Arc<Manifest>,
+    /// What a run of a verification proved before it came to this backup.
+    proven: Option<Arc<Proven>>,
 }
 
 impl BackupReader {
     pub fn new(repo: Arc<Repo>, manifest: Manifest) -> Self {
-        Self { repo, manifest: Arc::new(manifest) }
+        Self { repo, manifest: Arc::new(manifest), proven: None }
+    }
+
+    /// Passes over what the run has proved. Only for a reader that writes nothing.
+    pub(crate) fn in_run(self, proven: Arc<Proven>) -> Self {
+        Self { proven: Some(proven), ..self }
+    }
+
+    fn again(&self) -> Self {
+        Self {
+            repo: Arc::clone(&self.repo),
+            manifest: Arc::clone(&self.manifest),
+            proven: self.proven.clone(),
+        }
     }
 
     pub fn manifest(&self) -> &Manifest {
@@ -46,7 +63,7 @@ impl BackupReader {
             Arc::clone(self.repo.seal_keys()),
             self.layout(),
             handle,
-            Sessions::new(),
+            self.proven.as_ref().map_or_else(Sessions::new, |proven| proven.sessions().clone()),
         )?;
         for (session, number, size) in self.manifest.maps() {
             maps.know(session, number, size)?;
@@ -58,7 +75,7 @@ impl BackupReader {
     /// All files in the order of their paths. Opening is async, reading blocks.
     pub async fn files(&self) -> Result<BackupFiles> {
         let handle = Handle::current();
-        let reader = Self { repo: Arc::clone(&self.repo), manifest: Arc::clone(&self.manifest) };
+        let reader = self.again();
         let opened = tokio::task::spawn_blocking(move || reader.open_maps(handle)).await;
         let (maps, table) = opened.map_err(|error| Error::broken(error.to_string()))??;
         let cursor = table.cursor();

@@ -6,8 +6,8 @@
 //! every block has its hash). Reads only; what is damaged becomes a finding, what
 //! could not be looked at is an error and never a finding.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use backstay_model::verify::{VerifyLevel, VerifyReport};
 use backstay_model::{BackupId, Finding, Progress};
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::layout::{InstanceLayout, ObjectName};
 use crate::manifest::Manifest;
 use crate::reader::restore::facts_of_damage;
-use crate::reader::{BackupReader, Damage, Depth, OnDamage, RestoreOptions};
+use crate::reader::{BackupReader, Damage, Depth, OnDamage, Proven, RestoreOptions};
 use crate::repo::Repo;
 use crate::{Error, Result};
 
@@ -28,10 +28,40 @@ pub struct Verified {
     pub damaged_packs: Vec<(BackupId, u32)>,
 }
 
+/// One run over several backups of one instance: what they share is read once.
+#[derive(Debug, Default)]
+pub struct VerifyRun {
+    proven: Arc<Proven>,
+    /// Packs that were read, and counted.
+    packs: Mutex<HashSet<(BackupId, u32)>>,
+}
+
+impl VerifyRun {
+    /// Bytes of the packs of a backup that no earlier one of the run has needed.
+    fn new_pack_bytes(&self, manifest: &Manifest) -> u64 {
+        let mut seen = self.packs.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = manifest.packs().filter(|(session, pack)| seen.insert(((*session).clone(), pack.number)));
+        new.map(|(_, pack)| pack.size).sum()
+    }
+}
+
 impl Repo {
-    /// Looks at one backup. Its manifest was read already, which is the first check.
+    /// Looks at one backup alone.
     pub async fn verify(
         self: &Arc<Self>,
+        manifest: Manifest,
+        level: VerifyLevel,
+        workers: usize,
+        progress: Arc<Progress>,
+        cancel: &CancellationToken,
+    ) -> Result<Verified> {
+        self.verify_in(&VerifyRun::default(), manifest, level, workers, progress, cancel).await
+    }
+
+    /// Looks at one backup of a run. Its manifest was read already, which is the first check.
+    pub async fn verify_in(
+        self: &Arc<Self>,
+        run: &VerifyRun,
         manifest: Manifest,
         level: VerifyLevel,
         workers: usize,
@@ -45,15 +75,13 @@ impl Repo {
         existence(self, &layout, &manifest, &mut verified).await?;
         if level >= VerifyLevel::Structure {
             let depth = if level == VerifyLevel::Digest { Depth::Frames } else { Depth::Tables };
-            let bytes: u64 = manifest.packs().map(|(_, pack)| pack.size).sum();
-            let reader = BackupReader::new(Arc::clone(self), manifest);
+            let bytes = if depth == Depth::Frames { run.new_pack_bytes(&manifest) } else { 0 };
+            let reader = BackupReader::new(Arc::clone(self), manifest).in_run(Arc::clone(&run.proven));
             let options = RestoreOptions { workers, on_damage: OnDamage::Collect, depth };
             match reader.restore(None, options, progress, cancel).await {
                 Ok(summary) => {
                     verified.report.objects_read += summary.objects;
-                    if depth == Depth::Frames {
-                        verified.report.bytes_read += bytes;
-                    }
+                    verified.report.bytes_read += bytes;
                     for damage in &summary.damage {
                         verified.add(damage, incremental);
                     }

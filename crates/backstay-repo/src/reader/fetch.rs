@@ -8,6 +8,7 @@ use crc_fast::{CrcAlgorithm, Digest};
 use tokio::runtime::Handle;
 
 use super::outlet::Outlet;
+use super::proven::Proven;
 use super::window::{Batch, Piece};
 use crate::frame::FrameOpener;
 use crate::seal::SealKeys;
@@ -19,6 +20,7 @@ pub struct Fetcher {
     keys: Arc<SealKeys>,
     handle: Handle,
     progress: Arc<Progress>,
+    proven: Option<Arc<Proven>>,
     opener: FrameOpener,
     stored: Vec<u8>,
 }
@@ -36,9 +38,10 @@ impl Fetcher {
         keys: Arc<SealKeys>,
         handle: Handle,
         progress: Arc<Progress>,
+        proven: Option<Arc<Proven>>,
     ) -> Result<Self> {
         let opener = FrameOpener::new().map_err(|error| Error::broken(error.to_string()))?;
-        Ok(Self { store, keys, handle, progress, opener, stored: Vec::new() })
+        Ok(Self { store, keys, handle, progress, proven, opener, stored: Vec::new() })
     }
 
     /// Works a batch off. What is damaged comes back; an error of the target ends the restore.
@@ -66,6 +69,9 @@ impl Fetcher {
             match batch.container.open_frame(&mut self.opener, frame, &mut self.stored) {
                 Err(error) => unusable.push(Unusable { error, pack: batch.pack.clone(), pieces: of_frame }),
                 Ok(raw) => {
+                    if let Some(proven) = &self.proven {
+                        proven.opened(&of_frame, raw, &self.keys);
+                    }
                     for piece in of_frame {
                         match cut(raw, &piece, &self.keys) {
                             Some(bytes) => {

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::BackupReader;
 use super::fetch::{Fetcher, Unusable};
 use super::outlet::Outlet;
+use super::proven::Proven;
 use super::window::{Batch, Piece, Window, batches};
 use crate::container::Container;
 use crate::map::{
@@ -89,7 +90,7 @@ impl BackupReader {
     ) -> Result<RestoreSummary> {
         let stop = cancel.child_token();
         let guard = stop.clone().drop_guard();
-        let reader = Self { repo: Arc::clone(&self.repo), manifest: Arc::clone(&self.manifest) };
+        let reader = self.again();
         let handle = Handle::current();
         let joined = tokio::task::spawn_blocking(move || {
             Restore { reader: &reader, target, options, progress, stop: &stop, handle }.run()
@@ -118,6 +119,11 @@ struct Report<'a> {
 }
 
 impl Restore<'_> {
+    /// A restore needs the bytes, whatever was proved of them.
+    fn proven(&self) -> Option<&Arc<Proven>> {
+        self.reader.proven.as_ref().filter(|_| self.target.is_none() && self.options.depth == Depth::Frames)
+    }
+
     fn run(self) -> Result<RestoreSummary> {
         let (mut maps, table) = self.reader.open_maps(self.handle.clone())?;
         let report = Report {
@@ -138,6 +144,7 @@ impl Restore<'_> {
                     Arc::clone(self.reader.repo.seal_keys()),
                     self.handle.clone(),
                     Arc::clone(&self.progress),
+                    self.proven().cloned(),
                 );
                 let spawned = std::thread::Builder::new()
                     .name(format!("restore-{number}"))
@@ -234,6 +241,13 @@ impl Restore<'_> {
                 let number = at + index as u64;
                 digest.update(if *block == Block::Zero { &ZERO_HASH } else { block.hash() });
                 let length = block_length(shape, number);
+                if let (Some(proven), Block::Stored { hash, place }) = (self.proven(), block)
+                    && proven.has(place, hash)
+                {
+                    outlet.skip(u64::from(length));
+                    self.progress.done(u64::from(length));
+                    continue;
+                }
                 if planner.window.push(&outlet, number, block, length).is_some() {
                     let start = number * u64::from(shape.block_size);
                     let (from, until) = zeros.unwrap_or((start, start));

@@ -2,14 +2,18 @@
 //! restore refuses it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use async_trait::async_trait;
 use bytes::Bytes;
+use jiff::Timestamp;
 
 use super::*;
 use crate::document::open_document;
+use crate::layout::Prefix;
 use crate::seal::Cipher;
-use crate::store::Store;
 use crate::store::memory::MemoryStore;
+use crate::store::{Listing, ObjectMeta, Store, StoreError, Upload};
 use crate::writer::tests::{Desk, Files, instance, pages, plain, runtime};
 
 struct Damaged {
@@ -155,6 +159,115 @@ fn a_sound_chain_has_nothing_to_say_at_any_level() {
             }
         }
         assert_eq!(case.desk.restore(&case.newest).await.unwrap(), plain(&case.files));
+    });
+}
+
+/// Counts the bytes of packs that it is asked for.
+#[derive(Debug, Clone)]
+struct CountingStore {
+    inner: Arc<MemoryStore>,
+    asked: Arc<AtomicU64>,
+}
+
+#[async_trait]
+impl Store for CountingStore {
+    fn location(&self) -> &str {
+        self.inner.location()
+    }
+
+    async fn put_if_absent(&self, name: &ObjectName, bytes: Bytes) -> Result<(), StoreError> {
+        self.inner.put_if_absent(name, bytes).await
+    }
+
+    async fn create(&self, name: &ObjectName) -> Result<Box<dyn Upload>, StoreError> {
+        self.inner.create(name).await
+    }
+
+    async fn get(&self, name: &ObjectName, max_bytes: u64) -> Result<Bytes, StoreError> {
+        self.inner.get(name, max_bytes).await
+    }
+
+    async fn get_range(&self, name: &ObjectName, offset: u64, length: u64) -> Result<Bytes, StoreError> {
+        if name.as_str().contains("/packs/") {
+            self.asked.fetch_add(length, Ordering::SeqCst);
+        }
+        self.inner.get_range(name, offset, length).await
+    }
+
+    async fn list(&self, under: &Prefix) -> Result<Box<dyn Listing>, StoreError> {
+        self.inner.list(under).await
+    }
+
+    async fn list_directories(&self, under: &Prefix) -> Result<Vec<String>, StoreError> {
+        self.inner.list_directories(under).await
+    }
+
+    async fn head(&self, name: &ObjectName) -> Result<ObjectMeta, StoreError> {
+        self.inner.head(name).await
+    }
+
+    async fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
+        self.inner.delete(name).await
+    }
+
+    async fn sweep_unfinished(&self, written_before: Timestamp) -> Result<u64, StoreError> {
+        self.inner.sweep_unfinished(written_before).await
+    }
+}
+
+/// One run over these backups, and how many bytes of packs it asked for.
+async fn run_over(desk: &Desk, backups: &[&BackupId]) -> (u64, Vec<Verified>) {
+    let counting = CountingStore { inner: Arc::clone(&desk.memory), asked: Arc::default() };
+    let repo = Desk::open(Arc::new(counting.clone()), Cipher::Aes256Gcm);
+    let run = VerifyRun::default();
+    let mut all = Vec::new();
+    for backup in backups {
+        let manifest = repo.manifest(&instance(), backup).await.unwrap();
+        let cancel = CancellationToken::new();
+        let one = repo.verify_in(&run, manifest, VerifyLevel::Digest, 2, Arc::default(), &cancel).await;
+        all.push(one.unwrap());
+    }
+    (counting.asked.load(Ordering::SeqCst), all)
+}
+
+#[test]
+fn what_the_backups_of_a_run_share_is_read_once() {
+    runtime().block_on(async {
+        let case = chain(Cipher::Aes256Gcm).await;
+        let both = [&case.newest, &case.older];
+        let newest = run_over(&case.desk, &both[..1]).await.0;
+        let older = run_over(&case.desk, &both[1..]).await.0;
+        let (together, verified) = run_over(&case.desk, &both).await;
+        let manifest = case.desk.repo.manifest(&instance(), &case.newest).await.unwrap();
+        let stored: u64 = manifest.packs().map(|(_, pack)| pack.size).sum();
+        assert!(older > newest / 2, "nothing is shared: {newest} and {older} bytes");
+        assert!(together < newest + older / 20, "{together} bytes were asked for, by the newest {newest}");
+        assert!(verified.iter().all(|one| one.report.sound));
+        // What is reported as read are the objects, once.
+        assert_eq!(verified.iter().map(|one| one.report.bytes_read).sum::<u64>(), stored);
+    });
+}
+
+#[test]
+fn damage_is_found_for_every_backup_of_a_run_that_needs_it() {
+    runtime().block_on(async {
+        let case = chain(Cipher::Aes256Gcm).await;
+        let layout = InstanceLayout::new(instance());
+        let name = layout.pack(&case.older, 0);
+        let good = object(&case.desk.memory, &name).await;
+        for place in (0..good.len()).step_by(good.len() / 40) {
+            let spoilt = fork(&case.desk, Cipher::Aes256Gcm);
+            let mut bytes = good.to_vec();
+            bytes[place] ^= 1;
+            spoilt.memory.tamper(&name, bytes);
+            let both = [&case.newest, &case.older];
+            let (_, together) = run_over(&spoilt, &both).await;
+            for (backup, found) in both.into_iter().zip(together) {
+                let alone = verify(&spoilt, backup, VerifyLevel::Digest).await;
+                assert_eq!(found.report.findings, alone.report.findings, "byte {place}, {backup}");
+                assert_eq!(found.damaged_packs, alone.damaged_packs);
+            }
+        }
     });
 }
 
