@@ -186,14 +186,27 @@ fn ctrl_c_in_the_rescue_script_leaves_nothing() {
     ends_clean("rescue/backstay-rescue.py", interrupt, 130);
 }
 
+#[track_caller]
+fn is_gone_after_a_kill(mut demo: Demo) {
+    demo.process.kill().unwrap();
+    demo.end();
+    let gone = wait_until(END_LIMIT, "all that a killed demo had to go", || demo.left().is_empty());
+    assert!(gone.is_ok(), "{:?}", demo.left());
+}
+
 #[test]
-fn a_demo_that_is_killed_leaves_nothing() {
-    for after in ["answers on port", " restore demo "] {
-        let Some(mut demo) = Demo::start(PostgresVersion::V17, &[]) else { return };
-        demo.read_until(after);
-        demo.process.kill().unwrap();
-        demo.end();
-        let gone = wait_until(END_LIMIT, "all that a killed demo had to go", || demo.left().is_empty());
-        assert!(gone.is_ok(), "{:?}", demo.left());
-    }
+fn a_demo_that_is_killed_while_the_database_is_filled_leaves_nothing() {
+    let Some(mut demo) = Demo::start(PostgresVersion::V17, &[]) else { return };
+    demo.read_until("answers on port");
+    is_gone_after_a_kill(demo);
+}
+
+/// The restore goes on for a moment without its owner, and makes directories again.
+#[test]
+fn a_demo_that_is_killed_in_the_middle_of_a_restore_leaves_nothing() {
+    let Some(mut demo) = Demo::start(PostgresVersion::V17, &[]) else { return };
+    demo.read_until(" restore demo ");
+    let workspace = fs::read_dir(&demo.temporary).unwrap().next().unwrap().unwrap().path();
+    wait_until(END_LIMIT, "the restore to write", || workspace.join("data/base").exists()).unwrap();
+    is_gone_after_a_kill(demo);
 }

@@ -18,8 +18,8 @@ use tempfile::TempDir;
 
 use crate::ownership::server_owner;
 
-/// Waits for a line or the end of its input; without the line, stops what runs
-/// in the directory and removes it. Data directories lie at most four deep. A
+/// Waits for a line or the end of its input; unless the line is `keep`, stops what
+/// runs in the directory and removes it. Data directories lie at most four deep. A
 /// `postmaster.pid` that came with a copy names the directory it was copied from,
 /// and its server is none of our business.
 const WATCHER: &str = r#"
@@ -32,7 +32,15 @@ tries=0
 for pid in $pids; do
     while kill -0 "$pid" 2>/dev/null && [ "$tries" -lt 100 ]; do sleep 0.1; tries=$((tries + 1)); done
 done
-rm -rf "$1"
+rm -rf "$1" && [ "$word" = end ] && exit 0
+# A program that outlives its killed owner may still write there, and make the
+# directory again: it has ended when there is nothing for a second.
+quiet=0
+while [ "$quiet" -lt 10 ] && [ "$tries" -lt 400 ]; do
+    sleep 0.1
+    if [ -e "$1" ]; then quiet=0; rm -rf "$1"; else quiet=$((quiet + 1)); fi
+    tries=$((tries + 1))
+done
 "#;
 
 /// Owns a directory and everything that runs in it.
@@ -102,9 +110,11 @@ impl Workspace {
 
 impl Drop for Workspace {
     fn drop(&mut self) {
-        // Closing the pipe is the watcher's signal; it does the work for both ways.
+        // The watcher does the work for both ways. Told so, it need not look out for programs without an owner.
         if let Some(mut watcher) = self.watcher.take() {
-            drop(watcher.stdin.take());
+            if let Some(mut pipe) = watcher.stdin.take() {
+                let _ = pipe.write_all(b"end\n");
+            }
             let _ = watcher.wait();
         }
     }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Once;
 
 use anyhow::{Context, Result, bail};
 use testkit::ownership::we_are_root;
@@ -10,6 +11,9 @@ use testkit::ownership::we_are_root;
 use crate::process::{find_in_path, run_quietly, show_and_run};
 
 const CLUSTER_CONFIGURATION: &str = "/etc/postgresql-common/createcluster.conf";
+
+/// The lists of packages need no second look in one chore.
+static REFRESHED: Once = Once::new();
 
 /// Installs packages, or says with which command somebody else can.
 pub fn install(packages: &[&str]) -> Result<()> {
@@ -24,11 +28,12 @@ pub fn install(packages: &[&str]) -> Result<()> {
             packages.join(" ")
         );
     }
-    let mut update = Command::new("apt-get");
-    // One repository that is away must not keep us from those that answer.
-    if show_and_run(update.args(["-q", "update"])).is_err() {
-        eprintln!("warning: the package lists could not be refreshed; trying with those that are here");
-    }
+    REFRESHED.call_once(|| {
+        // One repository that is away must not keep us from those that answer.
+        if show_and_run(Command::new("apt-get").args(["-q", "update"])).is_err() {
+            eprintln!("warning: the package lists could not be refreshed; trying with those that are here");
+        }
+    });
     let mut install = Command::new("apt-get");
     install
         .args(["-q", "install", "-y", "--no-install-recommends", "-o", "Dpkg::Use-Pty=0"])
