@@ -52,6 +52,12 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    #[error("write the recovery kit at {}", path.display())]
+    WriteKit {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("the repository is not encrypted, so it has no keys")]
     NoKeys,
     #[error("stopped on request")]
@@ -70,7 +76,9 @@ impl Classified for Error {
             Error::Refused { refusal } => refusal.kind,
             Error::NoSuchBackup { .. } => ErrorKind::NotFound,
             Error::RestoreFailed { source, .. } => source.kind(),
-            Error::DrillDirectory { source, .. } | Error::Remove { source, .. } => match source.kind() {
+            Error::DrillDirectory { source, .. }
+            | Error::Remove { source, .. }
+            | Error::WriteKit { source, .. } => match source.kind() {
                 std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
                     ErrorKind::Denied
                 }
@@ -112,6 +120,9 @@ impl Classified for Error {
                 ]
             }
             Error::Remove { path, .. } => vec![format!("`rm -r {}` removes what is left", path.display())],
+            Error::WriteKit { .. } => {
+                vec!["`backstay key kit --to DIR` writes it to another place".to_owned()]
+            }
             Error::NoKeys => {
                 vec!["`backstay init` makes an encrypted repository unless told `--no-encryption`".to_owned()]
             }
@@ -150,6 +161,7 @@ mod tests {
             Error::DrillDirectory { path: "/srv".into(), source: denied() },
             Error::DrillTooSmall { path: "/srv".into(), free: 1, needed: 2 },
             Error::Remove { path: "/srv/a".into(), source: denied() },
+            Error::WriteKit { path: "/srv/kit/keys".into(), source: denied() },
             Error::NoKeys,
             Error::Cancelled,
             Error::broken("a rule"),

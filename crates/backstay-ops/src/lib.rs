@@ -20,12 +20,14 @@
 //! | drill | [`drill::run`] | [`model::drill::DrillReport`] |
 //! | expire | [`expire::plan`], [`expire::run`] | [`model::policy::ExpirePlan`], [`expire::ExpireReport`] |
 //! | collect | [`collect::run`] | [`collect::CollectReport`] |
+//! | key kit | [`kit::write`], [`kit::renew`] | [`kit::KitReport`] |
 //! | key | [`key::list`], [`key::add`], [`key::remove`], [`key::rotate`] | [`key::KeySlot`] |
 //!
 //! Their calls:
 //!
 //! ```text
-//! open::repository(store_url: &str, Option<&KeySecret>, catalogue: Option<&Path>, &CancellationToken) -> Arc<Repo>;  Context::new(repo, clock, cancel, progress)
+//! open::repository(store_url: &str, Option<&KeySecret>, catalogue: Option<&Path>, &CancellationToken) -> Arc<Repo>
+//! open::repository_limited(…, Limits { upload, download }, &CancellationToken) -> Arc<Repo>;  Context::new(repo, clock, cancel, progress)
 //! init::run(&InitOptions { store, key_file, kit }, &dyn Clock, &CancellationToken) -> InitReport
 //! backup::run(&Context, &Instance, &BackupOptions) -> BackupSummary
 //! list::run(&Context, Option<&InstanceId>) -> Listing { backups, findings };  list::show(&Context, &BackupId) -> BackupDetail
@@ -50,6 +52,7 @@ pub mod expire;
 pub mod init;
 pub mod instance;
 pub mod key;
+pub mod kit;
 mod known;
 pub mod list;
 mod notes;

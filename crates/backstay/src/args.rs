@@ -283,6 +283,12 @@ pub enum KeyVerb {
     },
     /// Begin a new generation: what is written from now on is sealed with a new key
     Rotate(KeyRotateArguments),
+    /// Write the recovery kit again, with the keys that open the repository now
+    Kit {
+        /// Where to: a directory that is new, empty, or a kit of this repository [default: where the configuration says]
+        #[arg(long, value_name = "DIR")]
+        to: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -1,9 +1,13 @@
 //! The keys that open the repository.
 
+use std::path::{Path, PathBuf};
+
 use backstay_ops::key::{KeySlot, RotateReport};
+use backstay_ops::kit::KitReport;
+use serde::Serialize;
 
 use super::Output;
-use super::lines::time;
+use super::lines::{count, findings, time};
 use super::table::{Align, Table};
 
 pub fn list(slots: &[KeySlot]) -> String {
@@ -14,13 +18,38 @@ pub fn list(slots: &[KeySlot]) -> String {
     table.text()
 }
 
-pub fn rotated(output: &Output, report: &RotateReport) -> String {
-    let mut text = format!("generation {} seals what is written from now on\n", report.generation);
-    text.push_str(&list(&report.slots));
-    if !output.quiet {
-        text.push_str(
-            "the key slots in the recovery kit are those of before: copy keys/ of the store into it\n",
-        );
+/// A rotation and what became of the kit.
+#[derive(Debug, Serialize)]
+pub struct Rotated {
+    #[serde(flatten)]
+    pub rotated: RotateReport,
+    #[serde(flatten)]
+    pub kit: KitReport,
+}
+
+pub fn rotated(output: &Output, report: &Rotated) -> String {
+    let Rotated { rotated, kit } = report;
+    let mut text = format!("generation {} seals what is written from now on\n", rotated.generation);
+    text.push_str(&list(&rotated.slots));
+    if let Some(directory) = kit.recovery_kit.as_ref().filter(|_| !output.quiet) {
+        text.push_str(&format!("{}\n", renewed(directory)));
     }
-    text
+    text + &findings(output, &kit.findings)
+}
+
+/// What a person has to do with a kit that was written again.
+pub fn renewed(kit: &Path) -> String {
+    format!("wrote the recovery kit again, {}: put it in the place of every copy", kit.display())
+}
+
+/// A kit that was asked for.
+#[derive(Debug, Serialize)]
+pub struct Kit {
+    pub recovery_kit: PathBuf,
+    pub files: Vec<PathBuf>,
+}
+
+pub fn kit(report: &Kit) -> String {
+    let files = count(report.files.len() as u64, "file", "files");
+    format!("wrote the recovery kit, {files}: {}\n", report.recovery_kit.display())
 }

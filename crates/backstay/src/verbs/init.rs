@@ -17,9 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::DONE;
 use crate::args::{GlobalOptions, InitArguments};
-use crate::config::USUAL_PLACES;
 use crate::config::secret::SecretSource;
 use crate::config::values::Address;
+use crate::config::{USUAL_PLACES, usual_recovery_kit};
 use crate::error::{Error, Result};
 use crate::render::{Output, init as render};
 
@@ -66,7 +66,7 @@ pub async fn run(
     let key = config.with_extension("key");
     let kit = match &arguments.kit {
         Some(kit) => std::path::absolute(kit).unwrap_or_else(|_| kit.clone()),
-        None => config.with_extension("recovery-kit"),
+        None => usual_recovery_kit(&config),
     };
     let server = arguments.postgresql.as_ref().map(|url| server(arguments, url, &config)).transpose()?;
     let mut new_files = vec![config.as_path()];
@@ -89,6 +89,7 @@ pub async fn run(
     let text = file::text(&file::NewFile {
         store: &store,
         key: (!arguments.no_encryption).then_some(key.as_path()),
+        recovery_kit: (kit != usual_recovery_kit(&config)).then_some(kit.as_path()),
         instance: server.as_ref().map(Server::section),
     });
 

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use backstay_model::{Fault, Secret};
 use backstay_ops::Context;
+use backstay_ops::kit::KitReport;
 use backstay_repo::key::{KeySecret, NewSlot, create_key_file, read_key_file};
 
 use super::DONE;
@@ -19,15 +20,29 @@ const PASSPHRASE_LEAST: usize = 12;
 pub async fn run(session: &Session, verb: &KeyVerb) -> Result<u8, Fault> {
     let context = session.context().await?;
     let output = session.output;
+    let kit = session.config.recovery_kit();
     match verb {
         KeyVerb::List => {}
-        KeyVerb::Add(arguments) => add(session, &context, arguments).await?,
+        KeyVerb::Kit { to } => {
+            let directory = to.as_ref().unwrap_or(&kit);
+            let written = backstay_ops::kit::write(&context, directory).await?;
+            let report = keys::Kit { recovery_kit: directory.clone(), files: written };
+            output.result(&report, |_| keys::kit(&report)).map_err(Error::Print)?;
+            return Ok(DONE);
+        }
+        KeyVerb::Add(arguments) => {
+            add(session, &context, arguments).await?;
+            note_kit(session, &backstay_ops::kit::renew(&context, &kit).await);
+        }
         KeyVerb::Remove { name } => {
             backstay_ops::key::remove(&context, name).await?;
             output.note(&format!("removed the key {name}; `backstay key rotate` also stops what it opened before from opening new backups"));
+            note_kit(session, &backstay_ops::kit::renew(&context, &kit).await);
         }
         KeyVerb::Rotate(arguments) => {
-            let report = rotate(session, &context, arguments).await?;
+            let rotated = rotate(session, &context, arguments).await?;
+            let kit = backstay_ops::kit::renew(&context, &kit).await;
+            let report = keys::Rotated { rotated, kit };
             output.result(&report, |output| keys::rotated(output, &report)).map_err(Error::Print)?;
             return Ok(DONE);
         }
@@ -35,6 +50,17 @@ pub async fn run(session: &Session, verb: &KeyVerb) -> Result<u8, Fault> {
     let slots = backstay_ops::key::list(&context).await?;
     output.result(&slots, |_| keys::list(&slots)).map_err(Error::Print)?;
     Ok(DONE)
+}
+
+/// Their result is the list of keys, so what became of the kit is told beside it.
+fn note_kit(session: &Session, kit: &KitReport) {
+    if let Some(directory) = &kit.recovery_kit {
+        session.output.note(&keys::renewed(directory));
+    }
+    for finding in &kit.findings {
+        let told = format!("warning: {}: {}; {}", finding.subject, finding.message, finding.remedy);
+        session.output.note(&told);
+    }
 }
 
 async fn add(session: &Session, context: &Context, arguments: &KeyAddArguments) -> Result<(), Fault> {

@@ -17,6 +17,8 @@ mod fifty_kills;
 mod help;
 mod lasting;
 mod program;
+mod rates;
+mod recovery_kit;
 mod second_life;
 mod second_signal;
 mod settings;

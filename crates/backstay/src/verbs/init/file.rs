@@ -10,6 +10,8 @@ pub struct NewFile<'a> {
     pub store: &'a Address,
     /// Absolute, so that the file can be copied elsewhere; none without encryption.
     pub key: Option<&'a Path>,
+    /// None for the usual place.
+    pub recovery_kit: Option<&'a Path>,
     pub instance: Option<NewInstance<'a>>,
 }
 
@@ -29,6 +31,9 @@ pub fn text(file: &NewFile<'_>) -> String {
     match file.key {
         Some(key) => text.push_str(&format!("key = {{ file = {} }}\n", quoted(&key.display().to_string()))),
         None => text.push_str("# not encrypted: whoever reads the store reads the databases\n"),
+    }
+    if let Some(kit) = file.recovery_kit {
+        text.push_str(&format!("recovery_kit = {}\n", quoted(&kit.display().to_string())));
     }
     text.push('\n');
     match &file.instance {
@@ -95,6 +100,7 @@ mod tests {
         let file = NewFile {
             store: &store,
             key: Some(Path::new("/etc/backstay/backstay.key")),
+            recovery_kit: Some(Path::new("/media/safe/kit")),
             instance: Some(NewInstance {
                 name: "orders",
                 url: &url,
@@ -104,6 +110,7 @@ mod tests {
         };
         let config = Config::resolve(Path::new("b"), &text(&file), &Overlays::default()).unwrap();
         assert_eq!(config.settings.repository.store, store);
+        assert_eq!(config.recovery_kit(), Path::new("/media/safe/kit"));
         let (_, instance) = config.instance("orders").unwrap();
         assert_eq!(instance.url(), &url);
         assert_eq!(config.policy(instance).keep.unwrap().daily, Some(14));
@@ -112,9 +119,10 @@ mod tests {
     #[test]
     fn the_example_in_the_file_is_correct_once_the_comments_go() {
         let store = Address::new("file:///x");
-        let empty = text(&NewFile { store: &store, key: None, instance: None });
+        let empty = text(&NewFile { store: &store, key: None, recovery_kit: None, instance: None });
         let config = Config::resolve(Path::new("b"), &empty, &Overlays::default()).unwrap();
         assert!(config.settings.instance.is_empty());
+        assert_eq!(config.recovery_kit(), Path::new("b.recovery-kit"));
         let filled: String = empty
             .lines()
             .map(|line| match line.strip_prefix("# ") {
