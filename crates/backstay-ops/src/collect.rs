@@ -3,7 +3,8 @@
 //! The decision is the repository's plan, and only its remover deletes. A dry run
 //! shows the plan and touches nothing.
 
-use backstay_model::Finding;
+use backstay_model::error::Classified;
+use backstay_model::{ErrorKind, Finding, FindingLevel};
 use backstay_repo::description::Description;
 use backstay_repo::protocol::{
     CollectOptions as RepoOptions, Collection, CollectionPlan, Deletion, EndedSession, ProcessIdentity,
@@ -11,7 +12,8 @@ use backstay_repo::protocol::{
 use serde::Serialize;
 
 use crate::context::Context;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::notes;
 
 /// What a person may say of one collection.
 #[derive(Debug, Clone, Copy, Default)]
@@ -23,7 +25,7 @@ pub struct CollectOptions {
     pub accept_loss: bool,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Serialize)]
 pub struct CollectReport {
     /// `false` for a dry run: then the rest is what would be done.
     pub executed: bool,
@@ -34,7 +36,13 @@ pub struct CollectReport {
     pub ended_sessions: Vec<EndedSession>,
     /// Every object, and why.
     pub deletions: Vec<Deletion>,
+    /// Notes of verifications and drills that are old and say nothing any more.
+    pub deleted_notes: u64,
     pub findings: Vec<Finding>,
+    /// Why an instance was left alone, when the work on the others is done: whoever
+    /// asked is told the report, and then this.
+    #[serde(skip)]
+    pub failure: Option<Error>,
 }
 
 pub async fn run(context: &Context, options: &CollectOptions) -> Result<CollectReport> {
@@ -48,19 +56,53 @@ pub async fn run(context: &Context, options: &CollectOptions) -> Result<CollectR
     }
     let collection = Collection::new(&context.repo, with, context.cancel.clone());
     if options.dry_run {
-        return Ok(report(collection.preview().await?, false));
+        let mut planned = report(collection.preview().await?, false);
+        planned.deleted_notes = notes::outdated(context).await?.len() as u64;
+        return Ok(planned);
     }
     let remover = collection.prepare().await?;
-    let planned = report(remover.plan().clone(), true);
+    let mut planned = report(remover.plan().clone(), true);
     context.progress.enter("delete");
-    let done = remover.execute().await?;
-    Ok(CollectReport {
+    let done = match remover.execute().await {
+        Ok(done) => done,
+        Err(error) if planned.leaves_alone(&error) => {
+            planned.failure = Some(Error::Repo(error));
+            planned.prune_notes(context).await;
+            return Ok(planned);
+        }
+        Err(error) => return Err(Error::Repo(error)),
+    };
+    let mut report = CollectReport {
         deleted_objects: done.deleted_objects,
         freed_bytes: done.freed_bytes,
         ended_sessions: done.ended,
         findings: done.findings,
         ..planned
-    })
+    };
+    report.prune_notes(context).await;
+    Ok(report)
+}
+
+impl CollectReport {
+    /// The collection is done by now: what keeps the notes from being looked at is told
+    /// and loses nobody the report.
+    async fn prune_notes(&mut self, context: &Context) {
+        match notes::prune(context).await {
+            Ok(deleted) => self.deleted_notes = deleted,
+            Err(error) => self.findings.push(Finding::info(
+                context.repo.store().location(),
+                format!("old notes of verifications and drills were left: {error}"),
+                "`backstay collect` tries again",
+            )),
+        }
+    }
+
+    /// Whether the error is what an instance was left alone for, and says nothing of
+    /// the deletions: those only call the store, and damage is found by reading.
+    fn leaves_alone(&self, error: &backstay_repo::Error) -> bool {
+        let damage = matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported);
+        damage && self.findings.iter().any(|finding| finding.level == FindingLevel::Error)
+    }
 }
 
 fn report(plan: CollectionPlan, executed: bool) -> CollectReport {
@@ -70,6 +112,8 @@ fn report(plan: CollectionPlan, executed: bool) -> CollectReport {
         freed_bytes: plan.freed_bytes(),
         ended_sessions: plan.ended,
         deletions: plan.deletions,
+        deleted_notes: 0,
         findings: plan.findings,
+        failure: None,
     }
 }

@@ -15,6 +15,10 @@ use serde::{Deserialize, Serialize};
 use crate::context::Context;
 use crate::error::{Error, Result};
 
+mod prune;
+
+pub(crate) use prune::{outdated, prune};
+
 /// Notes of one second that may exist: two verifications started together draw
 /// different numbers, and nobody starts more than this.
 const NOTES_OF_ONE_SECOND: u32 = 64;
@@ -56,16 +60,28 @@ pub(crate) async fn add_proof(context: &Context, report: &DrillReport) -> Result
 
 /// All verifications of an instance, in the order of their time.
 pub(crate) async fn verifications(context: &Context, instance: &InstanceId) -> Result<Vec<Verification>> {
-    let mut notes: Vec<Verification> =
-        all(context, &InstanceLayout::new(instance.clone()).findings()).await?;
-    notes.sort_by_key(|note| note.at);
-    Ok(notes)
+    Ok(named_verifications(context, instance).await?.into_iter().map(|(_, note)| note).collect())
 }
 
 /// All proofs of an instance, in the order of their time.
 pub(crate) async fn proofs(context: &Context, instance: &InstanceId) -> Result<Vec<DrillReport>> {
-    let mut notes: Vec<DrillReport> = all(context, &InstanceLayout::new(instance.clone()).proofs()).await?;
-    notes.sort_by_key(|note| note.at);
+    Ok(named_proofs(context, instance).await?.into_iter().map(|(_, note)| note).collect())
+}
+
+async fn named_verifications(
+    context: &Context,
+    instance: &InstanceId,
+) -> Result<Vec<(ObjectName, Verification)>> {
+    let mut notes: Vec<(ObjectName, Verification)> =
+        all(context, &InstanceLayout::new(instance.clone()).findings()).await?;
+    notes.sort_by(|(a, one), (b, other)| (one.at, a).cmp(&(other.at, b)));
+    Ok(notes)
+}
+
+async fn named_proofs(context: &Context, instance: &InstanceId) -> Result<Vec<(ObjectName, DrillReport)>> {
+    let mut notes: Vec<(ObjectName, DrillReport)> =
+        all(context, &InstanceLayout::new(instance.clone()).proofs()).await?;
+    notes.sort_by(|(a, one), (b, other)| (one.at, a).cmp(&(other.at, b)));
     Ok(notes)
 }
 
@@ -89,7 +105,7 @@ async fn add<T: Serialize>(
 
 /// A note that does not open is left out and logged: it must not stand in the
 /// way of a restore.
-async fn all<T: DeserializeOwned>(context: &Context, under: &Prefix) -> Result<Vec<T>> {
+async fn all<T: DeserializeOwned>(context: &Context, under: &Prefix) -> Result<Vec<(ObjectName, T)>> {
     let listed = context.repo.store().list_all(under).await.map_err(backstay_repo::Error::from)?;
     let mut notes = Vec::with_capacity(listed.len());
     for meta in listed {
@@ -103,7 +119,7 @@ async fn all<T: DeserializeOwned>(context: &Context, under: &Prefix) -> Result<V
             Err(error) => return Err(Error::Repo(error)),
         };
         match serde_json::from_slice(&json) {
-            Ok(note) => notes.push(note),
+            Ok(note) => notes.push((meta.name, note)),
             Err(error) => tracing::warn!(note = %meta.name, %error, "left a note out that does not read"),
         }
     }

@@ -15,6 +15,8 @@ mod house;
 mod judges;
 #[path = "postgres/leftovers.rs"]
 mod leftovers;
+#[path = "postgres/notes.rs"]
+mod notes;
 #[path = "postgres/retention.rs"]
 mod retention;
 #[path = "postgres/shared_damage.rs"]

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use super::{Found, manifest};
 use crate::context::Context;
 use crate::error::Result;
-use crate::notes::Verification;
+use crate::notes::{Seen, Verification};
 
 /// When a backup was last looked at as deeply as ever before, and how deeply.
 #[derive(Debug, Default, Clone, Copy, PartialEq)]
@@ -71,10 +71,61 @@ pub(super) fn conclude(instance: &InstanceId, in_order: &[Verification]) -> Hash
             let packs = seen.damaged_packs.iter();
             let packs = packs.map(|(session, number)| layout.pack(session, *number).as_str().to_owned());
             verdict.damaged_objects.extend(packs.chain(seen.damaged_objects.iter().cloned()));
-            verdict.damaged_packs.extend(seen.damaged_packs.iter().cloned());
+            for pack in &seen.damaged_packs {
+                if !verdict.damaged_packs.contains(pack) {
+                    verdict.damaged_packs.push(pack.clone());
+                }
+            }
         }
     }
     verdicts
+}
+
+/// The verifications, by their places in the list, without which something else would
+/// hold: of a backup that is there, or of a damaged object that is still stored. The
+/// others are history.
+pub(crate) fn in_force(
+    in_order: &[Verification],
+    there: &HashSet<BackupId>,
+    stored: &HashSet<String>,
+) -> HashSet<usize> {
+    let mut looks: HashMap<&BackupId, Vec<(usize, VerifyLevel, &Seen)>> = HashMap::new();
+    for (place, verification) in in_order.iter().enumerate() {
+        for seen in &verification.backups {
+            looks.entry(&seen.backup).or_default().push((place, verification.level, seen));
+        }
+    }
+    let mut needed = HashSet::new();
+    for (backup, looks) in looks {
+        // What `conclude` begins with: the last look that went at least as deep as all before.
+        let mut deepest = VerifyLevel::Existence;
+        let mut begins = 0;
+        for (at, (_, level, _)) in looks.iter().enumerate() {
+            if *level >= deepest {
+                (deepest, begins) = (*level, at);
+            }
+        }
+        let looks = &looks[begins..];
+        let shares = |(_, _, seen): &(usize, VerifyLevel, &Seen)| {
+            seen.damaged_objects.iter().any(|object| stored.contains(object))
+        };
+        if !there.contains(backup) && !looks.iter().any(shares) {
+            continue;
+        }
+        let mut said: Vec<&Seen> = Vec::new();
+        for (at, (place, _, seen)) in looks.iter().enumerate() {
+            let known = said.iter().any(|before| {
+                seen.findings.iter().all(|finding| before.findings.contains(finding))
+                    && seen.damaged_packs.iter().all(|pack| before.damaged_packs.contains(pack))
+                    && seen.damaged_objects.iter().all(|object| before.damaged_objects.contains(object))
+            });
+            if at == 0 || !known || at + 1 == looks.len() {
+                needed.insert(*place);
+                said.push(seen);
+            }
+        }
+    }
+    needed
 }
 
 /// Packs that were found damaged in backups that are still there. Notes outlive

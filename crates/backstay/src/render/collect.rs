@@ -12,6 +12,11 @@ pub fn report(output: &Output, report: &CollectReport) -> String {
         true => format!("deleted {objects}, {} freed\n", size(report.freed_bytes)),
         false => format!("would delete {objects} and free {}\n", size(report.freed_bytes)),
     };
+    if report.deleted_notes > 0 {
+        let notes = count(report.deleted_notes, "old note", "old notes");
+        let verb = if report.executed { "deleted" } else { "would delete" };
+        text.push_str(&format!("  {verb} {notes} of verifications and drills that say nothing any more\n"));
+    }
     for ended in &report.ended_sessions {
         let host = ended.host.as_ref().map(|host| format!(" on {host}")).unwrap_or_default();
         let why = if ended.process_gone { "its process is gone" } else { "it gave no sign of life" };

@@ -16,10 +16,14 @@ pub async fn run(session: &Session, arguments: &CollectArguments) -> Result<u8, 
         max_share_percent: arguments.max_share,
         accept_loss: arguments.accept_loss,
     };
-    let report = {
+    let mut report = {
         let _bar = session.bar("collect");
         backstay_ops::collect::run(&context, &options).await?
     };
+    let failure = report.failure.take();
     session.output.result(&report, |output| collect::report(output, &report)).map_err(Error::Print)?;
-    Ok(DONE)
+    match failure {
+        Some(failure) => Err(failure.into()),
+        None => Ok(DONE),
+    }
 }

@@ -49,6 +49,34 @@ fn the_time_of_the_last_look_counts_whatever_its_depth() {
     assert_eq!(conclude(&orders(), &looks).remove(&id()).unwrap().verified_at, Some(looks[1].at));
 }
 
+#[test]
+fn what_is_not_in_force_changes_nothing_when_it_goes() {
+    use VerifyLevel::{Digest, Existence, Structure};
+    let there = HashSet::from([id()]);
+    // Every history of five looks, each of any depth, clean or not.
+    let each = [Existence, Structure, Digest].map(|level| [(level, true), (level, false)]).concat();
+    let mut dropped = 0;
+    for number in 0..each.len().pow(5) {
+        let looks: Vec<Verification> = (0..5_u32)
+            .map(|hour| {
+                let (level, damaged) = each[number / each.len().pow(hour) % each.len()];
+                look(hour as u8, level, damaged)
+            })
+            .collect();
+        let needed = in_force(&looks, &there, &HashSet::new());
+        let kept = looks.iter().enumerate().filter(|(place, _)| needed.contains(place));
+        let kept: Vec<Verification> = kept.map(|(_, look)| look.clone()).collect();
+        dropped += looks.len() - kept.len();
+        assert_eq!(conclude(&orders(), &kept), conclude(&orders(), &looks), "{looks:?}");
+        // Nobody needs any of it when the backup is gone, but for what lies about damaged.
+        assert!(in_force(&looks, &HashSet::new(), &HashSet::new()).is_empty());
+        let damage = looks.iter().rposition(|look| !look.backups[0].damaged_objects.is_empty());
+        let still = in_force(&looks, &HashSet::new(), &HashSet::from([map()]));
+        assert_eq!(still.is_empty(), !is_damaged(&looks), "{damage:?} of {looks:?}");
+    }
+    assert!(dropped > each.len().pow(5), "next to nothing goes: {dropped}");
+}
+
 fn other() -> BackupId {
     "20261122T024300Z-7q3f".parse().unwrap()
 }
