@@ -31,7 +31,7 @@ async fn sound(house: &House) -> Vec<String> {
 async fn ids_are_unique_and_every_backup_is_whole_whatever_the_clock_did_before_it() {
     let Some(house) = House::build(PostgresVersion::V15).await else { return };
     let mut taken = Vec::new();
-    for jump in [SignedDuration::ZERO, YEAR, -2 * YEAR, YEAR] {
+    for jump in [SignedDuration::ZERO, YEAR, -2 * YEAR] {
         house.clock.turn(jump);
         // Twice in the same second: the clock goes back to where it was.
         let began = house.clock.now();

@@ -45,8 +45,7 @@ impl Lives {
     fn restore(&mut self, backup: &str) -> PathBuf {
         self.restored += 1;
         let into = self.home.path(&format!("restored{}", self.restored));
-        let words = ["restore", "orders", "--backup", backup, "--into", into.to_str().unwrap()];
-        self.home.run(words.into_iter().chain(["--start"])).good();
+        self.home.run(["restore", "orders", "--backup", backup, "--into", into.to_str().unwrap()]).good();
         into
     }
 

@@ -24,13 +24,13 @@ struct House {
 }
 
 impl House {
+    /// Large enough that copying takes a while: what is sent takes longer than what is read.
     fn build(version: PostgresVersion, local: bool) -> Option<House> {
         let server = server_of(version, &PostgresOptions::default())?;
         let home = Home::new();
         home.init();
         home.add("orders", &server, SUPERUSER, PASSWORD, local);
-        // Large enough that copying takes a while.
-        server.pgbench_init(10).unwrap();
+        server.pgbench_init(if local { 10 } else { 4 }).unwrap();
         let house = House { home, server };
         house.make("stays");
         house.make("goes");
