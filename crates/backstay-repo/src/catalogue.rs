@@ -13,7 +13,7 @@
 //! Refuses: to hold a name in plain text (it is sealed like every document); to
 //! remember what could not be read.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -29,10 +29,11 @@ use crate::{Error, Result};
 
 mod copies;
 mod entry;
+mod vanished;
 #[cfg(test)]
 mod tests;
 
-use entry::Entry;
+use entry::{Entry, Remembered};
 
 /// Where the catalogues of one repository lie on this machine, one for each instance.
 #[derive(Debug)]
@@ -51,28 +52,31 @@ impl Catalogue {
         self.files.root()
     }
 
-    /// What is remembered, oldest first; nothing when there is any doubt.
-    async fn load(&self, layout: &InstanceLayout) -> Vec<Entry> {
+    /// What is remembered; nothing when there is any doubt.
+    async fn load(&self, layout: &InstanceLayout) -> Remembered {
         match self.try_load(layout).await {
-            Ok(entries) => entries,
-            Err(Error::Store(StoreError::NotFound { .. })) => Vec::new(),
+            Ok(remembered) => remembered,
+            Err(Error::Store(StoreError::NotFound { .. })) => Remembered::default(),
             Err(error) => {
                 tracing::debug!(instance = %layout.instance(), %error, "ignored the catalogue");
-                Vec::new()
+                Remembered::default()
             }
         }
     }
 
-    async fn try_load(&self, layout: &InstanceLayout) -> Result<Vec<Entry>> {
+    async fn try_load(&self, layout: &InstanceLayout) -> Result<Remembered> {
         let name = layout.catalogue();
         let sealed = self.files.get(&name, DOCUMENT_STORED_MAX).await?;
         let (keys, instance) = (Arc::clone(&self.keys), layout.instance().clone());
         off_thread(move || entry::parse(&name, &instance, &open_document(&keys, &name, &sealed)?)).await
     }
 
-    async fn save(&self, layout: &InstanceLayout, entries: Vec<Entry>) {
-        let count = entries.len();
-        match self.try_save(layout, entries).await {
+    async fn save_when_changed(&self, layout: &InstanceLayout, remembered: Remembered) {
+        if !remembered.is_changed() {
+            return;
+        }
+        let count = remembered.entries.len();
+        match self.try_save(layout, remembered).await {
             Ok(()) => tracing::debug!(instance = %layout.instance(), count, "wrote the catalogue"),
             Err(error) => tracing::warn!(
                 directory = %self.files.root().display(),
@@ -82,12 +86,12 @@ impl Catalogue {
         }
     }
 
-    async fn try_save(&self, layout: &InstanceLayout, entries: Vec<Entry>) -> Result<()> {
+    async fn try_save(&self, layout: &InstanceLayout, remembered: Remembered) -> Result<()> {
         let name = layout.catalogue();
         let (keys, instance) = (Arc::clone(&self.keys), layout.instance().clone());
         let sealing = name.clone();
         let sealed =
-            off_thread(move || seal_document(&keys, &sealing, &entry::to_json(&instance, &entries)?)).await?;
+            off_thread(move || seal_document(&keys, &sealing, &entry::to_json(&instance, &remembered)?)).await?;
         Ok(self.files.replace(&name, sealed).await?)
     }
 }
@@ -100,6 +104,14 @@ async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send +
     }
 }
 
+/// What a listing found.
+#[derive(Default)]
+struct Seen {
+    entries: Vec<Entry>,
+    /// Everything at `backups/`, readable or not.
+    there: HashSet<BackupId>,
+}
+
 impl Repo {
     /// Every committed backup of an instance, oldest first, for showing: manifests
     /// that the catalogue knows are not read again. One that cannot be read does not
@@ -108,31 +120,30 @@ impl Repo {
         let layout = InstanceLayout::new(instance.clone());
         let remembered = match self.catalogue() {
             Some(catalogue) => catalogue.load(&layout).await,
-            None => Vec::new(),
+            None => Remembered::default(),
         };
-        let known = remembered.iter().map(|entry| (&entry.id, entry)).collect();
-        let (listed, entries) = self.look_at_commits(&layout, &known).await?;
-        self.remember(&layout, &remembered, entries).await;
+        let known = remembered.entries.iter().map(|entry| (&entry.id, entry)).collect();
+        let (listed, seen) = self.look_at_commits(&layout, &known).await?;
+        self.remember(&layout, remembered, seen).await;
         Ok(listed)
     }
 
     /// The same for deciding: every manifest is read.
     pub async fn read_backups(&self, instance: &InstanceId) -> Result<Listed> {
         let layout = InstanceLayout::new(instance.clone());
-        let (listed, entries) = self.look_at_commits(&layout, &HashMap::new()).await?;
+        let (listed, seen) = self.look_at_commits(&layout, &HashMap::new()).await?;
         if let Some(catalogue) = self.catalogue() {
             // What was found to be damaged must not live on as a record.
             let remembered = catalogue.load(&layout).await;
-            self.remember(&layout, &remembered, entries).await;
+            self.remember(&layout, remembered, seen).await;
         }
         Ok(listed)
     }
 
-    async fn remember(&self, layout: &InstanceLayout, before: &[Entry], now: Vec<Entry>) {
-        if let Some(catalogue) = self.catalogue()
-            && now != before
-        {
-            catalogue.save(layout, now).await;
+    async fn remember(&self, layout: &InstanceLayout, mut remembered: Remembered, seen: Seen) {
+        if let Some(catalogue) = self.catalogue() {
+            remembered.see(seen.entries, &seen.there);
+            catalogue.save_when_changed(layout, remembered).await;
         }
     }
 
@@ -140,20 +151,24 @@ impl Repo {
         &self,
         layout: &InstanceLayout,
         known: &HashMap<&BackupId, &Entry>,
-    ) -> Result<(Listed, Vec<Entry>)> {
+    ) -> Result<(Listed, Seen)> {
         let mut listed = Listed::default();
-        let mut entries = Vec::new();
+        let mut seen = Seen::default();
         for (id, object) in self.list_commits(layout).await? {
+            seen.there.insert(id.clone());
             if let Some(entry) = known.get(&id).filter(|entry| entry.is_of(&object)) {
                 listed.records.extend(entry.record.clone());
-                entries.push((*entry).clone());
+                seen.entries.push((*entry).clone());
                 continue;
             }
             let entry = match self.commit_of(layout, &id).await {
                 Ok(Some(Commit::Backup(manifest))) => Entry::backup(&object, manifest.record),
                 Ok(Some(Commit::Tombstone(_))) => Entry::tombstone(id, &object),
                 // Deleted since it was listed.
-                Ok(None) => continue,
+                Ok(None) => {
+                    seen.there.remove(&id);
+                    continue;
+                }
                 Err(error @ Error::Damaged { .. }) => {
                     listed.unreadable.push((id, error));
                     continue;
@@ -162,9 +177,9 @@ impl Repo {
             };
             listed.records.extend(entry.record.clone());
             if self.catalogue().is_some() && entry.comes_back_the_same() {
-                entries.push(entry);
+                seen.entries.push(entry);
             }
         }
-        Ok((listed, entries))
+        Ok((listed, seen))
     }
 }

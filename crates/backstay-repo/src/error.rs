@@ -97,10 +97,8 @@ pub enum Error {
     DeclaredDead { instance: InstanceId, session: BackupId },
     #[error("session {session} of {instance} exists already")]
     SessionTaken { instance: InstanceId, session: BackupId },
-    #[error(
-        "backup {backup} of {instance} vanished without having been condemned since the collection {run}"
-    )]
-    BackupVanished { instance: InstanceId, backup: BackupId, run: String },
+    #[error("backup {backup} of {instance} is gone, and nothing says that it expired: {witness} knew it")]
+    BackupVanished { instance: InstanceId, backup: BackupId, witness: String },
     #[error(
         "the collection would delete {deleted} of {total} data objects, more than the share of {max_percent} %"
     )]
@@ -264,7 +262,7 @@ impl Classified for Error {
             Error::DeclaredDead { .. } => "run `backstay backup` again",
             Error::SessionTaken { .. } => "run `backstay backup` again",
             Error::BackupVanished { .. } => {
-                "see who deleted at repository.store; `backstay verify` shows what is left, `backstay collect --accept-loss` goes on"
+                "see whether repository.store shows an old copy, or who deleted there; `backstay verify` shows what is left, `backstay collect --accept-loss` goes on"
             }
             Error::ShareExceeded { .. } => {
                 "look at `backstay collect --dry-run`, then allow it with `backstay collect --max-share 100`"
@@ -332,7 +330,11 @@ mod tests {
             },
             Error::DeclaredDead { instance: instance.clone(), session: session.clone() },
             Error::SessionTaken { instance: instance.clone(), session: session.clone() },
-            Error::BackupVanished { instance: instance.clone(), backup: backup.clone(), run: "1".into() },
+            Error::BackupVanished {
+                instance: instance.clone(),
+                backup: backup.clone(),
+                witness: "backup a".into(),
+            },
             Error::KeepsChanging { instance: instance.clone() },
             Error::NotCondemned { instance: instance.clone(), backup: backup.clone() },
             Error::GraceNotOver { instance, backup: backup.clone() },

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use backstay_model::{BackupId, BackupRecord};
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::layout::{InstanceLayout, ObjectName};
 use crate::map::RootPlace;
@@ -21,9 +21,25 @@ pub struct Manifest {
     pub root: Vec<(u32, u32)>,
     /// Everything a restore reads, by the session that wrote it.
     pub objects: Vec<SessionObjects>,
-    /// Hash of the ids of the backups that the writer saw: a store that was rolled
-    /// back shows fewer than its newest manifest remembers.
-    pub known_backups: String,
+    /// The newest backups that the writer saw and retention had not let go, in the
+    /// order of their ids: a store that lost one of them shows less than its newest
+    /// manifest remembers.
+    #[serde(default, deserialize_with = "ids_or_a_digest")]
+    pub known_backups: Vec<BackupId>,
+}
+
+/// The first manifests had a digest of all ids there, from which none can be told.
+fn ids_or_a_digest<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<BackupId>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Known {
+        Ids(Vec<BackupId>),
+        Digest(#[expect(dead_code, reason = "nothing can be read from it")] String),
+    }
+    Ok(match Known::deserialize(deserializer)? {
+        Known::Ids(ids) => ids,
+        Known::Digest(_) => Vec::new(),
+    })
 }
 
 /// The objects of one session that a backup needs.

@@ -32,4 +32,5 @@ pub use intent::{Intent, SessionKind};
 pub use judge::{DEFAULT_LEASE, Verdict};
 pub use process::ProcessIdentity;
 pub use retention::{CONDEMNED_AT_UNKNOWN, DEFAULT_GRACE, Markers};
+pub(crate) use run::accepted_losses;
 pub use session::{Session, SessionStart};

@@ -33,7 +33,6 @@ use crate::manifest::{Commit, MANIFEST_FORMAT, Manifest};
 use crate::map::{Arrivals, FileTable, MapFrames, MapWriter, Sessions};
 use crate::protocol::{ProcessIdentity, Session, SessionKind, SessionStart};
 use crate::repo::Repo;
-use crate::seal::SealKeys;
 use crate::store::StoreError;
 use crate::usage::restore_amplification;
 use crate::{Error, Result};
@@ -118,7 +117,8 @@ impl BackupWriter {
         started_at: Timestamp,
         options: WriterOptions,
     ) -> Result<Self> {
-        let known_backups = repo.commit_ids(instance).await?;
+        let layout = InstanceLayout::new(instance.clone());
+        let known_backups = repo.known_backups(&layout).await?;
         let id = BackupId::new(started_at, u32::from_le_bytes(crate::key::random()?));
         let start = SessionStart {
             id: id.clone(),
@@ -128,7 +128,6 @@ impl BackupWriter {
             now: started_at,
         };
         let (session, parent) = Session::begin(&repo, instance, start).await?;
-        let layout = InstanceLayout::new(instance.clone());
         let writer = Self::new(repo, layout, id, known_backups, started_at, options, parent);
         Ok(Self { session: Some(session), ..writer })
     }
@@ -250,10 +249,7 @@ impl BackupWriter {
             record: record.clone(),
             root: finished.root,
             objects: finished.objects,
-            known_backups: known_backups_digest(
-                self.repo.seal_keys(),
-                std::mem::take(&mut self.known_backups),
-            ),
+            known_backups: std::mem::take(&mut self.known_backups),
         };
         let name = self.layout.backup(&record.id);
         let object = crate::document::seal_document(self.repo.seal_keys(), &name, &manifest.to_json()?)?;
@@ -276,16 +272,6 @@ impl BackupWriter {
         self.abandon().await;
         Ok(record)
     }
-}
-
-/// `docs/format.md`, section 8.
-fn known_backups_digest(keys: &SealKeys, mut backups: Vec<BackupId>) -> String {
-    backups.sort_unstable();
-    let mut hasher = blake3::Hasher::new_keyed(keys.block_hash_key());
-    for backup in &backups {
-        hasher.update(backup.as_str().as_bytes()).update(b"\n");
-    }
-    hex::encode(&hasher.finalize().as_bytes()[..16])
 }
 
 struct CopyJob {

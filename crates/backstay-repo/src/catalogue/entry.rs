@@ -1,5 +1,7 @@
 //! What the catalogue keeps of one commit, and its JSON.
 
+use std::collections::{BTreeSet, HashSet};
+
 use backstay_model::{BackupId, BackupRecord, InstanceId};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -22,11 +24,52 @@ pub(super) struct Entry {
     pub record: Option<BackupRecord>,
 }
 
+/// What a catalogue holds.
+#[derive(Debug, Default)]
+pub(super) struct Remembered {
+    /// Oldest first.
+    pub entries: Vec<Entry>,
+    /// Backups that were there and are not, until it is known why.
+    missing: BTreeSet<BackupId>,
+    changed: bool,
+}
+
+impl Remembered {
+    /// Takes over what a listing found. A backup that it did not is missing.
+    pub fn see(&mut self, entries: Vec<Entry>, there: &HashSet<BackupId>) {
+        let missing: BTreeSet<BackupId> = self.backups().filter(|id| !there.contains(*id)).cloned().collect();
+        self.changed |= missing != self.missing || entries != self.entries;
+        (self.entries, self.missing) = (entries, missing);
+    }
+
+    /// Every backup that is remembered, tombstones not among them.
+    pub fn backups(&self) -> impl Iterator<Item = &BackupId> {
+        let present = self.entries.iter().filter(|entry| entry.record.is_some()).map(|entry| &entry.id);
+        present.chain(&self.missing)
+    }
+
+    pub fn newest(&self) -> Option<&BackupId> {
+        self.backups().max()
+    }
+
+    /// It is known why this one is gone.
+    pub fn forget(&mut self, backup: &BackupId) {
+        let before = self.entries.len();
+        self.entries.retain(|entry| entry.id != *backup);
+        self.changed |= self.missing.remove(backup) || self.entries.len() != before;
+    }
+
+    pub fn is_changed(&self) -> bool {
+        self.changed
+    }
+}
+
 #[derive(Serialize)]
 struct Written<'a> {
     format: u32,
     instance: &'a InstanceId,
     entries: &'a [Entry],
+    missing: &'a BTreeSet<BackupId>,
 }
 
 #[derive(Deserialize)]
@@ -34,6 +77,8 @@ struct Read {
     format: u32,
     instance: InstanceId,
     entries: Vec<Entry>,
+    #[serde(default)]
+    missing: BTreeSet<BackupId>,
 }
 
 impl Entry {
@@ -65,12 +110,13 @@ impl Entry {
     }
 }
 
-pub(super) fn to_json(instance: &InstanceId, entries: &[Entry]) -> Result<Vec<u8>> {
-    let document = Written { format: CATALOGUE_FORMAT, instance, entries };
+pub(super) fn to_json(instance: &InstanceId, remembered: &Remembered) -> Result<Vec<u8>> {
+    let Remembered { entries, missing, .. } = remembered;
+    let document = Written { format: CATALOGUE_FORMAT, instance, entries, missing };
     serde_json::to_vec(&document).map_err(|error| Error::broken(error.to_string()))
 }
 
-pub(super) fn parse(name: &ObjectName, instance: &InstanceId, json: &[u8]) -> Result<Vec<Entry>> {
+pub(super) fn parse(name: &ObjectName, instance: &InstanceId, json: &[u8]) -> Result<Remembered> {
     let read: Read = serde_json::from_slice(json).map_err(|error| Error::damaged(name, error.to_string()))?;
     if read.format != CATALOGUE_FORMAT {
         return Err(Error::damaged(name, format!("it is of format {}", read.format)));
@@ -81,5 +127,5 @@ pub(super) fn parse(name: &ObjectName, instance: &InstanceId, json: &[u8]) -> Re
     if read.instance != *instance || !read.entries.iter().all(ours) {
         return Err(Error::damaged(name, "it is of another instance"));
     }
-    Ok(read.entries)
+    Ok(Remembered { entries: read.entries, missing: read.missing, changed: false })
 }

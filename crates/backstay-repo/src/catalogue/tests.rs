@@ -184,7 +184,7 @@ fn a_catalogue_of_another_repository_or_key_is_ignored() {
             let place = other.catalogue().unwrap().files.root().join(layout.catalogue().as_str());
             std::fs::create_dir_all(place.parent().unwrap()).unwrap();
             std::fs::write(&place, &mine).unwrap();
-            assert!(other.catalogue().unwrap().load(&layout).await.is_empty());
+            assert!(other.catalogue().unwrap().load(&layout).await.entries.is_empty());
             assert!(other.backups(&instance()).await.unwrap().records.is_empty());
         }
         std::fs::write(office.file(), &mine).unwrap();

@@ -1,7 +1,7 @@
 //! What a collector saw, kept for the next one: so that a backup which vanished
 //! is noticed, and silence can be measured by one clock over two runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use backstay_model::{BackupId, InstanceId};
 use jiff::Timestamp;
@@ -37,6 +37,10 @@ pub(super) struct Seen {
     pub sessions: BTreeMap<BackupId, SeenSession>,
     /// Sessions that it declared dead.
     pub ended: Vec<BackupId>,
+    /// Backups that are gone without a reason, and a person knows: of this run and
+    /// of those before.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub accepted: BTreeSet<BackupId>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -107,6 +111,12 @@ impl Runs {
             }
         }
     }
+}
+
+/// The losses of an instance that a person accepted.
+pub(crate) async fn accepted_losses(repo: &Repo, instance: &InstanceId) -> Result<BTreeSet<BackupId>> {
+    let runs = Runs::read(repo).await?;
+    Ok(runs.seen(instance).map(|seen| seen.accepted.clone()).unwrap_or_default())
 }
 
 impl RunRecord {

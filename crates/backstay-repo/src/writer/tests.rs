@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::reader::{BackupReader, Depth, OnDamage, RestoreOptions};
 use crate::repo::Parameters;
-use crate::seal::Cipher;
+use crate::seal::{Cipher, SealKeys};
 use crate::store::Store;
 use crate::store::memory::MemoryStore;
 

@@ -131,7 +131,7 @@ impl World {
             },
             root: vec![(0, 0)],
             objects: objects.collect(),
-            known_backups: String::new(),
+            known_backups: Vec::new(),
         }
     }
 

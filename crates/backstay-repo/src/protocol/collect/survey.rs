@@ -46,7 +46,7 @@ pub(super) async fn look_at(
     let open = sessions(collection.repo, &layout).await?;
     let (ended, mut seen) = end_the_dead(collection, mode, &layout, &open, runs, plan).await?;
     let commits = read_commits(collection, &layout, &mut unreferenced).await?;
-    check_nothing_vanished(collection, &layout, runs, &commits, plan).await?;
+    seen.accepted = check_nothing_vanished(collection, &layout, runs, &commits, plan).await?;
 
     let mut with_data: BTreeSet<BackupId> = BTreeSet::new();
     let is_over = |session: &BackupId| ended.contains(session) || commits.has(session);
@@ -239,25 +239,31 @@ async fn read_commits(
 
 /// A backup that is neither there nor condemned was deleted by something that is
 /// not us: a bucket's life cycle rule, a person, a disk. Nothing is deleted on top.
+/// Says which losses are accepted from now on.
 async fn check_nothing_vanished(
     collection: &Collection<'_>,
     layout: &InstanceLayout,
     runs: &Runs,
     commits: &Commits,
     plan: &mut CollectionPlan,
-) -> Result<()> {
-    let Some((run, _)) = &runs.last else { return Ok(()) };
-    for backup in runs.backups_of(layout.instance()) {
-        if commits.backups.contains(backup)
-            || collection.repo.store().exists(&layout.condemned(backup)).await?
-        {
-            continue;
+) -> Result<BTreeSet<BackupId>> {
+    let instance = layout.instance();
+    let mut accepted = runs.seen(instance).map(|seen| seen.accepted.clone()).unwrap_or_default();
+    let mut gone: BTreeMap<BackupId, String> = BTreeMap::new();
+    if let Some((run, _)) = &runs.last {
+        for backup in runs.backups_of(instance) {
+            if !commits.backups.contains(backup)
+                && !collection.repo.store().exists(&layout.condemned(backup)).await?
+            {
+                gone.insert(backup.clone(), format!("the collection {run}"));
+            }
         }
-        let error = Error::BackupVanished {
-            instance: layout.instance().clone(),
-            backup: backup.clone(),
-            run: run.clone(),
-        };
+    }
+    for vanished in collection.repo.vanished_backups(instance, collection.options.now).await? {
+        gone.entry(vanished.backup).or_insert(vanished.witness);
+    }
+    for (backup, witness) in gone {
+        let error = Error::BackupVanished { instance: instance.clone(), backup: backup.clone(), witness };
         if !collection.options.accept_loss {
             return Err(error);
         }
@@ -266,6 +272,7 @@ async fn check_nothing_vanished(
             error.to_string(),
             "`backstay backup` makes a new one; see who else deletes at repository.store",
         ));
+        accepted.insert(backup);
     }
-    Ok(())
+    Ok(accepted)
 }
