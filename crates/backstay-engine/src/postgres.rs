@@ -19,6 +19,7 @@ pub mod prove;
 pub mod recover;
 pub mod remote;
 pub mod rules;
+pub mod schema;
 pub mod scratch;
 pub mod settings;
 pub mod tablespaces;

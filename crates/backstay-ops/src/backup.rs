@@ -4,13 +4,17 @@
 //! backup. Invariant: whatever goes wrong before the commit leaves no visible
 //! backup, and a backup that is not complete is never committed.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use backstay_engine::postgres::facts::ServerFacts;
+use backstay_engine::postgres::schema::{SchemaFacts, Schemas};
 use backstay_engine::postgres::{BackupFacts, Outcome};
 use backstay_model::error::Classified;
 use backstay_model::plan::{PassedOver, choose_parent};
-use backstay_model::{BackupId, BackupMarks, BackupRecord, BackupSummary, EngineKind, ErrorKind, Finding};
+use backstay_model::{
+    BackupId, BackupMarks, BackupRecord, BackupSummary, EngineKind, ErrorKind, Finding, FindingLevel,
+};
 use backstay_repo::writer::{BackupWriter, RecordDraft, WriterOptions};
 
 use crate::check::ask_server;
@@ -49,6 +53,9 @@ pub async fn run(context: &Context, instance: &Instance, options: &BackupOptions
 
     context.progress.enter("look at earlier backups");
     let mut known = context.unless_cancelled(Known::of(context, &instance.id)).await?;
+    // What was lost is no fault of the backup that is made now.
+    let lost = known.findings.iter().cloned();
+    findings.extend(lost.map(|finding| Finding { level: FindingLevel::Warning, ..finding }));
     let parent = if options.full {
         None
     } else {
@@ -105,14 +112,23 @@ impl Attempt<'_> {
         let (context, instance) = (self.context, self.instance);
         let started_at = context.clock.now();
         context.check_cancelled()?;
+        let address = instance.postgres().address()?;
         // Not dropped when somebody asks to stop: every call of the store ends by itself
         // then, and an intent that is stored already is taken back.
         let begin =
             context.repo.begin_backup(&instance.id, self.parent.clone(), started_at, self.options.clone());
         let mut writer = begin.await?;
+        let schemas = writer.keep_alive(unless_stopped(context, Schemas::look(&address))).await;
         context.progress.enter("wait for the checkpoint");
         let copied = copy(context, instance, self.way, &mut writer, self.size_bytes).await;
-        let drafted = copied.and_then(|outcome| draft(context, &outcome, self.findings.clone()));
+        let drafted = match copied {
+            Ok(outcome) => {
+                let unchanged = unless_stopped(context, schemas.unchanged(&address));
+                let schemas = writer.keep_alive(unchanged).await;
+                draft(context, &outcome, schemas, self.findings.clone())
+            }
+            Err(error) => Err(error),
+        };
         let draft = match drafted {
             Ok(draft) => draft,
             Err(error) => {
@@ -137,6 +153,15 @@ impl Attempt<'_> {
             ),
             format!("`backstay verify {parent}` names what is damaged"),
         ));
+    }
+}
+
+/// Nothing, as soon as somebody asks to stop: what follows says so.
+async fn unless_stopped<T: Default>(context: &Context, work: impl Future<Output = T>) -> T {
+    tokio::select! {
+        biased;
+        () = context.cancel.cancelled() => T::default(),
+        done = work => done,
     }
 }
 
@@ -168,8 +193,16 @@ async fn copy(
     Ok(outcome)
 }
 
-fn draft(context: &Context, outcome: &Outcome, mut findings: Vec<Finding>) -> Result<RecordDraft> {
-    let facts = outcome.facts().ok_or_else(|| Error::broken("the engine ended without its facts"))?;
+fn draft(
+    context: &Context,
+    outcome: &Outcome,
+    mut schemas: BTreeMap<String, SchemaFacts>,
+    mut findings: Vec<Finding>,
+) -> Result<RecordDraft> {
+    let mut facts = outcome.facts().ok_or_else(|| Error::broken("the engine ended without its facts"))?;
+    for database in &mut facts.server.databases {
+        database.schema = schemas.remove(&database.name);
+    }
     findings.extend(outcome.findings());
     Ok(RecordDraft {
         engine: EngineKind::Postgresql,

@@ -17,8 +17,12 @@ mod judges;
 mod leftovers;
 #[path = "postgres/notes.rs"]
 mod notes;
+#[path = "postgres/old_copy.rs"]
+mod old_copy;
 #[path = "postgres/retention.rs"]
 mod retention;
+#[path = "postgres/same_schema.rs"]
+mod same_schema;
 #[path = "postgres/shared_damage.rs"]
 mod shared_damage;
 #[path = "postgres/silent_store.rs"]

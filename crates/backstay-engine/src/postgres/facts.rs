@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::connect::{Session, column};
 use super::recover::INCARNATION;
+use super::schema::SchemaFacts;
 use super::settings::Address;
 use super::tablespaces;
 use crate::{Error, Result};
@@ -75,6 +76,9 @@ pub struct DatabaseFacts {
     pub name: String,
     /// `timescaledb` → `2.19.3`.
     pub extensions: BTreeMap<String, String>,
+    /// What a copy must hold, where that is known exactly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<SchemaFacts>,
 }
 
 /// Who owns a data directory.
@@ -209,19 +213,28 @@ pub async fn version(session: &Session) -> Result<u32> {
 /// A database we may not enter is listed without its extensions: that is no
 /// reason to fail a backup.
 async fn databases(session: &Session, address: &Address) -> Result<Vec<DatabaseFacts>> {
-    let statement = "SELECT datname::text FROM pg_database \
-                     WHERE datallowconn AND NOT datistemplate ORDER BY datname LIMIT $1";
-    let rows = session.query("list the databases", statement, &[&(DATABASES_LOOKED_INTO as i64)]).await?;
-    let mut found = Vec::with_capacity(rows.len());
-    for row in &rows {
-        let name: String = column(row, 0)?;
+    let names = names(session).await?;
+    let mut found = Vec::with_capacity(names.len());
+    for name in names {
         let extensions = match Session::open(&address.with_database(&name)).await {
             Ok(inside) => extensions(&inside).await.unwrap_or_default(),
             Err(_) => BTreeMap::new(),
         };
-        found.push(DatabaseFacts { name, extensions });
+        found.push(DatabaseFacts { name, extensions, schema: None });
     }
     Ok(found)
+}
+
+async fn names(session: &Session) -> Result<Vec<String>> {
+    let statement = "SELECT datname::text FROM pg_database \
+                     WHERE datallowconn AND NOT datistemplate ORDER BY datname LIMIT $1";
+    let rows = session.query("list the databases", statement, &[&(DATABASES_LOOKED_INTO as i64)]).await?;
+    rows.iter().map(|row| column(row, 0)).collect()
+}
+
+/// The databases that are looked into.
+pub(super) async fn database_names(address: &Address) -> Result<Vec<String>> {
+    names(&Session::open(address).await?).await
 }
 
 async fn extensions(session: &Session) -> Result<BTreeMap<String, String>> {

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::connect::{Session, column};
 use super::facts::{lsn, quoted_identifier};
 use super::outcome::BackupFacts;
+use super::schema::{self, SchemaFacts};
 use super::scratch::{FIRST_DATABASE, Scratch, Stopped};
 use crate::{Error, Result};
 
@@ -93,6 +94,7 @@ pub async fn prove(scratch: &Scratch, facts: &BackupFacts, options: &ProveOption
         };
         let mut prover = Prover { session, database: name, deadline, proof: &mut proof };
         prover.relations().await?;
+        prover.schema(known.and_then(|known| known.schema.as_ref())).await?;
         if let Some(known) = known {
             prover.extensions(&known.extensions).await?;
         }
@@ -202,6 +204,23 @@ impl Prover<'_> {
                 "`REINDEX INDEX CONCURRENTLY` at the source",
             ));
         }
+        Ok(())
+    }
+
+    /// Whether the copy has the very schema that the source had. Before anything is
+    /// added to the copy.
+    async fn schema(&mut self, known: Option<&SchemaFacts>) -> Result<()> {
+        let Some(known) = known else {
+            self.proof.findings.push(Finding::info(
+                self.name("schema"),
+                "was not compared with that of the source, since it is not known for the end of the backup: \
+                 it could not be looked at, or changed meanwhile",
+                "`backstay backup` records it when no schema changes meanwhile",
+            ));
+            return Ok(());
+        };
+        let found = schema::look(&self.session, Some(known.horizon)).await?;
+        self.proof.checks.push(Check::equal(self.name("schema"), known.to_string(), found.to_string()));
         Ok(())
     }
 
