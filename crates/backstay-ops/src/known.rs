@@ -25,7 +25,7 @@ pub(crate) struct Known {
     pub damaged_packs: HashSet<(BackupId, u32)>,
     /// In the order of their time.
     pub proofs: Vec<DrillReport>,
-    /// Markers of retention that do not open, and what is none.
+    /// Markers of retention that do not open, what is none, and backups that vanished.
     pub findings: Vec<Finding>,
 }
 
@@ -66,7 +66,9 @@ impl Known {
                 (record, marks)
             })
             .collect();
-        Ok(Known { backups, unreadable, damaged_packs, proofs, findings: markers.findings })
+        let mut findings = markers.findings;
+        findings.extend(context.repo.vanished(instance, context.clock.now()).await?);
+        Ok(Known { backups, unreadable, damaged_packs, proofs, findings })
     }
 
     /// Whether the manifest is still there and opens. A backup whose manifest does

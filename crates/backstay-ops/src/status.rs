@@ -9,7 +9,7 @@ use backstay_model::error::Classified;
 use backstay_model::status::{
     ArchiveState, ArchiveStatus, Health, InstanceStatus, LastDrill, RecoveryWindow,
 };
-use backstay_model::{BackupSummary, ErrorKind};
+use backstay_model::{BackupSummary, ErrorKind, FindingLevel};
 
 use crate::context::Context;
 use crate::error::Result;
@@ -41,6 +41,11 @@ pub async fn run(context: &Context, instance: &Instance) -> Result<InstanceStatu
     {
         health = Health::Degraded;
         health_reason = Some("the server is another cluster than the one in the last backup".to_owned());
+    }
+    if let (Health::Ok, Some(finding)) =
+        (health, known.findings.iter().find(|finding| finding.level == FindingLevel::Error))
+    {
+        (health, health_reason) = (Health::Degraded, Some(finding.message.clone()));
     }
     context.check_cancelled()?;
     Ok(InstanceStatus {

@@ -58,6 +58,10 @@ async fn all_of(context: &Context, instance: &InstanceId, level: VerifyLevel) ->
         Ok(markers) => markers.findings.into_iter().for_each(|finding| report.found(finding)),
         Err(error) => report.not_seen(unseen(instance.as_str(), error)?),
     }
+    match context.repo.vanished(instance, context.clock.now()).await {
+        Ok(findings) => findings.into_iter().for_each(|finding| report.found(finding)),
+        Err(error) => report.not_seen(unseen(instance.as_str(), error)?),
+    }
     if found == 0 {
         report.found(Finding::info(
             instance.as_str(),
