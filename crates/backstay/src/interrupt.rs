@@ -1,7 +1,7 @@
 //! Ctrl-C, SIGTERM and a terminal that closes: the first asks to stop cleanly, the second leaves at once.
 
+use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::render::Output;
@@ -9,31 +9,54 @@ use crate::render::Output;
 /// What a shell reports for a program that Ctrl-C ended.
 const EXIT_INTERRUPTED: i32 = 130;
 
-/// Listens until the returned set is dropped.
-pub fn watch(cancel: CancellationToken, output: Output) -> std::io::Result<JoinSet<()>> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mut hang_up = match ignores_hang_up(&status) {
-        true => None,
-        false => Some(signal(SignalKind::hangup())?),
+/// Listens until the process ends, in a thread of its own: the second Ctrl-C must be
+/// heard also while the runtime of the verb shuts down and waits for a thread that
+/// stands in a read of a file server that is away.
+pub fn watch(cancel: CancellationToken, output: Output) -> std::io::Result<()> {
+    let runtime = Builder::new_current_thread().enable_io().build()?;
+    let signals = {
+        let _inside = runtime.enter();
+        Signals::register()?
     };
-    let mut watchers = JoinSet::new();
-    watchers.spawn(async move {
-        let mut next = async || {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-                () = hung_up(hang_up.as_mut()) => {}
-            }
-        };
-        next().await;
+    let listening = move || runtime.block_on(signals.listen(&cancel, output));
+    std::thread::Builder::new().name("signals".to_owned()).spawn(listening).map(drop)
+}
+
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    /// `None` when it is ignored.
+    hang_up: Option<Signal>,
+}
+
+impl Signals {
+    fn register() -> std::io::Result<Signals> {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        Ok(Signals {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hang_up: match ignores_hang_up(&status) {
+                true => None,
+                false => Some(signal(SignalKind::hangup())?),
+            },
+        })
+    }
+
+    async fn listen(mut self, cancel: &CancellationToken, output: Output) {
+        self.next().await;
         output.note("stopping: what is half done is left invisible; press Ctrl-C again to leave at once");
         cancel.cancel();
-        next().await;
+        self.next().await;
         std::process::exit(EXIT_INTERRUPTED);
-    });
-    Ok(watchers)
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            () = hung_up(self.hang_up.as_mut()) => {}
+        }
+    }
 }
 
 /// Never, when it is ignored.

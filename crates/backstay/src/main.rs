@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use backstay_model::{ErrorKind, Fault};
 use clap::Parser;
+use tokio_util::sync::CancellationToken;
 
 use args::Arguments;
 use error::Error;
@@ -47,11 +48,13 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments, output: Output) -> Result<u8, Fault> {
+    let cancel = CancellationToken::new();
+    interrupt::watch(cancel.clone(), output).map_err(|source| Error::Start { source })?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|source| Error::Start { source })?;
-    let code = runtime.block_on(verbs::run(arguments, output));
+    let code = runtime.block_on(verbs::run(arguments, output, cancel));
     runtime.shutdown_timeout(SHUTDOWN_LIMIT);
     code
 }

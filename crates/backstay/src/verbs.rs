@@ -21,8 +21,6 @@ use backstay_model::Fault;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{Arguments, Verb};
-use crate::error::Error;
-use crate::interrupt;
 use crate::render::Output;
 use crate::render::errors::Told;
 use crate::session::Session;
@@ -32,9 +30,7 @@ const DONE: u8 = 0;
 /// A proof that failed: the same as a verification with findings.
 const NOT_SOUND: u8 = backstay_model::verify::VerifyReport::EXIT_FINDINGS;
 
-pub async fn run(arguments: Arguments, output: Output) -> Result<u8, Fault> {
-    let cancel = CancellationToken::new();
-    let _watching = interrupt::watch(cancel.clone(), output).map_err(|source| Error::Start { source })?;
+pub async fn run(arguments: Arguments, output: Output, cancel: CancellationToken) -> Result<u8, Fault> {
     let global = &arguments.global;
     let session = || Session::start(global, output, cancel.clone());
     match arguments.verb {
