@@ -30,7 +30,7 @@ pub struct PlaceOptions {
     pub directory: PathBuf,
     /// The tablespaces of the backup.
     pub tablespaces: Vec<Tablespace>,
-    /// Those that recovery will link to their old places, whatever was asked for.
+    /// Those that recovery will make at their old places, whatever was asked for.
     pub late_tablespaces: Vec<Tablespace>,
     /// `--tablespace OLD=NEW`: OLD is a location, a name or a number.
     pub moved: Vec<(String, PathBuf)>,
@@ -46,6 +46,9 @@ pub struct PlacePlan {
     pub tablespaces: BTreeMap<u32, PathBuf>,
     /// Whether any of them leaves its old place.
     pub is_moved: bool,
+    /// Of those that were made while the backup ran. Recovery makes them again from
+    /// the log, and expects the directory to be there.
+    late_tablespaces: Vec<Tablespace>,
     owner: Option<Owner>,
 }
 
@@ -66,9 +69,18 @@ impl PlacePlan {
         for space in &options.late_tablespaces {
             check_place(Path::new(&space.location))?;
         }
-        let plan = PlacePlan { directory, tablespaces, is_moved, owner: options.owner };
+        let late_tablespaces = options.late_tablespaces.clone();
+        let plan = PlacePlan { directory, tablespaces, is_moved, late_tablespaces, owner: options.owner };
         needed.check(&plan)?;
         Ok(plan)
+    }
+
+    /// Every directory that the restored server needs before it starts.
+    fn places(&self) -> impl Iterator<Item = &Path> {
+        let late = self.late_tablespaces.iter().map(|space| Path::new(&space.location));
+        std::iter::once(self.directory.as_path())
+            .chain(self.tablespaces.values().map(PathBuf::as_path))
+            .chain(late)
     }
 
     /// Makes the directories and begins.

@@ -14,7 +14,7 @@ use crc_fast::crc32_iscsi;
 use super::super::manifest::{MANIFEST_FILE, ManifestWriter};
 use super::super::outcome::BackupFacts;
 use super::super::recover::{self, AUTO_CONF, MAIN_CONF, MappedTablespace};
-use super::super::rules;
+use super::super::{rules, tablespaces};
 use super::incarnation;
 use super::unconfigured;
 use super::write::{CONTROL_FILE_UNTIL_SEALED, PlaceTarget};
@@ -151,6 +151,7 @@ impl PlaceTarget {
         }
         sealed.findings.extend(unconfigured::finding(&added, facts.way));
         sealed.findings.extend(subscriptions(server.enabled_subscriptions));
+        sealed.findings.extend(tablespaces::finding(&self.plan.late_tablespaces));
         let range = (facts.timeline, facts.start_lsn, facts.stop_lsn);
         let mut out = manifest.finish(&[range]).map_err(failed)?;
         out.flush().map_err(failed)?;

@@ -36,12 +36,11 @@ impl PlaceTarget {
     pub(super) fn new(plan: PlacePlan) -> Result<PlaceTarget> {
         let may_give_away = rustix::process::geteuid().is_root();
         let mut target = PlaceTarget { plan, may_give_away, places: Vec::new() };
-        let places = std::iter::once(&target.plan.directory).chain(target.plan.tablespaces.values());
         let mut opened = Vec::new();
-        for place in places {
-            let failed = |source| Error::TargetUnusable { path: place.clone(), source };
+        for place in target.plan.places() {
+            let failed = |source| Error::TargetUnusable { path: place.to_owned(), source };
             DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(place).map_err(failed)?;
-            opened.push((place.clone(), File::open(place).map_err(failed)?));
+            opened.push((place.to_owned(), File::open(place).map_err(failed)?));
             target.adopt_place(place)?;
         }
         target.places = opened;
@@ -63,8 +62,7 @@ impl PlaceTarget {
     /// Gives every directory to the owner of the data, when the backup did not
     /// know one from the beginning.
     pub(super) fn give_places_to(&self, user_id: u32, group_id: u32) -> Result<()> {
-        let places = std::iter::once(&self.plan.directory).chain(self.plan.tablespaces.values());
-        places.into_iter().try_for_each(|place| self.give_away(place, user_id, group_id))
+        self.plan.places().try_for_each(|place| self.give_away(place, user_id, group_id))
     }
 
     pub(super) fn give_away(&self, path: &Path, user_id: u32, group_id: u32) -> Result<()> {
