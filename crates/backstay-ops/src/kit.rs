@@ -114,6 +114,7 @@ fn replace(kit: &Path, staging: &Path, files: &[PathBuf]) -> Result<Vec<PathBuf>
     let mut written = Vec::with_capacity(names.len());
     for name in &names {
         let path = kit.join(name);
+        // Its bytes are durable since it was staged, its name is with the syncs below.
         rustix::fs::rename(staging.join(name), &path).map_err(|error| failed(&path)(error.into()))?;
         written.push(path);
     }

@@ -49,6 +49,7 @@ impl Source {
 const HOMES_OF_RENAME: &[&str] = &[
     "crates/backstay-repo/src/store/disk",
     "crates/backstay-engine/src/postgres/place",
+    "crates/backstay-ops/src/kit.rs",
     "xtask/src/setup.rs",
 ];
 
