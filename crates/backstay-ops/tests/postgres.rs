@@ -19,8 +19,6 @@ mod leftovers;
 mod notes;
 #[path = "postgres/old_copy.rs"]
 mod old_copy;
-#[path = "postgres/old_copy.rs"]
-mod old_copy;
 #[path = "postgres/retention.rs"]
 mod retention;
 #[path = "postgres/same_schema.rs"]
