@@ -24,6 +24,7 @@ use crate::instance::Instance;
 use crate::known::Known;
 use crate::way::Way;
 
+mod order;
 mod source;
 
 /// What a person may say of one backup.
@@ -36,8 +37,8 @@ pub struct BackupOptions {
     pub compression_level: Option<i32>,
 }
 
-/// Three quarters of what the best level saves, for a third of its time.
-pub const DEFAULT_COMPRESSION_LEVEL: i32 = 3;
+/// Faster than 3 and, in frames of 128 KiB, smaller too (decision 11).
+pub const DEFAULT_COMPRESSION_LEVEL: i32 = 2;
 
 /// Takes a base backup of one instance.
 ///
@@ -56,6 +57,7 @@ pub async fn run(context: &Context, instance: &Instance, options: &BackupOptions
     // What was lost is no fault of the backup that is made now.
     let lost = known.findings.iter().cloned();
     findings.extend(lost.map(|finding| Finding { level: FindingLevel::Warning, ..finding }));
+    let newest = known.newest_first().first().map(|(record, _)| record.clone());
     let parent = if options.full {
         None
     } else {
@@ -72,10 +74,12 @@ pub async fn run(context: &Context, instance: &Instance, options: &BackupOptions
             compression_level: options.compression_level.unwrap_or(DEFAULT_COMPRESSION_LEVEL),
             verify: true,
             damaged_packs: known.damaged_packs.clone(),
+            not_before: order::not_before(newest.as_ref()),
         },
         parent,
         findings,
     };
+    attempt.findings.extend(order::finding(newest.as_ref(), context.clock.now()));
     match attempt.run().await {
         Err(error) if attempt.parent.is_some() && is_of_the_repository(&error) => {
             attempt.give_up_the_parent(&error);
@@ -110,13 +114,12 @@ struct Attempt<'a> {
 impl Attempt<'_> {
     async fn run(&self) -> Result<BackupSummary> {
         let (context, instance) = (self.context, self.instance);
-        let started_at = context.clock.now();
         context.check_cancelled()?;
         let address = instance.postgres().address()?;
         // Not dropped when somebody asks to stop: every call of the store ends by itself
         // then, and an intent that is stored already is taken back.
-        let begin =
-            context.repo.begin_backup(&instance.id, self.parent.clone(), started_at, self.options.clone());
+        let (parent, options) = (self.parent.clone(), self.options.clone());
+        let begin = context.repo.begin_backup(&instance.id, parent, context.clock.now(), options);
         let mut writer = begin.await?;
         let schemas = writer.keep_alive(unless_stopped(context, Schemas::look(&address))).await;
         context.progress.enter("wait for the checkpoint");

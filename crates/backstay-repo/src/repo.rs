@@ -165,10 +165,10 @@ impl Repo {
         self: &Arc<Self>,
         instance: &InstanceId,
         parent: Option<BackupId>,
-        started_at: Timestamp,
+        now: Timestamp,
         options: WriterOptions,
     ) -> Result<BackupWriter> {
-        BackupWriter::begin(Arc::clone(self), instance, parent, started_at, options).await
+        BackupWriter::begin(Arc::clone(self), instance, parent, now, options).await
     }
 }
 

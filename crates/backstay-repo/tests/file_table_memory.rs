@@ -66,8 +66,13 @@ fn peak_kib() -> u64 {
 
 async fn backup(repo: &Arc<Repo>, count: u32) {
     let now = "2026-11-21T02:43:00Z".parse().unwrap();
-    let options =
-        WriterOptions { lanes: 2, compression_level: 1, verify: false, damaged_packs: Default::default() };
+    let options = WriterOptions {
+        lanes: 2,
+        compression_level: 1,
+        verify: false,
+        damaged_packs: Default::default(),
+        not_before: None,
+    };
     let mut writer = repo.begin_backup(&"orders".parse().unwrap(), None, now, options).await.unwrap();
     let source = TinyFiles { next: 0, count, begun: false };
     let progress = Arc::new(Progress::default());

@@ -147,8 +147,13 @@ async fn write() {
     let mut parent = None;
     for generation in 1..=2 {
         let at = Timestamp::from_second(1_795_000_000 + generation as i64 * 86_400).unwrap();
-        let options =
-            WriterOptions { lanes: 1, compression_level: 3, verify: true, damaged_packs: Default::default() };
+        let options = WriterOptions {
+            lanes: 1,
+            compression_level: 3,
+            verify: true,
+            damaged_packs: Default::default(),
+            not_before: None,
+        };
         let mut writer = repo.begin_backup(&instance(), parent, at, options).await.unwrap();
         writer.copy(source(generation), Arc::default(), &CancellationToken::new()).await.unwrap();
         let record = writer

@@ -190,8 +190,13 @@ async fn write(encrypted: bool, generations: u64) -> Written {
         let parent = backups.last().map(|(id, _)| id.clone());
         // Some of them as they are, as who says `compression = "none"` wants it.
         let compression_level = if generation % 3 == 0 { 1 } else { UNCOMPRESSED };
-        let options =
-            WriterOptions { lanes: 2, compression_level, verify: true, damaged_packs: Default::default() };
+        let options = WriterOptions {
+            lanes: 2,
+            compression_level,
+            verify: true,
+            damaged_packs: Default::default(),
+            not_before: None,
+        };
         let mut writer = repo.begin_backup(&instance, parent, at, options).await.unwrap();
         let source = Box::new(Source::new(&cluster));
         writer.copy(source, Arc::default(), &CancellationToken::new()).await.unwrap();

@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use backstay_model::VerifyLevel;
 use backstay_model::policy::RetentionPolicy;
+use backstay_model::{BackupSummary, VerifyLevel};
 use backstay_ops::backup::BackupOptions;
 use backstay_ops::collect::CollectOptions;
+use backstay_ops::restore::RestoreOptions;
 use backstay_ops::verify::Subject;
-use backstay_ops::{Clock as _, backup, collect, expire, list, verify};
+use backstay_ops::{Clock as _, backup, collect, expire, list, restore, verify};
 use backstay_repo::store::faulty::{FaultyStore, Injection};
 use jiff::SignedDuration;
 use testkit::PostgresVersion;
@@ -33,7 +34,7 @@ async fn ids_are_unique_and_every_backup_is_whole_whatever_the_clock_did_before_
     let mut taken = Vec::new();
     for jump in [SignedDuration::ZERO, YEAR, -2 * YEAR] {
         house.clock.turn(jump);
-        // Twice in the same second: the clock goes back to where it was.
+        // Twice at the same time: the clock goes back to where it was.
         let began = house.clock.now();
         for _ in 0..2 {
             house.server.sql("CREATE TABLE IF NOT EXISTS t (n int); INSERT INTO t VALUES (1)").unwrap();
@@ -43,15 +44,39 @@ async fn ids_are_unique_and_every_backup_is_whole_whatever_the_clock_did_before_
         }
         house.clock.turn(SignedDuration::from_mins(1));
     }
-    let second = |id: &str| id.split('-').next().unwrap().to_owned();
-    assert!(taken.chunks(2).all(|pair| second(&pair[0]) == second(&pair[1])), "{taken:?}");
-    let mut by_id = taken.clone();
-    by_id.sort();
-    by_id.dedup();
-    assert_eq!(by_id.len(), taken.len(), "{taken:?}");
-    assert_eq!(sound(&house).await.into_iter().collect::<BTreeSet<_>>(), by_id.into_iter().collect());
-    // By id and by date one order: that of the clock.
-    assert!(taken[4] < taken[0] && taken[0] < taken[2], "{taken:?}");
+    assert_eq!(taken.iter().collect::<BTreeSet<_>>().len(), taken.len(), "{taken:?}");
+    // Listed newest first, in the order in which they were taken.
+    taken.reverse();
+    assert_eq!(sound(&house).await, taken);
+}
+
+/// A backup, and then another while the clock is a year behind.
+async fn taken_behind(house: &House) -> BackupSummary {
+    backup::run(&house.context, &house.instance, &BackupOptions::default()).await.unwrap();
+    house.clock.turn(-YEAR);
+    let last = backup::run(&house.context, &house.instance, &BackupOptions::default()).await.unwrap();
+    house.clock.turn(YEAR);
+    assert!(last.findings.iter().any(|finding| finding.subject == "the clock"), "{last:?}");
+    assert!(last.started_at <= last.finished_at && last.duration_seconds < 3600.0, "{last:?}");
+    last
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_taken_last_is_restored_although_the_clock_was_behind() {
+    let Some(house) = House::build(PostgresVersion::V15).await else { return };
+    let last = taken_behind(&house).await;
+    let options = RestoreOptions { into: house.place("restored"), ..RestoreOptions::default() };
+    let plan = restore::plan(&house.context, &house.instance, &options).await.unwrap();
+    assert_eq!(plan.base, Some(last.id));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_taken_last_is_not_the_first_to_go_although_the_clock_was_behind() {
+    let Some(mut house) = House::build(PostgresVersion::V15).await else { return };
+    house.instance.policy.keep = RetentionPolicy { last: 1, ..RetentionPolicy::default() };
+    let last = taken_behind(&house).await;
+    let report = expire::run(&house.context, &house.instance).await.unwrap();
+    assert!(!report.condemned.contains(&last.id) && !report.condemned.is_empty(), "{report:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -144,7 +144,8 @@ impl Desk {
     ) -> BackupWriter {
         self.seconds += 1;
         let at = jiff::Timestamp::from_second(1_800_000_000 + self.seconds).unwrap();
-        let options = WriterOptions { lanes: 3, compression_level: 1, verify: true, damaged_packs };
+        let options =
+            WriterOptions { lanes: 3, compression_level: 1, verify: true, damaged_packs, not_before: None };
         let layout = InstanceLayout::new(instance());
         let id = BackupId::new(at, self.seconds as u32);
         let known = parent.cloned().into_iter().collect();
