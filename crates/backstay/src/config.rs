@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 
 use backstay_model::InstanceId;
 use backstay_model::error::Classified;
+use backstay_ops::backup::DEFAULT_COMPRESSION_LEVEL;
 
 use error::Problem;
 pub use error::{Error, Result};
@@ -167,7 +168,7 @@ impl Config {
             refuse(
                 "repository.compression_level",
                 format!("`compression_level` is {level}, not 1 to 19"),
-                "leave `compression_level` out for the default of 3".to_owned(),
+                format!("leave `compression_level` out for the default of {DEFAULT_COMPRESSION_LEVEL}"),
             );
         }
         for (id, instance) in &self.settings.instance {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use backstay_model::InstanceId;
+use backstay_ops::backup::DEFAULT_COMPRESSION_LEVEL;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -88,9 +89,8 @@ impl RepositorySettings {
     }
 }
 
-/// Three quarters of the best ratio at a third of the time; measured in `docs/benchmarks/`.
 const fn default_compression_level() -> i32 {
-    3
+    DEFAULT_COMPRESSION_LEVEL
 }
 
 /// One database server.

@@ -154,7 +154,7 @@ fn a_flag_goes_over_the_environment_and_that_over_the_file() {
     assert_eq!(row("policy.rto"), pair("\"10m\"", "environment BACKSTAY_POLICY__RTO"));
     assert_eq!(row("policy.keep.daily"), pair("7", "environment BACKSTAY_POLICY__KEEP__DAILY"));
     assert_eq!(row("policy.keep.weekly"), pair("52", "b line 20"));
-    assert_eq!(row("repository.compression_level"), pair("3", "default"));
+    assert_eq!(row("repository.compression_level"), pair("2", "default"));
     assert_eq!(row("instance.orders.password"), pair("\"**** from file /run/secrets/orders\"", "b line 8"));
     assert!(row("instance.orders.url").1.starts_with("environment "));
 }
@@ -193,7 +193,7 @@ fn an_unknown_instance_names_the_nearest() {
 #[test]
 fn the_reference_names_every_key_with_its_meaning() {
     let reference = reference::markdown();
-    for key in ["`store` | required", "`data_directory`", "`keep.daily`", "`compression_level` | `3`"] {
+    for key in ["`store` | required", "`data_directory`", "`keep.daily`", "`compression_level` | `2`"] {
         assert!(reference.contains(key), "{key} is not in\n{reference}");
     }
     assert!(!reference.contains("|  |"), "a key without a meaning in\n{reference}");
