@@ -139,7 +139,11 @@ impl Desk<'_> {
             if self.stop.is_cancelled() {
                 return Err(Error::Cancelled);
             }
-            match desk.planner.next()? {
+            let next = desk.planner.next();
+            // Nothing is asked of a planner that failed: what it says then, half-way through
+            // a file, would hide why it failed.
+            desk.ended = next.is_err();
+            match next? {
                 None => desk.ended = true,
                 Some(Work::Barrier) => self.wait_until_completed(desk.issued)?,
                 Some(work) => {
