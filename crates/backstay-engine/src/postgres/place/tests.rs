@@ -168,3 +168,14 @@ fn nothing_is_opened_twice_or_outside() {
         assert!(target.create(&file(path, 1)).is_err(), "{path}");
     }
 }
+
+#[test]
+fn only_the_data_directory_is_closed_to_others_and_not_what_is_made_above_it() {
+    let root = tempfile::tempdir().unwrap();
+    let above = root.path().join("restore");
+    let plan = check(&options(&above.join("orders"))).unwrap();
+    let _target = plan.begin().unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&above.join("orders")), 0o700);
+    assert_eq!(mode(&above) & 0o011, 0o011, "its owner must get through");
+}

@@ -21,6 +21,8 @@ pub(super) const CONTROL_FILE_UNTIL_SEALED: &str = "global/pg_control.backstay-r
 /// Mode of directories that nobody recorded: the server refuses to start on a
 /// directory that others may read.
 const DIRECTORY_MODE: u32 = 0o700;
+/// Mode of directories above the data, where they have to be made.
+const ABOVE_MODE: u32 = 0o755;
 
 /// A restore that is being written.
 pub struct PlaceTarget {
@@ -39,6 +41,11 @@ impl PlaceTarget {
         let mut opened = Vec::new();
         for place in target.plan.places() {
             let failed = |source| Error::TargetUnusable { path: place.to_owned(), source };
+            // The directories above are nobody's secret: closed, they would keep the
+            // owner of the data out of what we are about to give him.
+            if let Some(above) = place.parent() {
+                DirBuilder::new().recursive(true).mode(ABOVE_MODE).create(above).map_err(failed)?;
+            }
             DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(place).map_err(failed)?;
             opened.push((place.to_owned(), File::open(place).map_err(failed)?));
             target.adopt_place(place)?;
