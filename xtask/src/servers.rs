@@ -12,6 +12,9 @@ use crate::process::quoted;
 use crate::setup::roots::{BOOKWORM, TRIXIE, install_native, show_versions};
 use crate::setup::{PreparationLock, packages, python};
 
+/// Programs and their packages: tests let system calls of the real binary fail.
+const TOOLS: [(&str, &str); 1] = [("strace", "strace")];
+
 pub fn run() -> Result<()> {
     prepare_all()?;
     show_versions()
@@ -22,7 +25,8 @@ pub fn prepare_all() -> Result<()> {
     let whole = PostgresVersion::ALL.iter().all(|version| find(*version).is_some())
         // A PostgreSQL 17 of the machine's own would lack TimescaleDB, Valkey and pgBackRest.
         && complete_root(TRIXIE.release).is_some();
-    if whole && rescue_python().is_some() {
+    let tools = packages::missing(&TOOLS);
+    if whole && rescue_python().is_some() && tools.is_empty() {
         return Ok(());
     }
     if !whole && !we_are_root() {
@@ -35,6 +39,9 @@ pub fn prepare_all() -> Result<()> {
         prepare_postgres_15(&lock)?;
     }
     TRIXIE.prepare(&lock)?;
+    if !tools.is_empty() {
+        packages::install(&tools)?;
+    }
     python::prepare()?;
     for version in PostgresVersion::ALL {
         if find(version).is_none() {
