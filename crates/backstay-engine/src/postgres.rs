@@ -22,6 +22,7 @@ pub mod rules;
 pub mod schema;
 pub mod scratch;
 pub mod settings;
+pub mod starting;
 pub mod tablespaces;
 pub mod throttle;
 pub mod tls;

@@ -10,4 +10,4 @@ pub mod parent;
 pub mod restore;
 
 pub use parent::{PassedOver, choose_parent};
-pub use restore::{Refusal, RestorePlan, RestoreRequest, plan_restore};
+pub use restore::{Refusal, RestorePlan, RestoreRequest, TablespacePlace, plan_restore};

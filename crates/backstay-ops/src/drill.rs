@@ -98,6 +98,7 @@ async fn plan(
     }
     let manifest = manifest.ok_or_else(|| Error::broken("a plan without refusals has no base"))?;
     let facts = BackupFacts::from_json(&manifest.record.facts)?;
+    recover::check(instance, &facts.server)?;
     // The places of the tablespaces are in use by the source.
     let moved = facts.server.tablespaces.iter();
     let moved = moved.map(|space| (space.oid.to_string(), scratch.join(format!("tablespace-{}", space.oid))));

@@ -4,8 +4,10 @@
 //! their kind and their hints; the variants of its own are what only an operation
 //! can know.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
+use backstay_engine::postgres::starting::shell_word;
 use backstay_model::error::{Classified, ErrorKind};
 use backstay_model::id::IdError;
 use backstay_model::plan::Refusal;
@@ -38,6 +40,12 @@ pub enum Error {
         #[source]
         source: Box<Error>,
     },
+    #[error("target directory {} is not empty: an interrupted restore lies in it", into.display())]
+    RestoreInterrupted { into: PathBuf },
+    #[error("the place {} of tablespace {name} is not empty", path.display())]
+    TablespaceNotEmpty { name: String, location: String, path: PathBuf },
+    #[error("the place {} of tablespace {name}, which was made while the backup ran, is not empty", path.display())]
+    LateTablespaceNotEmpty { name: String, path: PathBuf },
     #[error("make a directory for the drill in {}", path.display())]
     DrillDirectory {
         path: PathBuf,
@@ -76,6 +84,9 @@ impl Classified for Error {
             Error::Refused { refusal } => refusal.kind,
             Error::NoSuchBackup { .. } => ErrorKind::NotFound,
             Error::RestoreFailed { source, .. } => source.kind(),
+            Error::RestoreInterrupted { .. }
+            | Error::TablespaceNotEmpty { .. }
+            | Error::LateTablespaceNotEmpty { .. } => ErrorKind::Conflict,
             Error::DrillDirectory { source, .. }
             | Error::Remove { source, .. }
             | Error::WriteKit { source, .. } => match source.kind() {
@@ -114,6 +125,20 @@ impl Classified for Error {
                     .push(format!("empty the directory before the next attempt: `rm -r {}`", into.display()));
                 hints
             }
+            Error::RestoreInterrupted { into } => vec![
+                format!("`rm -r {}` clears it, then restore again", shell_word(into.as_os_str())),
+                "or choose another directory with `--into`".to_owned(),
+            ],
+            Error::TablespaceNotEmpty { location, path, .. } => vec![format!(
+                "give it another place with `--tablespace {}=NEW`, or move what lies in {} away",
+                shell_word(OsStr::new(location)),
+                path.display()
+            )],
+            // `--tablespace` cannot move it: its place stands in the log.
+            Error::LateTablespaceNotEmpty { path, .. } => vec![format!(
+                "move it away, as with `mv {0} {0}.old`: the log of the backup makes the tablespace in that place",
+                shell_word(path.as_os_str())
+            )],
             Error::DrillDirectory { .. } | Error::DrillTooSmall { .. } => {
                 vec![
                     "set drill.directory to a directory with enough space that backstay can write".to_owned(),
@@ -158,6 +183,9 @@ mod tests {
                 instead: Some("20261120T024300Z-7q3f".parse().unwrap()),
                 source: Box::new(Error::Cancelled),
             },
+            Error::RestoreInterrupted { into: "/srv/a".into() },
+            Error::TablespaceNotEmpty { name: "s".into(), location: "/old".into(), path: "/new".into() },
+            Error::LateTablespaceNotEmpty { name: "s".into(), path: "/old".into() },
             Error::DrillDirectory { path: "/srv".into(), source: denied() },
             Error::DrillTooSmall { path: "/srv".into(), free: 1, needed: 2 },
             Error::Remove { path: "/srv/a".into(), source: denied() },

@@ -6,6 +6,8 @@
 
 use std::path::PathBuf;
 
+use backstay_engine::postgres::BackupFacts;
+use backstay_engine::postgres::starting::{Starting, starting};
 use backstay_model::drill::{DrillReport, Proof};
 use backstay_model::error::Classified;
 use backstay_model::plan::restore::{Refusal, RestoreRequest};
@@ -16,7 +18,7 @@ use backstay_repo::store::{Operation, StoreError};
 use serde::Serialize;
 
 use crate::clock::Stopwatch;
-use crate::context::{Context, workers};
+use crate::context::{Context, off_thread, workers};
 use crate::error::{Error, Result};
 use crate::instance::Instance;
 use crate::known::Known;
@@ -49,6 +51,8 @@ pub struct RestoreReport {
     /// From the first byte to a server that answered; `None` when none was started.
     pub recovery_time_seconds: Option<f64>,
     pub proof: Option<Proof>,
+    /// How the restored server is started; nothing when this could not be seen.
+    pub starting: Option<Starting>,
 }
 
 /// What would be done, and every reason not to. Looks at the repository and at
@@ -62,9 +66,15 @@ pub async fn plan(context: &Context, instance: &Instance, options: &RestoreOptio
         start: options.start,
     };
     let (mut plan, manifest) = choose(context, &request).await?;
-    if let Some(manifest) = manifest
-        && let Err(error) = place::check(context, manifest, &place_options(options)).await
-    {
+    let Some(manifest) = manifest else { return Ok(plan) };
+    let facts = BackupFacts::from_json(&manifest.record.facts)?;
+    let place = place_options(options);
+    plan.tablespaces = place::tablespaces(&facts, &place);
+    let mut checks = vec![place::check(context, manifest, &facts, &place).await];
+    if options.start {
+        checks.push(recover::check(instance, &facts.server));
+    }
+    for error in checks.into_iter().filter_map(Result::err) {
         if matches!(error.kind(), ErrorKind::Cancelled | ErrorKind::Internal) {
             return Err(error);
         }
@@ -130,6 +140,7 @@ pub async fn run(
         duration_seconds: 0.0,
         recovery_time_seconds: None,
         proof: None,
+        starting: None,
     };
     report.plan.findings.extend(placed.findings.iter().cloned());
     if options.start {
@@ -141,6 +152,11 @@ pub async fn run(
         report.proof = Some(Proof { at: context.clock.now(), sound, checks });
     }
     report.duration_seconds = clock.seconds();
+    let bin_directory = instance.postgres().bin_directory.clone();
+    let look =
+        move || Ok(starting(&placed.directory, placed.facts.server.major(), bin_directory.as_deref())?);
+    // What was asked for is done, whether or not this can be said.
+    report.starting = off_thread(look).await.ok();
     Ok(report)
 }
 

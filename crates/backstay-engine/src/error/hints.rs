@@ -48,8 +48,8 @@ pub(super) fn of(error: &Error) -> Vec<String> {
              `wal_keep_size`, so that the log is kept for the backup"
         }
         Error::ForeignDirectory { .. } | Error::StaleDirectory { .. } => {
-            "set `data_directory` to what `SHOW data_directory` says, or leave it out to back up over the \
-             network"
+            "set `data_directory` (`--data-directory` of `backstay init`) to what `SHOW data_directory` says, or \
+             leave it out to back up over the network"
         }
         Error::Read { source, .. } => match source.kind() {
             io::ErrorKind::PermissionDenied => {
@@ -79,7 +79,10 @@ pub(super) fn of(error: &Error) -> Vec<String> {
             "check the disk it read: `dmesg`, `smartctl -a`; then run `backstay drill` again"
         }
         Error::Program { .. } => "check `bin_directory` of the instance",
-        Error::Scratch { .. } => "run `backstay drill --keep` to look at the restored directory",
+        Error::Scratch { .. } => {
+            "mend what the end of the log names: a missing library or a locale is installed, a setting stands in \
+             `postgresql.conf`"
+        }
     };
     vec![text.to_owned()]
 }

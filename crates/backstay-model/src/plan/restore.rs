@@ -79,6 +79,15 @@ pub struct LogRange {
     pub bytes: u64,
 }
 
+/// A tablespace, and where its files go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TablespacePlace {
+    pub name: String,
+    /// Where it lay when the backup was taken.
+    pub old: String,
+    pub new: String,
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RestorePlan {
     pub instance: InstanceId,
@@ -90,6 +99,9 @@ pub struct RestorePlan {
     pub files: u64,
     pub bytes: u64,
     pub expected_seconds: f64,
+    /// Those that lie outside of the data directory.
+    #[serde(default)]
+    pub tablespaces: Vec<TablespacePlace>,
     pub steps: Vec<String>,
     pub refusals: Vec<Refusal>,
     /// What the person should know although it is no reason to refuse.
@@ -123,6 +135,7 @@ pub fn plan_restore(
         files: 0,
         bytes: 0,
         expected_seconds: 0.0,
+        tablespaces: Vec::new(),
         steps: Vec::new(),
         refusals: Vec::new(),
         findings: Vec::new(),

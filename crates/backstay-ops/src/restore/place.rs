@@ -1,12 +1,13 @@
 //! Place: the files of a backup into empty directories, `pg_control` last.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use backstay_engine::postgres::BackupFacts;
-use backstay_engine::postgres::facts::Owner;
+use backstay_engine::postgres::facts::{Owner, Tablespace};
 use backstay_engine::postgres::place::{PlaceOptions, PlacePlan, PlaceTarget, SealOptions, SpaceNeeded};
 use backstay_model::parts::PartTarget;
+use backstay_model::plan::TablespacePlace;
 use backstay_model::{BackupRecord, Finding};
 use backstay_repo::manifest::Manifest;
 use backstay_repo::reader::{BackupReader, Depth, OnDamage, RestoreOptions};
@@ -34,11 +35,45 @@ pub(crate) struct Placed {
     pub findings: Vec<Finding>,
 }
 
+/// Lies in the directory from the first byte until the control file waits for its
+/// name: tells half of a restore from somebody's data.
+const MARK: &str = "backstay.restoring";
+/// Says the same after that.
+const CONTROL_FILE_UNTIL_SEALED: &str = "global/pg_control.backstay-restoring";
+
+/// Where each tablespace outside of the data directory lay, and where it goes.
+pub(crate) fn tablespaces(facts: &BackupFacts, place: &Where) -> Vec<TablespacePlace> {
+    let moved = |space: &Tablespace| {
+        let of_space = |old: &str| {
+            let trimmed = if old.len() > 1 { old.trim_end_matches('/') } else { old };
+            trimmed == space.location || old == space.name || old == space.oid.to_string()
+        };
+        let (_, new) = place.moved.iter().rev().find(|(old, _)| of_space(old))?;
+        Some(std::path::absolute(new).unwrap_or_else(|_| new.clone()).display().to_string())
+    };
+    let stays = |space: &Tablespace| TablespacePlace {
+        name: space.name.clone(),
+        old: space.location.clone(),
+        new: space.location.clone(),
+    };
+    // One whose location is relative lies inside the data directory.
+    let outside = facts.server.tablespaces.iter().filter(|space| space.location.starts_with('/'));
+    let known = outside.map(|space| {
+        let stays = stays(space);
+        TablespacePlace { new: moved(space).unwrap_or_else(|| stays.old.clone()), ..stays }
+    });
+    known.chain(facts.late_tablespaces.iter().map(stays)).collect()
+}
+
 /// Whether the directories are fit, without writing anything.
-pub(crate) async fn check(context: &Context, manifest: Manifest, place: &Where) -> Result<()> {
-    let facts = BackupFacts::from_json(&manifest.record.facts)?;
+pub(crate) async fn check(
+    context: &Context,
+    manifest: Manifest,
+    facts: &BackupFacts,
+    place: &Where,
+) -> Result<()> {
     let reader = BackupReader::new(Arc::clone(&context.repo), manifest);
-    fit(&reader, &facts, place).await.map(drop)
+    fit(&reader, facts, place).await.map(drop)
 }
 
 async fn fit(reader: &BackupReader, facts: &BackupFacts, place: &Where) -> Result<PlacePlan> {
@@ -50,11 +85,32 @@ async fn fit(reader: &BackupReader, facts: &BackupFacts, place: &Where) -> Resul
         moved: place.moved.clone(),
         owner: owner(facts),
     };
+    let (facts, place) = (facts.clone(), place.clone());
     off_thread(move || {
         let needed = SpaceNeeded::of(&mut files)?;
-        Ok(PlacePlan::check(&options, &needed)?)
+        PlacePlan::check(&options, &needed).map_err(|error| in_the_way(error, &facts, &place))
     })
     .await
+}
+
+/// What lies in the way, by what it is: each is cleared in its own manner.
+fn in_the_way(error: backstay_engine::Error, facts: &BackupFacts, place: &Where) -> Error {
+    let backstay_engine::Error::TargetNotEmpty { path } = &error else { return error.into() };
+    if [MARK, CONTROL_FILE_UNTIL_SEALED].iter().any(|mark| path.join(mark).exists())
+        && !path.join("global/pg_control").exists()
+    {
+        return Error::RestoreInterrupted { into: path.clone() };
+    }
+    let late = facts.late_tablespaces.iter().find(|space| Path::new(&space.location) == path);
+    if let Some(space) = late {
+        return Error::LateTablespaceNotEmpty { name: space.name.clone(), path: path.clone() };
+    }
+    match tablespaces(facts, place).into_iter().find(|space| Path::new(&space.new) == path) {
+        Some(space) => {
+            Error::TablespaceNotEmpty { name: space.name, location: space.old, path: path.clone() }
+        }
+        None => error.into(),
+    }
 }
 
 /// The owner of the source's directory, where we may give files away at all.
@@ -69,7 +125,14 @@ pub(crate) async fn run(context: &Context, manifest: Manifest, place: &Where) ->
     let reader = BackupReader::new(Arc::clone(&context.repo), manifest);
     let plan = fit(&reader, &facts, place).await?;
     context.check_cancelled()?;
-    let target = Arc::new(off_thread(move || Ok(plan.begin()?)).await?);
+    let mark = plan.directory.join(MARK);
+    let marked = mark.clone();
+    let begin = move || {
+        let target = plan.begin()?;
+        std::fs::write(&marked, "").map_err(|source| not_written(&marked, source))?;
+        Ok(target)
+    };
+    let target = Arc::new(off_thread(begin).await?);
 
     context.progress.begin("place", record.statistics.logical_bytes);
     let options = RestoreOptions { workers: workers(), on_damage: OnDamage::Stop, depth: Depth::Frames };
@@ -82,8 +145,16 @@ pub(crate) async fn run(context: &Context, manifest: Manifest, place: &Where) ->
     let target = Arc::into_inner(target)
         .ok_or_else(|| Error::broken("the target of a restore is still in use after its end"))?;
     let sealing = facts.clone();
-    let sealed = off_thread(move || Ok(target.seal(&mut files, &sealing, &SealOptions::default())?)).await?;
+    let seal = move || {
+        std::fs::remove_file(&mark).map_err(|source| not_written(&mark, source))?;
+        Ok(target.seal(&mut files, &sealing, &SealOptions::default())?)
+    };
+    let sealed = off_thread(seal).await?;
     let seconds = watch.seconds();
     let (directory, bytes, findings) = (sealed.directory, sealed.bytes, sealed.findings);
     Ok(Placed { directory, record, facts, bytes, seconds, findings })
+}
+
+fn not_written(path: &Path, source: std::io::Error) -> Error {
+    backstay_engine::Error::Write { path: path.to_owned(), source }.into()
 }

@@ -1,5 +1,7 @@
 //! Recover: a private server on a restored directory replays the log in it.
 
+use backstay_engine::postgres::facts::ServerFacts;
+use backstay_engine::postgres::programs::Programs;
 use backstay_engine::postgres::scratch::{Scratch, ScratchOptions};
 
 use super::place::Placed;
@@ -14,6 +16,13 @@ pub(crate) enum Afterlife {
     Used,
     /// It is thrown away.
     Discarded,
+}
+
+/// Refuses where no server could be started on what is restored. Asked before the
+/// first byte: hours of placing are too long a way to this answer.
+pub(crate) fn check(instance: &Instance, server: &ServerFacts) -> Result<()> {
+    Programs::find(server.major(), instance.postgres().bin_directory.as_deref())?;
+    Ok(())
 }
 
 pub(crate) async fn start(

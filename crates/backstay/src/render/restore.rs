@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use std::path::Path;
 
+use backstay_engine::postgres::starting::Starting;
 use backstay_model::RecoveryTarget;
 use backstay_model::plan::RestorePlan;
 use backstay_ops::restore::RestoreReport;
@@ -27,6 +28,9 @@ pub fn plan(output: &Output, plan: &RestorePlan) -> String {
     if plan.base.is_some() {
         line("writes", format!("{} in {}", size(plan.bytes), count(plan.files, "file", "files")));
         line("expected", format!("about {}", span(plan.expected_seconds)));
+    }
+    for space in &plan.tablespaces {
+        line("tablespace", format!("{}: {} → {}", space.name, space.old, space.new));
     }
     if !plan.steps.is_empty() {
         text.push_str("  steps\n");
@@ -72,6 +76,10 @@ pub fn done(output: &Output, report: &RestoreReport, told: usize, into: &Path) -
         None => text.push_str(&labelled("proof", "none; `--start` starts it and looks")),
     }
     text.push_str(&findings(output, report.plan.findings.get(told..).unwrap_or_default()));
-    text.push_str(&labelled("start it with", &format!("pg_ctl -D {} start", into.display())));
+    match &report.starting {
+        Some(Starting::Command(line)) => text.push_str(&labelled("start it with", line)),
+        Some(Starting::Needs(what)) => text.push_str(&labelled("to start it", &format!("it needs {what}"))),
+        None => {}
+    }
     text
 }

@@ -1,9 +1,10 @@
 //! What a person sees, from fixed reports: wording changes on purpose only.
 
+use backstay_engine::postgres::starting::Starting;
 use backstay_model::drill::{Check, DrillReport, Proof};
 use backstay_model::error::Classified;
 use backstay_model::plan::restore::Reached;
-use backstay_model::plan::{Refusal, RestorePlan};
+use backstay_model::plan::{Refusal, RestorePlan, TablespacePlace};
 use backstay_model::policy::ExpirePlan;
 use backstay_model::policy::retention::{Expired, KeepReason, Kept, Period};
 use backstay_model::status::{
@@ -74,6 +75,11 @@ fn plan() -> RestorePlan {
         files: 1312,
         bytes: 1000 << 20,
         expected_seconds: 1.3,
+        tablespaces: vec![TablespacePlace {
+            name: "fast".into(),
+            old: "/mnt/fast".into(),
+            new: "/srv/fast".into(),
+        }],
         steps: vec!["check that /srv/restored is empty".into(), "write 1312 files".into()],
         refusals: Vec::new(),
         findings: Vec::new(),
@@ -192,6 +198,7 @@ fn a_restore_before_and_after() {
         duration_seconds: 1.25,
         recovery_time_seconds: Some(2.5),
         proof: Some(Proof { at: at("2026-11-21T05:00:00Z"), sound: false, checks: checks() }),
+        starting: Some(Starting::Command("pg_ctl -D /srv/restored start".into())),
     };
     let before = restore::plan(&output, &warned);
     let after =

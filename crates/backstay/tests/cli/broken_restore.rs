@@ -35,7 +35,8 @@ fn is_no_server(server: &Postgres, home: &Home, into: &Path) {
 
     let before = entries(into);
     let again = home.run(["restore", "orders", "--into", into.to_str().unwrap()]);
-    again.refused(4, &["not empty", "--into"]);
+    let clear = format!("`rm -r {}`", into.display());
+    again.refused(4, &["not empty", "an interrupted restore", &clear, "--into"]);
     assert_eq!(entries(into), before);
     std::fs::remove_dir_all(into).unwrap();
     home.run(["restore", "orders", "--into", into.to_str().unwrap(), "--start"]).good();

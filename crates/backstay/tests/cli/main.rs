@@ -23,5 +23,6 @@ mod second_life;
 mod second_signal;
 mod settings;
 mod space;
+mod starting;
 mod story;
 mod tablespaces;
