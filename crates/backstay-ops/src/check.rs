@@ -2,9 +2,11 @@
 
 use backstay_engine::postgres::connect::Session;
 use backstay_engine::postgres::facts::{self, Privileges, ServerFacts};
+use backstay_engine::postgres::local::refuse_foreign;
 use backstay_model::Finding;
 use serde::Serialize;
 
+use crate::context::off_thread;
 use crate::error::Result;
 use crate::instance::Instance;
 use crate::way::Way;
@@ -29,7 +31,7 @@ impl InstanceCheck {
     }
 }
 
-/// Connects, and refuses when a right is missing.
+/// Connects, and refuses when a right is missing or the data directory is another's.
 pub async fn run(instance: &Instance) -> Result<InstanceCheck> {
     let (way, findings) = Way::choose(&instance.id, instance.postgres());
     let (server, _session) = ask_server(instance, way).await?;
@@ -46,5 +48,11 @@ pub(crate) async fn ask_server(instance: &Instance, way: Way) -> Result<(ServerF
         Way::Remote => privileges.require_remote()?,
     }
     let server = facts::read(&session, &address).await?;
+    if way == Way::Local
+        && let Some(directory) = instance.postgres().data_directory.clone()
+    {
+        let server = server.clone();
+        off_thread(move || Ok(refuse_foreign(&directory, &server)?)).await?;
+    }
     Ok((server, session))
 }

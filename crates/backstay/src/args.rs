@@ -40,7 +40,7 @@ pub struct GlobalOptions {
     /// Print one JSON document on standard output and nothing else there
     #[arg(long, global = true)]
     pub json: bool,
-    /// Print results and errors only
+    /// Say nothing of work that went well
     #[arg(long, short, global = true)]
     pub quiet: bool,
     /// Tell what is done on standard error; twice for every detail

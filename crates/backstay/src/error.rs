@@ -27,6 +27,9 @@ pub enum Error {
     },
     #[error("the store {store} cannot be written as the address of a directory")]
     Store { store: String },
+    /// What `init` is told has no place in a file yet.
+    #[error("the server that --postgresql names cannot be used")]
+    Server { source: backstay_ops::Error },
     #[error("read the pass phrase from standard input")]
     Passphrase {
         #[source]
@@ -45,6 +48,7 @@ impl Classified for Error {
         match self {
             Error::Print(_) | Error::Start { .. } => ErrorKind::Unavailable,
             Error::Exists { .. } => ErrorKind::Conflict,
+            Error::Server { source } => source.kind(),
             Error::Write { source, .. } => match source.kind() {
                 io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => ErrorKind::Denied,
                 io::ErrorKind::NotFound => ErrorKind::NotFound,
@@ -67,6 +71,7 @@ impl Classified for Error {
                 path.display()
             )),
             Error::Write { .. } => one("run as a user who may write there, or name another file with `--config`".to_owned()),
+            Error::Server { source } => server(source),
             Error::Store { .. } => one("write it as `--store file:///var/lib/backstay`".to_owned()),
             Error::Passphrase { .. } | Error::PassphraseShort { .. } => {
                 one("give it on one line: `backstay key add NAME --passphrase < FILE`".to_owned())
@@ -77,4 +82,28 @@ impl Classified for Error {
             Error::NoDumps => one("`backstay list --type base` lists base backups".to_owned()),
         }
     }
+}
+
+/// The hints of the engine name settings of a file that `init` has not written yet.
+fn server(error: &backstay_ops::Error) -> Vec<String> {
+    use backstay_engine::Error as Engine;
+    let backstay_ops::Error::Engine(engine) = error else { return error.hints() };
+    let hint = match engine {
+        Engine::Setting { setting: "url", .. } => {
+            "write the address as `--postgresql 'postgresql://backstay@db.example:5432/postgres'`, or \
+             `--postgresql 'host=/var/run/postgresql user=postgres'` for a socket of this machine"
+        }
+        Engine::Connect { .. } | Engine::ConnectTimeout { .. } => {
+            "check host and port in `--postgresql`, and that the server listens there (`listen_addresses`)"
+        }
+        Engine::Login { source, .. } if source.code == "28P01" => {
+            "give the password in `--postgresql` (`postgresql://ROLE:PASSWORD@…`, a blank is `%20`) or in the \
+             variable `PGPASSWORD`"
+        }
+        Engine::Login { source, .. } if source.code == "3D000" => {
+            "name an existing database in `--postgresql`"
+        }
+        _ => return error.hints(),
+    };
+    vec![hint.to_owned()]
 }

@@ -116,19 +116,11 @@ impl LocalBackup {
         let privileges = Privileges::read(&session).await?;
         privileges.require_local()?;
         let mut facts = facts::read(&session, &address).await?;
-        let control_path = root.join(rules::CONTROL_FILE);
-        let (_, control) = ControlFile::read(&control_path)?;
-        if control.system_identifier != facts.system_identifier {
-            return Err(Error::ForeignDirectory {
-                path: root,
-                found: control.system_identifier,
-                expected: facts.system_identifier,
-            });
-        }
+        refuse_foreign(&root, &facts)?;
         let metadata = fs::metadata(&root).map_err(|source| Error::Read { path: root.clone(), source })?;
         let bracket = Bracket::begin(session, &address, &facts, &privileges, label, &outcome).await?;
         // A copy of a cluster has its identifier too, but not its last checkpoint.
-        let (_, control) = ControlFile::read(&control_path)?;
+        let (_, control) = ControlFile::read(&root.join(rules::CONTROL_FILE))?;
         if control.redo < bracket.start_lsn {
             return Err(Error::StaleDirectory { path: root });
         }
@@ -381,6 +373,19 @@ impl PartSource for LocalBackup {
     fn next(&mut self) -> Result<Option<Step>, Fault> {
         self.step().map_err(Fault::new)
     }
+}
+
+/// Refuses a directory that another cluster's server runs on.
+pub fn refuse_foreign(root: &Path, server: &ServerFacts) -> Result<()> {
+    let (_, control) = ControlFile::read(&root.join(rules::CONTROL_FILE))?;
+    if control.system_identifier != server.system_identifier {
+        return Err(Error::ForeignDirectory {
+            path: root.to_owned(),
+            found: control.system_identifier,
+            expected: server.system_identifier,
+        });
+    }
+    Ok(())
 }
 
 /// How many bytes a backup of this directory has to read, for a progress bar:

@@ -7,7 +7,7 @@ use backstay_model::summary::BackupSummary;
 use backstay_ops::list::BackupDetail;
 
 use super::Output;
-use super::lines::{count, findings, labelled, size, span, time};
+use super::lines::{count, findings, labelled, quiet, size, span, time};
 use super::table::{Align, Table};
 
 pub fn list(output: &Output, backups: &[BackupSummary]) -> String {
@@ -133,6 +133,9 @@ fn fact(text: &mut String, name: &str, value: &serde_json::Value) {
 
 /// The end of a `backup`, one instance.
 pub fn taken(output: &Output, backup: &BackupSummary) -> String {
+    if output.quiet {
+        return quiet(output, &format!("{}: backup {}", backup.instance, backup.id), &backup.findings);
+    }
     let mut text = format!(
         "{}: {} backup {} in {}: {} in {}, {} new, {} stored\n",
         backup.instance,

@@ -3,10 +3,13 @@
 use backstay_ops::collect::CollectReport;
 
 use super::Output;
-use super::lines::{count, findings, size};
+use super::lines::{count, findings, quiet, size};
 use super::table::{Align, Table};
 
 pub fn report(output: &Output, report: &CollectReport) -> String {
+    if output.quiet && report.executed {
+        return quiet(output, "collection", &report.findings);
+    }
     let objects = count(report.deleted_objects, "object that nothing needs", "objects that nothing needs");
     let mut text = match report.executed {
         true => format!("deleted {objects}, {} freed\n", size(report.freed_bytes)),

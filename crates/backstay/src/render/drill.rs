@@ -2,12 +2,18 @@
 
 use backstay_model::drill::DrillReport;
 
-use super::lines::{findings, labelled, size, span};
+use super::lines::{findings, labelled, quiet, size, span};
 use super::table::{Align, Table};
 use super::{Output, Tone};
 
 pub fn reports(output: &Output, reports: &[DrillReport]) -> String {
-    let blocks: Vec<String> = reports.iter().map(|report| one(output, report)).collect();
+    // A copy that is kept must be found.
+    let is_quiet = |report: &DrillReport| output.quiet && report.sound && report.kept_at.is_none();
+    let blocks = reports.iter().map(|report| match is_quiet(report) {
+        true => quiet(output, &format!("{}: drill of {}", report.instance, report.backup), &report.findings),
+        false => one(output, report),
+    });
+    let blocks: Vec<String> = blocks.filter(|block| !block.is_empty()).collect();
     blocks.join("\n")
 }
 

@@ -4,7 +4,7 @@ use backstay_model::policy::ExpirePlan;
 use backstay_ops::expire::ExpireReport;
 
 use super::Output;
-use super::lines::{count, findings, time};
+use super::lines::{count, findings, quiet, time};
 use super::table::{Align, Table};
 
 pub fn plans(output: &Output, plans: &[ExpirePlan]) -> String {
@@ -53,6 +53,13 @@ fn one(output: &Output, plan: &ExpirePlan) -> String {
 
 /// What an `expire` did, below what it had planned.
 pub fn reports(output: &Output, reports: &[ExpireReport]) -> String {
+    if output.quiet {
+        let warnings = reports.iter().map(|report| {
+            let all = [report.plan.findings.as_slice(), &report.findings].concat();
+            quiet(output, &format!("{}: retention", report.plan.instance), &all)
+        });
+        return warnings.collect();
+    }
     let blocks: Vec<String> = reports
         .iter()
         .map(|report| {

@@ -1,11 +1,14 @@
 //! What `init` made, and what to do next.
 
 use super::Output;
-use super::lines::{findings, labelled};
+use super::lines::{findings, labelled, quiet};
 use crate::config::USUAL_PLACES;
 use crate::verbs::init::Made;
 
 pub fn made(output: &Output, made: &Made) -> String {
+    if output.quiet {
+        return quiet(output, &format!("repository {}", made.report.repository), &made.report.findings);
+    }
     let mut text = format!("made repository {} at {}\n", made.report.repository, made.report.store);
     text.push_str(&labelled("configuration", &made.config.display().to_string()));
     match &made.report.key_file {
@@ -17,10 +20,7 @@ pub fn made(output: &Output, made: &Made) -> String {
         text.push_str(&labelled("instance", &format!("{instance}: {server}")));
     }
     text.push_str(&findings(output, &made.report.findings));
-    if !output.quiet {
-        text.push_str(&next(made));
-    }
-    text
+    text + &next(made)
 }
 
 /// The commands that follow, as they are to be typed.

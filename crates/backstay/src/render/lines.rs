@@ -39,6 +39,14 @@ pub fn count(number: u64, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }
 
+/// All that `--quiet` leaves of work that went well: what a person should see to.
+/// Nothing at all is the usual case, so that a job of every night sends no mail.
+pub fn quiet(output: &Output, subject: &str, all: &[Finding]) -> String {
+    let grave: Vec<Finding> =
+        all.iter().filter(|finding| finding.level != FindingLevel::Info).cloned().collect();
+    if grave.is_empty() { String::new() } else { format!("{subject}\n{}", findings(output, &grave)) }
+}
+
 /// Each finding on a line, with the remedy below it.
 pub fn findings(output: &Output, findings: &[Finding]) -> String {
     let mut text = String::new();

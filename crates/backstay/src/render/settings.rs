@@ -34,6 +34,9 @@ fn value(row: &Shown) -> String {
 
 /// What a check of the configuration saw, each error with its causes and hints.
 pub fn checked(output: &Output, report: &CheckReport, connect: bool) -> String {
+    if output.quiet && report.sound {
+        return String::new();
+    }
     let mut text = String::new();
     for checked in &report.checks {
         let word = match checked.ok {

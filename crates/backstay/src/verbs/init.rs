@@ -199,7 +199,8 @@ impl Server {
 
 /// Whether the server can be backed up, before anything is made for it.
 async fn ask(server: &Server) -> Result<String, Fault> {
-    let checked = backstay_ops::check::run(&server.instance()).await?;
+    let checked =
+        backstay_ops::check::run(&server.instance()).await.map_err(|source| Error::Server { source })?;
     Ok(checked.describe())
 }
 
