@@ -8,6 +8,7 @@
 pub mod connect;
 pub mod control;
 pub mod facts;
+pub mod included;
 pub mod local;
 pub mod manifest;
 pub mod outcome;

@@ -16,14 +16,16 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use backstay_engine::postgres::included;
+use backstay_engine::postgres::local::LocalBackup;
 use backstay_engine::postgres::place::{PlaceOptions, PlacePlan, SealOptions, Sealed, SpaceNeeded};
 use backstay_engine::postgres::remote::{RemoteBackup, RemoteOptions};
 use backstay_engine::postgres::{BackupFacts, Outcome};
 use backstay_model::parts::ParentFile;
 use backstay_model::{Finding, FindingLevel};
 use testkit::ownership::server_owner;
-use testkit::postgres::PASSWORD;
 use testkit::postgres::query::run;
+use testkit::postgres::{PASSWORD, SUPERUSER};
 use testkit::{Installation, Postgres, PostgresOptions, PostgresVersion, StopMode, require_postgres};
 use tokio_util::sync::CancellationToken;
 
@@ -117,6 +119,22 @@ fn restore(server: &Postgres, role: &str, directory: &Path) -> Restored {
     let options = RemoteOptions { label: "a test's".to_owned(), parent: None };
     let begun = RemoteBackup::start(&address, options, outcome.clone(), CancellationToken::new());
     let mut backup = runtime.block_on(begun).unwrap();
+    let options = PlaceOptions { directory: directory.to_owned(), ..PlaceOptions::default() };
+    let target = PlacePlan::check(&options, &SpaceNeeded::default()).unwrap().begin().unwrap();
+    let files = drive::pump(&mut backup, &target, |_| {}).unwrap();
+    let facts = outcome.facts().unwrap();
+    let mut listed = drive::Listed::of(files.clone());
+    let sealed = target.seal(&mut listed, &facts, &SealOptions::default()).unwrap();
+    Restored { files, facts, findings: outcome.findings(), sealed }
+}
+
+/// The same from the data directory.
+fn restore_from_disk(server: &Postgres, directory: &Path) -> Restored {
+    let runtime = drive::runtime();
+    let mut settings = drive::settings_as(server, SUPERUSER, PASSWORD);
+    settings.data_directory = Some(server.data_directory().to_owned());
+    let begun = LocalBackup::start(&settings, "a test's", CancellationToken::new());
+    let (mut backup, outcome) = runtime.block_on(begun).unwrap();
     let options = PlaceOptions { directory: directory.to_owned(), ..PlaceOptions::default() };
     let target = PlacePlan::check(&options, &SpaceNeeded::default()).unwrap().begin().unwrap();
     let files = drive::pump(&mut backup, &target, |_| {}).unwrap();
@@ -227,4 +245,49 @@ fn an_owner_whose_account_has_another_name_is_let_in() {
     let copy = Started::on(&installation, &data, &server);
     run(&mut copy.as_somebody("socket", "the boss")).unwrap();
     assert!(!copy.as_somebody("socket", "other").status().unwrap().success());
+}
+
+#[test]
+fn files_that_the_configuration_includes_are_kept_with_it_or_named() {
+    for version in PostgresVersion::ALL {
+        let Some(installation) = require_postgres(version) else { continue };
+        let (server, etc) = debian(&installation);
+        let memory = "work_mem = 9MB\n";
+        fs::create_dir(etc.join("conf.d")).unwrap();
+        fs::write(etc.join("conf.d/10-memory.conf"), memory).unwrap();
+        let shared = server.workspace().path().join("shared.conf");
+        fs::write(&shared, "temp_buffers = 3MB\n").unwrap();
+        let mut lines = fs::read_to_string(etc.join("postgresql.conf")).unwrap();
+        lines += &format!("include_dir 'conf.d'\ninclude '{}'\n", shared.display());
+        fs::write(etc.join("postgresql.conf"), lines).unwrap();
+        server_owner().unwrap().take_all(&etc).unwrap();
+        server_owner().unwrap().take(&shared).unwrap();
+        let source = Started::on(&installation, &etc, &server);
+        assert_eq!((source.show("work_mem").as_str(), source.show("temp_buffers").as_str()), ("9MB", "3MB"));
+
+        let remote = server.workspace().path().join("remote");
+        let local = server.workspace().path().join("local");
+        server.create_role("reader", PASSWORD, "SUPERUSER").unwrap();
+        let copies = [restore(&server, "reader", &remote), restore_from_disk(&server, &local)];
+        drop(source);
+        for (restored, directory) in copies.iter().zip([&remote, &local]) {
+            let [finding] = restored.findings.as_slice() else { panic!("{:?}", restored.findings) };
+            assert_eq!(finding.level, FindingLevel::Info);
+            assert_eq!(finding.subject, shared.display().to_string());
+            assert_eq!(fs::read_to_string(directory.join("conf.d/10-memory.conf")).unwrap(), memory);
+            let told = included::at_restore(&restored.facts.server, directory);
+            assert_eq!(told.len(), 2, "{told:?}");
+            assert!(told[0].subject.ends_with("conf.d/10-memory.conf"), "{told:?}");
+            assert!(told[1].subject.ends_with("shared.conf"), "{told:?}");
+            verify(&installation, directory);
+            // The remedy brings the settings back.
+            let main = directory.join("postgresql.conf");
+            let text = fs::read_to_string(&main).unwrap();
+            let text = text.replace("#restored elsewhere: include_dir", "include_dir");
+            fs::write(&main, text).unwrap();
+            let copy = Started::on(&installation, directory, &server);
+            assert_eq!(copy.show("work_mem"), "9MB");
+            assert_ne!(copy.show("temp_buffers"), "3MB");
+        }
+    }
 }

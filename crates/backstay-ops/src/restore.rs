@@ -7,6 +7,7 @@
 use std::path::PathBuf;
 
 use backstay_engine::postgres::BackupFacts;
+use backstay_engine::postgres::included;
 use backstay_engine::postgres::starting::{Starting, starting};
 use backstay_model::drill::{DrillReport, Proof};
 use backstay_model::error::Classified;
@@ -143,6 +144,7 @@ pub async fn run(
         starting: None,
     };
     report.plan.findings.extend(placed.findings.iter().cloned());
+    report.plan.findings.extend(included::at_restore(&placed.facts.server, &placed.directory));
     if options.start {
         let server = recover::start(context, instance, &placed, Afterlife::Used).await?;
         report.recovery_time_seconds = Some(clock.seconds());

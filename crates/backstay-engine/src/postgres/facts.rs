@@ -12,6 +12,7 @@ use backstay_model::{Lsn, TimelineId};
 use serde::{Deserialize, Serialize};
 
 use super::connect::{Session, column};
+use super::included::{self, Included};
 use super::recover::INCARNATION;
 use super::schema::SchemaFacts;
 use super::settings::Address;
@@ -49,6 +50,9 @@ pub struct ServerFacts {
     /// the names they have inside of one. Empty when our role may not know.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub outside_configuration: BTreeMap<String, PathBuf>,
+    /// Files that the configuration includes from a place that no backup reaches.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub included_elsewhere: Vec<PathBuf>,
     /// The life of the cluster, where a restore gave it a name: two servers of one
     /// history can write different logs on the same timeline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -143,7 +147,10 @@ pub async fn read(session: &Session, address: &Address) -> Result<ServerFacts> {
         .iter()
         .map(|row| Ok((column(row, 0)?, column(row, 1)?)))
         .collect::<Result<_>>()?;
-    let (data_directory, outside_configuration) = places(session).await?;
+    let (data_directory, mut outside_configuration) = places(session).await?;
+    let Included { beside, elsewhere } =
+        included::read(session, data_directory.as_deref(), &outside_configuration).await?;
+    outside_configuration.extend(beside);
     Ok(ServerFacts {
         version: version_text.split_whitespace().next().unwrap_or_default().to_owned(),
         version_number,
@@ -157,6 +164,7 @@ pub async fn read(session: &Session, address: &Address) -> Result<ServerFacts> {
         timeline: TimelineId(checkpoint_timeline),
         data_directory,
         outside_configuration,
+        included_elsewhere: elsewhere,
         incarnation: column(&row, 9)?,
         enabled_subscriptions: column::<i32>(&row, 10)? as u32,
         tablespaces: tablespaces::list(session).await?,

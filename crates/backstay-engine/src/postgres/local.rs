@@ -34,6 +34,7 @@ use self::walk::{Found, Walk};
 use super::connect::Session;
 use super::control::ControlFile;
 use super::facts::{self, Owner, Privileges, ServerFacts, Tablespace};
+use super::included;
 use super::outcome::{BackupFacts, Outcome, Way};
 use super::page::PageCheck;
 use super::recover;
@@ -118,6 +119,9 @@ impl LocalBackup {
         let mut facts = facts::read(&session, &address).await?;
         refuse_foreign(&root, &facts)?;
         let metadata = fs::metadata(&root).map_err(|source| Error::Read { path: root.clone(), source })?;
+        if let Some(finding) = included::left_out(&facts) {
+            outcome.find(finding);
+        }
         let bracket = Bracket::begin(session, &address, &facts, &privileges, label, &outcome).await?;
         // A copy of a cluster has its identifier too, but not its last checkpoint.
         let (_, control) = ControlFile::read(&root.join(rules::CONTROL_FILE))?;

@@ -50,6 +50,7 @@ use self::receive::{Delivery, Receiver};
 use self::second_look::SecondLook;
 use super::connect::Session;
 use super::facts::{self, Privileges, ServerFacts};
+use super::included;
 use super::outcome::{BackupFacts, Outcome, Way};
 use super::page::PageCheck;
 use super::settings::Address;
@@ -111,6 +112,9 @@ impl RemoteBackup {
         let privileges = Privileges::read(&session).await?;
         privileges.require_remote()?;
         let mut server = facts::read(&session, address).await?;
+        if let Some(finding) = included::left_out(&server) {
+            outcome.find(finding);
+        }
         let mut walsender = Walsender::connect(address).await?;
         let identity = walsender.identify_system().await?;
         if identity.system_identifier != server.system_identifier {

@@ -87,6 +87,22 @@ fn the_printed_line_starts_the_copy_beside_its_original() {
 }
 
 #[test]
+fn settings_from_a_file_that_is_in_no_backup_are_missed_aloud() {
+    let Some((server, home)) = protected("orders") else { return };
+    let shared = home.path("shared.conf");
+    std::fs::write(&shared, "work_mem = 9MB\n").unwrap();
+    server.append_configuration(&[&format!("include_if_exists '{}'", shared.display())]).unwrap();
+    server.reload().unwrap();
+    let named = format!("{}: ", shared.display());
+    let taken = home.run(["backup"]).good();
+    assert!(taken.out.contains(&format!("info: {named}included by the configuration")), "{taken:#?}");
+    let into = home.path("restored");
+    let restored = home.run(["restore", "orders", "--into", into.to_str().unwrap()]).good();
+    assert!(restored.out.contains(&format!("warning: {named}")), "{restored:#?}");
+    assert!(restored.out.contains("not in the backup"), "{restored:#?}");
+}
+
+#[test]
 fn without_the_programs_a_copy_is_made_and_the_package_is_named_but_no_start_is_begun() {
     let Some((server, home)) = protected("orders") else { return };
     home.run(["backup"]).good();

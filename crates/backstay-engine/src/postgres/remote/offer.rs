@@ -142,6 +142,7 @@ mod tests {
             timeline: TimelineId(2),
             data_directory: None,
             outside_configuration: BTreeMap::new(),
+            included_elsewhere: Vec::new(),
             incarnation: Some("1a".to_owned()),
             enabled_subscriptions: 0,
             tablespaces: Vec::new(),

@@ -18,6 +18,7 @@ fn facts(version_number: u32, preloaded: &str) -> ServerFacts {
         timeline: TimelineId(1),
         data_directory: None,
         outside_configuration: BTreeMap::new(),
+        included_elsewhere: Vec::new(),
         incarnation: None,
         enabled_subscriptions: 0,
         tablespaces: Vec::new(),
