@@ -29,9 +29,9 @@ use crate::{Error, Result};
 
 mod copies;
 mod entry;
-mod vanished;
 #[cfg(test)]
 mod tests;
+mod vanished;
 
 use entry::{Entry, Remembered};
 
@@ -91,7 +91,8 @@ impl Catalogue {
         let (keys, instance) = (Arc::clone(&self.keys), layout.instance().clone());
         let sealing = name.clone();
         let sealed =
-            off_thread(move || seal_document(&keys, &sealing, &entry::to_json(&instance, &remembered)?)).await?;
+            off_thread(move || seal_document(&keys, &sealing, &entry::to_json(&instance, &remembered)?))
+                .await?;
         Ok(self.files.replace(&name, sealed).await?)
     }
 }

@@ -113,8 +113,13 @@ async fn a_request_to_stop_in_the_middle_ends_the_backup() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_backup_of_one_instance_gives_way_to_the_first() {
     let Some(house) = built().await else { return };
-    let options =
-        WriterOptions { lanes: 1, compression_level: 1, verify: true, damaged_packs: Default::default() , not_before: None};
+    let options = WriterOptions {
+        lanes: 1,
+        compression_level: 1,
+        verify: true,
+        damaged_packs: Default::default(),
+        not_before: None,
+    };
     let first =
         house.context.repo.begin_backup(&house.instance.id, None, house.clock.now(), options).await.unwrap();
     let error = trouble(&house, &house.context).await;

@@ -187,7 +187,8 @@ fn a_backup_remembers_the_newest_that_are_not_condemned_and_no_tombstone() {
             lanes: 1,
             compression_level: 1,
             verify: false,
-            damaged_packs: Default::default(), not_before: None
+            damaged_packs: Default::default(),
+            not_before: None,
         };
         let mut writer = desk.repo.begin_backup(&instance(), None, day(1), options).await.unwrap();
         let source = crate::writer::tests::MemorySource::new(&Files::new(), false);
