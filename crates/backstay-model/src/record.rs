@@ -85,6 +85,10 @@ pub struct BackupRecord {
     pub parent: Option<BackupId>,
     pub started_at: Timestamp,
     pub finished_at: Timestamp,
+    /// Counts the backups of the instance as they were taken: times are those of a
+    /// clock, and a clock can be wrong. 0 in records that do not say it.
+    #[serde(default)]
+    pub sequence: u64,
     /// Where replay must begin.
     pub start_position: Option<Position>,
     /// Where the copy is consistent: replay must reach it.
@@ -100,6 +104,11 @@ pub struct BackupRecord {
 }
 
 impl BackupRecord {
+    /// By this, the backups of one instance are in the order in which they were taken.
+    pub fn order(&self) -> (u64, Timestamp, &BackupId) {
+        (self.sequence, self.finished_at, &self.id)
+    }
+
     /// The engine found nothing wrong with what it read. A backup that is not clean
     /// is as whole as one that is: it holds what the database held.
     pub fn is_clean(&self) -> bool {

@@ -20,11 +20,11 @@ use backstay_repo::writer::{BackupWriter, RecordDraft, WriterOptions};
 use crate::check::ask_server;
 use crate::context::{Context, workers};
 use crate::error::{Error, Result};
+use crate::future;
 use crate::instance::Instance;
 use crate::known::Known;
 use crate::way::Way;
 
-mod order;
 mod source;
 
 /// What a person may say of one backup.
@@ -74,12 +74,12 @@ pub async fn run(context: &Context, instance: &Instance, options: &BackupOptions
             compression_level: options.compression_level.unwrap_or(DEFAULT_COMPRESSION_LEVEL),
             verify: true,
             damaged_packs: known.damaged_packs.clone(),
-            not_before: order::not_before(newest.as_ref()),
+            sequence: known.next_sequence(),
         },
         parent,
         findings,
     };
-    attempt.findings.extend(order::finding(newest.as_ref(), context.clock.now()));
+    attempt.findings.extend(newest.and_then(|newest| future::finding(&newest, context.clock.now())));
     match attempt.run().await {
         Err(error) if attempt.parent.is_some() && is_of_the_repository(&error) => {
             attempt.give_up_the_parent(&error);

@@ -97,9 +97,14 @@ impl Known {
         }
     }
 
+    /// The place of a new backup in the order: behind all that are known.
+    pub fn next_sequence(&self) -> u64 {
+        self.backups.iter().map(|(record, _)| record.sequence).max().unwrap_or_default() + 1
+    }
+
     pub fn newest_first(&self) -> Vec<&(BackupRecord, BackupMarks)> {
         let mut backups: Vec<_> = self.backups.iter().collect();
-        backups.sort_by(|(a, _), (b, _)| (b.finished_at, &b.id).cmp(&(a.finished_at, &a.id)));
+        backups.sort_by(|(a, _), (b, _)| b.order().cmp(&a.order()));
         backups
     }
 }

@@ -49,6 +49,7 @@ pub mod context;
 pub mod drill;
 pub mod error;
 pub mod expire;
+mod future;
 pub mod init;
 pub mod instance;
 pub mod key;

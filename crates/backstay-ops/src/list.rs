@@ -1,6 +1,7 @@
 //! List and show: the backups that exist, newest first.
 
 use backstay_model::{BackupId, BackupMarks, BackupRecord, BackupSummary, Finding, InstanceId};
+use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::context::Context;
@@ -31,12 +32,12 @@ pub async fn run(context: &Context, instance: Option<&InstanceId>) -> Result<Lis
         None => context.repo.instances().await?,
     };
     let mut listing = Listing::default();
+    let mut in_order = Vec::new();
     for instance in instances {
         context.check_cancelled()?;
         let known = Known::of(context, &instance).await?;
+        in_order.extend(listed_as(&known));
         listing.findings.extend(known.findings);
-        let summaries = known.backups.into_iter().map(|(record, marks)| BackupSummary::new(&record, marks));
-        listing.backups.extend(summaries);
         listing.findings.extend(known.unreadable.into_iter().map(|(id, reason)| {
             Finding::error(
                 format!("{instance}/{id}"),
@@ -45,8 +46,22 @@ pub async fn run(context: &Context, instance: Option<&InstanceId>) -> Result<Lis
             )
         }));
     }
-    listing.backups.sort_by(|a, b| (b.finished_at, &b.id).cmp(&(a.finished_at, &a.id)));
+    in_order.sort_by(|(a, one), (b, other)| b.cmp(a).then_with(|| other.id.cmp(&one.id)));
+    listing.backups = in_order.into_iter().map(|(_, summary)| summary).collect();
     Ok(listing)
+}
+
+/// The backups of an instance, with the times by which they stand among those of
+/// others: one that was taken later never stands below one taken before it.
+fn listed_as(known: &Known) -> Vec<((Timestamp, u64), BackupSummary)> {
+    let mut latest = Timestamp::MIN;
+    let oldest_first = known.newest_first().into_iter().rev();
+    oldest_first
+        .map(|(record, marks)| {
+            latest = latest.max(record.finished_at);
+            ((latest, record.sequence), BackupSummary::new(record, marks.clone()))
+        })
+        .collect()
 }
 
 pub async fn show(context: &Context, backup: &BackupId) -> Result<BackupDetail> {

@@ -13,6 +13,7 @@ use backstay_model::{BackupSummary, ErrorKind, FindingLevel};
 
 use crate::context::Context;
 use crate::error::Result;
+use crate::future::is_from_the_future;
 use crate::instance::Instance;
 use crate::known::Known;
 
@@ -29,8 +30,10 @@ pub async fn run(context: &Context, instance: &Instance) -> Result<InstanceStatu
         .map(|(record, _)| RecoveryWindow { from: record.finished_at, to: record.finished_at })
         .collect();
     let now = context.clock.now();
+    let from_the_future = newest_first.first().filter(|(record, _)| is_from_the_future(record, now));
+    let dated = sound.first().filter(|(record, _)| !is_from_the_future(record, now));
     let recovery_point_age_seconds =
-        sound.first().map(|(record, _)| now.duration_since(record.finished_at).as_secs_f64().max(0.0));
+        dated.map(|(record, _)| now.duration_since(record.finished_at).as_secs_f64().max(0.0));
     let last_drill = known.proofs.last().map(LastDrill::from);
     let objectives = instance.policy.objectives.compare(recovery_point_age_seconds, last_drill.as_ref());
 
@@ -46,6 +49,11 @@ pub async fn run(context: &Context, instance: &Instance) -> Result<InstanceStatu
         (health, known.findings.iter().find(|finding| finding.level == FindingLevel::Error))
     {
         (health, health_reason) = (Health::Degraded, Some(finding.message.clone()));
+    }
+    if let (Health::Ok, Some((record, _))) = (health, from_the_future) {
+        let reason =
+            format!("{} is from the future, so nobody knows how old it is: a clock is wrong", record.id);
+        (health, health_reason) = (Health::Degraded, Some(reason));
     }
     context.check_cancelled()?;
     Ok(InstanceStatus {

@@ -54,9 +54,8 @@ pub struct WriterOptions {
     pub verify: bool,
     /// Packs that a verification found damaged: their blocks are stored again.
     pub damaged_packs: HashSet<(BackupId, u32)>,
-    /// The backup counts as begun at this time at the earliest, whatever the clock
-    /// says: the order of backups is that in which they were taken.
-    pub not_before: Option<Timestamp>,
+    /// Its place among the backups of the instance, one more than the newest has.
+    pub sequence: u64,
 }
 
 /// What the operation adds to the record when the engine is done.
@@ -80,18 +79,11 @@ pub struct BackupWriter {
     session: Option<Session>,
     known_backups: Vec<BackupId>,
     parent: Option<Manifest>,
-    /// What the backup says of itself.
     started_at: Timestamp,
-    /// The same moment by the clock, for those who judge whether the session lives.
-    now: Timestamp,
     /// The same moment by a clock that only goes forward.
     begun: Instant,
     options: WriterOptions,
     finished: Option<Finished>,
-}
-
-fn begun_at(now: Timestamp, options: &WriterOptions) -> Timestamp {
-    options.not_before.map_or(now, |earliest| earliest.max(now))
 }
 
 impl BackupWriter {
@@ -101,11 +93,10 @@ impl BackupWriter {
         layout: InstanceLayout,
         id: BackupId,
         known_backups: Vec<BackupId>,
-        now: Timestamp,
+        started_at: Timestamp,
         options: WriterOptions,
         parent: Option<Manifest>,
     ) -> Self {
-        let started_at = begun_at(now, &options);
         Self {
             repo,
             layout,
@@ -114,7 +105,6 @@ impl BackupWriter {
             known_backups,
             parent,
             started_at,
-            now,
             begun: Instant::now(),
             options,
             finished: None,
@@ -131,7 +121,7 @@ impl BackupWriter {
     ) -> Result<Self> {
         let layout = InstanceLayout::new(instance.clone());
         let known_backups = repo.known_backups(&layout).await?;
-        let id = BackupId::new(begun_at(now, &options), u32::from_le_bytes(crate::key::random()?));
+        let id = BackupId::new(now, u32::from_le_bytes(crate::key::random()?));
         let start = SessionStart {
             id: id.clone(),
             parents: parent.into_iter().collect(),
@@ -203,16 +193,17 @@ impl BackupWriter {
     /// A heartbeat that fails is no reason to stop: the worst that can follow is that
     /// a collector elsewhere declares this session dead, and then the commit says so.
     async fn heartbeat(&mut self) {
-        let now = self.since_begin(self.now);
+        let now = self.since_begin();
         let Some(session) = &mut self.session else { return };
         if let Err(error) = session.heartbeat(now).await {
             tracing::warn!(session = %self.id, %error, "a heartbeat was not stored");
         }
     }
 
-    fn since_begin(&self, begin: Timestamp) -> Timestamp {
+    /// Now, by the clock of the beginning and one that only goes forward.
+    fn since_begin(&self) -> Timestamp {
         let elapsed = SignedDuration::try_from(self.begun.elapsed()).unwrap_or_default();
-        begin.saturating_add(elapsed).unwrap_or(begin)
+        self.started_at.saturating_add(elapsed).unwrap_or(self.started_at)
     }
 
     /// Ends the session without a backup. What was stored is left to the collector.
@@ -244,7 +235,8 @@ impl BackupWriter {
             backup_type: if self.parent.is_some() { BackupType::Incremental } else { BackupType::Full },
             parent: self.parent.as_ref().map(|parent| parent.record.id.clone()),
             started_at: self.started_at,
-            finished_at: draft.finished_at.max(self.since_begin(self.started_at)),
+            finished_at: draft.finished_at.max(self.since_begin()),
+            sequence: self.options.sequence,
             start_position: draft.start_position,
             stop_position: draft.stop_position,
             engine_version: draft.engine_version,

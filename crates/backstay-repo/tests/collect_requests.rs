@@ -51,6 +51,7 @@ fn manifest(number: u32) -> Manifest {
             parent: None,
             started_at: at(number),
             finished_at: at(number),
+            sequence: 0,
             start_position: None,
             stop_position: None,
             engine_version: "17".to_owned(),

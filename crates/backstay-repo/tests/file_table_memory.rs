@@ -71,7 +71,7 @@ async fn backup(repo: &Arc<Repo>, count: u32) {
         compression_level: 1,
         verify: false,
         damaged_packs: Default::default(),
-        not_before: None,
+        sequence: 1,
     };
     let mut writer = repo.begin_backup(&"orders".parse().unwrap(), None, now, options).await.unwrap();
     let source = TinyFiles { next: 0, count, begun: false };

@@ -152,7 +152,7 @@ async fn write() {
             compression_level: 3,
             verify: true,
             damaged_packs: Default::default(),
-            not_before: None,
+            sequence: 1,
         };
         let mut writer = repo.begin_backup(&instance(), parent, at, options).await.unwrap();
         writer.copy(source(generation), Arc::default(), &CancellationToken::new()).await.unwrap();

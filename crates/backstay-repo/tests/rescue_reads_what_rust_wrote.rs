@@ -195,7 +195,7 @@ async fn write(encrypted: bool, generations: u64) -> Written {
             compression_level,
             verify: true,
             damaged_packs: Default::default(),
-            not_before: None,
+            sequence: 1,
         };
         let mut writer = repo.begin_backup(&instance, parent, at, options).await.unwrap();
         let source = Box::new(Source::new(&cluster));

@@ -26,7 +26,7 @@ pub fn choose_parent(
     same_cluster: impl Fn(&BackupRecord) -> bool,
 ) -> (Option<&BackupRecord>, Vec<(BackupId, PassedOver)>) {
     let mut newest_first: Vec<_> = candidates.iter().collect();
-    newest_first.sort_by(|(a, _), (b, _)| (b.finished_at, &b.id).cmp(&(a.finished_at, &a.id)));
+    newest_first.sort_by(|(a, _), (b, _)| b.order().cmp(&a.order()));
     let mut passed_over = Vec::new();
     for (record, marks) in newest_first {
         let reason = if marks.condemned.is_some() {

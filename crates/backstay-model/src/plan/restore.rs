@@ -142,7 +142,7 @@ pub fn plan_restore(
     };
     let mut newest_first: Vec<_> =
         backups.iter().filter(|(record, _)| record.instance == request.instance).collect();
-    newest_first.sort_by(|(a, _), (b, _)| (b.finished_at, &b.id).cmp(&(a.finished_at, &a.id)));
+    newest_first.sort_by(|(a, _), (b, _)| b.order().cmp(&a.order()));
 
     match reach::choose_base(request, &newest_first, unreadable) {
         Ok(choice) => {

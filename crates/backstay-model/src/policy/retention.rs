@@ -172,7 +172,7 @@ pub fn plan_expire(
 ) -> ExpirePlan {
     let mut newest_first: Vec<_> =
         backups.iter().filter(|(record, _)| record.instance == *instance).collect();
-    newest_first.sort_by(|(a, _), (b, _)| (b.finished_at, &b.id).cmp(&(a.finished_at, &a.id)));
+    newest_first.sort_by(|(a, _), (b, _)| b.order().cmp(&a.order()));
 
     let mut reasons: BTreeMap<&BackupId, Vec<KeepReason>> = BTreeMap::new();
     let present: Vec<_> = newest_first

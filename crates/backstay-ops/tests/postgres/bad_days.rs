@@ -118,7 +118,7 @@ async fn a_second_backup_of_one_instance_gives_way_to_the_first() {
         compression_level: 1,
         verify: true,
         damaged_packs: Default::default(),
-        not_before: None,
+        sequence: 1,
     };
     let first =
         house.context.repo.begin_backup(&house.instance.id, None, house.clock.now(), options).await.unwrap();

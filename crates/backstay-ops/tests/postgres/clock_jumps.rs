@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use backstay_model::policy::RetentionPolicy;
+use backstay_model::status::Health;
 use backstay_model::{BackupSummary, VerifyLevel};
 use backstay_ops::backup::BackupOptions;
 use backstay_ops::collect::CollectOptions;
 use backstay_ops::restore::RestoreOptions;
 use backstay_ops::verify::Subject;
-use backstay_ops::{Clock as _, backup, collect, expire, list, restore, verify};
+use backstay_ops::{Clock as _, backup, collect, expire, list, restore, status, verify};
 use backstay_repo::store::faulty::{FaultyStore, Injection};
 use jiff::SignedDuration;
 use testkit::PostgresVersion;
@@ -59,6 +60,29 @@ async fn taken_behind(house: &House) -> BackupSummary {
     assert!(last.findings.iter().any(|finding| finding.subject == "the clock"), "{last:?}");
     assert!(last.started_at <= last.finished_at && last.duration_seconds < 3600.0, "{last:?}");
     last
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_from_the_future_has_no_age_and_gives_its_time_to_no_other() {
+    let Some(mut house) = House::build(PostgresVersion::V15).await else { return };
+    house.instance.policy.keep = RetentionPolicy { last: 1, ..RetentionPolicy::default() };
+    house.clock.turn(YEAR);
+    let wrong = backup::run(&house.context, &house.instance, &BackupOptions::default()).await.unwrap();
+    house.clock.turn(-YEAR);
+    let told = status::run(&house.context, &house.instance).await.unwrap();
+    assert_eq!((told.health, told.recovery_point_age_seconds), (Health::Degraded, None), "{told:?}");
+    let mut right = Vec::new();
+    for _ in 0..2 {
+        right.push(backup::run(&house.context, &house.instance, &BackupOptions::default()).await.unwrap());
+        house.clock.turn(SignedDuration::from_hours(24));
+    }
+    assert!(right.iter().all(|summary| summary.finished_at < wrong.finished_at), "{right:?}");
+    let told = status::run(&house.context, &house.instance).await.unwrap();
+    assert!(told.recovery_point_age_seconds.unwrap() > 80_000.0, "{told:?}");
+    assert_eq!(told.health, Health::Ok, "{told:?}");
+    // Retention goes on beside it.
+    let report = expire::run(&house.context, &house.instance).await.unwrap();
+    assert_eq!(report.condemned, [right[0].id.clone()], "{report:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -145,7 +145,7 @@ impl Desk {
         self.seconds += 1;
         let at = jiff::Timestamp::from_second(1_800_000_000 + self.seconds).unwrap();
         let options =
-            WriterOptions { lanes: 3, compression_level: 1, verify: true, damaged_packs, not_before: None };
+            WriterOptions { lanes: 3, compression_level: 1, verify: true, damaged_packs, sequence: 1 };
         let layout = InstanceLayout::new(instance());
         let id = BackupId::new(at, self.seconds as u32);
         let known = parent.cloned().into_iter().collect();

@@ -121,6 +121,7 @@ impl World {
                 parent: None,
                 started_at: at(0),
                 finished_at: at(1),
+                sequence: 0,
                 start_position: None,
                 stop_position: None,
                 engine_version: "17.2".into(),

@@ -14,6 +14,7 @@ pub(in crate::plan) fn record(n: u8) -> BackupRecord {
         parent: None,
         started_at: at(0),
         finished_at: at(30),
+        sequence: 0,
         start_position: position(u64::from(n) << 32),
         stop_position: position((u64::from(n) << 32) + 0x100),
         engine_version: "17.2".to_owned(),

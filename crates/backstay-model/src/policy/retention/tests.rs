@@ -22,6 +22,7 @@ fn backup_at(finished_at: Timestamp, random: u32, damaged: bool) -> (BackupRecor
         parent: None,
         started_at: finished_at,
         finished_at,
+        sequence: 0,
         start_position: None,
         stop_position: None,
         engine_version: "17.2".to_owned(),

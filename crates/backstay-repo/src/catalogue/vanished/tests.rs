@@ -188,7 +188,7 @@ fn a_backup_remembers_the_newest_that_are_not_condemned_and_no_tombstone() {
             compression_level: 1,
             verify: false,
             damaged_packs: Default::default(),
-            not_before: None,
+            sequence: 1,
         };
         let mut writer = desk.repo.begin_backup(&instance(), None, day(1), options).await.unwrap();
         let source = crate::writer::tests::MemorySource::new(&Files::new(), false);
