@@ -11,6 +11,7 @@ mod fetch;
 mod outlet;
 mod proven;
 pub(crate) mod restore;
+mod unread;
 mod window;
 
 pub(crate) use proven::Proven;

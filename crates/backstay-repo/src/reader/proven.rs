@@ -11,15 +11,16 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
+use super::crc::crc32c;
 use super::window::Piece;
 use crate::map::{BlockHash, Place, SessionIndex, Sessions};
 use crate::seal::SealKeys;
 
-/// About twenty-five gibibytes of pages; what lies beyond is read once per backup.
+/// About twenty gibibytes of pages; what lies beyond is read once per backup.
 const REMEMBERED_BYTES: usize = 48 << 20;
 /// Beside its blocks: the key and the two places of a list in a map that is half full.
 const BYTES_OF_A_FRAME: usize = 96;
-const BYTES_OF_A_BLOCK: usize = 12;
+const BYTES_OF_A_BLOCK: usize = 16;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct FrameName {
@@ -40,7 +41,12 @@ impl From<&Place> for FrameName {
 struct Blocks {
     offsets: Box<[u32]>,
     hashes: Box<[u64]>,
+    /// CRC-32C: a file has one of its own, and these are joined to it.
+    crcs: Box<[u32]>,
 }
+
+/// Offset, half of the hash, checksum.
+type Told = (u32, u64, u32);
 
 #[derive(Debug)]
 pub struct Proven {
@@ -71,11 +77,17 @@ impl Proven {
         &self.sessions
     }
 
-    /// Whether a block of this hash was read at this place.
-    pub fn has(&self, place: &Place, hash: &BlockHash) -> bool {
+    /// The CRC-32C of the block of this hash, when it was read at this place.
+    pub fn crc_of(&self, place: &Place, hash: &BlockHash) -> Option<u32> {
         let frames = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(blocks) = frames.known.get(&FrameName::from(place)) else { return false };
-        blocks.offsets.binary_search(&place.offset).is_ok_and(|at| blocks.hashes[at] == half(hash))
+        let blocks = frames.known.get(&FrameName::from(place))?;
+        let at = blocks.offsets.binary_search(&place.offset).ok()?;
+        (blocks.hashes[at] == half(hash)).then(|| blocks.crcs[at])
+    }
+
+    #[cfg(test)]
+    fn has(&self, place: &Place, hash: &BlockHash) -> bool {
+        self.crc_of(place, hash).is_some()
     }
 
     /// A frame was opened, and these are its bytes.
@@ -84,17 +96,18 @@ impl Proven {
         let found = blocks_of(pieces, raw, keys);
         let mut frames = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
         let name = FrameName::from(&first.place);
-        let mut all: Vec<(u32, u64)> = match frames.known.remove(&name) {
-            Some(known) => {
-                frames.room_bytes += known.bytes();
-                known.offsets.iter().copied().zip(known.hashes.iter().copied()).chain(found).collect()
-            }
-            None => found,
-        };
+        let mut all = found;
+        if let Some(known) = frames.known.remove(&name) {
+            frames.room_bytes += known.bytes();
+            all.extend(known.told());
+        }
         all.sort_unstable();
-        all.dedup_by_key(|(offset, _)| *offset);
-        let (offsets, hashes): (Vec<u32>, Vec<u64>) = all.into_iter().unzip();
-        let blocks = Blocks { offsets: offsets.into(), hashes: hashes.into() };
+        all.dedup_by_key(|(offset, ..)| *offset);
+        let blocks = Blocks {
+            offsets: all.iter().map(|(offset, ..)| *offset).collect(),
+            hashes: all.iter().map(|(_, hash, _)| *hash).collect(),
+            crcs: all.iter().map(|(.., crc)| *crc).collect(),
+        };
         if let Some(left) = frames.room_bytes.checked_sub(blocks.bytes()) {
             frames.room_bytes = left;
             frames.known.insert(name, blocks);
@@ -106,11 +119,17 @@ impl Blocks {
     fn bytes(&self) -> usize {
         BYTES_OF_A_FRAME + self.offsets.len() * BYTES_OF_A_BLOCK
     }
+
+    fn told(&self) -> impl Iterator<Item = Told> {
+        let hashes = self.hashes.iter().copied();
+        let pairs = self.offsets.iter().copied().zip(hashes).zip(self.crcs.iter().copied());
+        pairs.map(|((offset, hash), crc)| (offset, hash, crc))
+    }
 }
 
 /// The blocks of a frame as far as they can be told: those that are named, by where they
 /// are named, and between them those of a file that fills the frame in blocks of one size.
-fn blocks_of(pieces: &[Piece], raw: &[u8], keys: &SealKeys) -> Vec<(u32, u64)> {
+fn blocks_of(pieces: &[Piece], raw: &[u8], keys: &SealKeys) -> Vec<Told> {
     let mut found = Vec::new();
     for piece in pieces {
         let Some(bytes) =
@@ -124,7 +143,7 @@ fn blocks_of(pieces: &[Piece], raw: &[u8], keys: &SealKeys) -> Vec<(u32, u64)> {
             // It was compared a moment ago where it is right.
             let offset = piece.place.offset + number * block_size;
             if keys.hash_block(block) == *named {
-                found.push((offset, half(named)));
+                found.push((offset, half(named), crc32c(block)));
             }
         }
     }
@@ -133,11 +152,11 @@ fn blocks_of(pieces: &[Piece], raw: &[u8], keys: &SealKeys) -> Vec<(u32, u64)> {
         piece.outlet.block_size() == block_size && piece.place.offset.is_multiple_of(block_size)
     };
     if pieces.iter().all(regular) {
-        let named: Vec<u32> = found.iter().map(|(offset, _)| *offset).collect();
+        let named: Vec<u32> = found.iter().map(|(offset, ..)| *offset).collect();
         for (number, block) in (0..).zip(raw.chunks(block_size as usize)) {
             let offset = number * block_size;
             if !named.contains(&offset) {
-                found.push((offset, half(&keys.hash_block(block))));
+                found.push((offset, half(&keys.hash_block(block)), crc32c(block)));
             }
         }
     }

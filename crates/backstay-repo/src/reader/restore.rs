@@ -17,6 +17,7 @@ use super::BackupReader;
 use super::fetch::{Fetcher, Unusable};
 use super::outlet::Outlet;
 use super::proven::Proven;
+use super::unread::{Joins, Unread, UnreadRun};
 use super::window::{Batch, Piece, Window, batches};
 use crate::container::Container;
 use crate::map::{
@@ -181,6 +182,7 @@ impl Restore<'_> {
         let mut planner = Planner {
             packs: OpenPacks::new(self.reader, self.handle.clone()),
             window: Window::default(),
+            joins: Joins::default(),
             sender,
             report,
             depth: self.options.depth,
@@ -236,32 +238,20 @@ impl Restore<'_> {
         while at < total {
             let count = SLICE_BLOCKS.min((total - at) as usize);
             block_cursor.whole_slice(maps, at, count, &mut blocks)?;
-            let mut zeros: Option<(u64, u64)> = None;
+            let mut unread = UnreadRun::new(&outlet, &self.progress);
             for (index, block) in blocks.iter().enumerate() {
                 let number = at + index as u64;
                 digest.update(if *block == Block::Zero { &ZERO_HASH } else { block.hash() });
                 let length = block_length(shape, number);
-                if let (Some(proven), Block::Stored { hash, place }) = (self.proven(), block)
-                    && proven.has(place, hash)
-                {
-                    outlet.skip(u64::from(length));
-                    self.progress.done(u64::from(length));
-                    continue;
-                }
-                if planner.window.push(&outlet, number, block, length).is_some() {
-                    let start = number * u64::from(shape.block_size);
-                    let (from, until) = zeros.unwrap_or((start, start));
-                    if until == start {
-                        zeros = Some((from, start + u64::from(length)));
-                    } else {
-                        self.zeros(&outlet, from, until)?;
-                        zeros = Some((start, start + u64::from(length)));
+                match self.unread(block) {
+                    Some(known) => {
+                        let offset = number * u64::from(shape.block_size);
+                        unread.add(offset, length, known, &mut planner.joins)?;
                     }
+                    None => planner.window.push(&outlet, number, block, length),
                 }
             }
-            if let Some((from, until)) = zeros {
-                self.zeros(&outlet, from, until)?;
-            }
+            unread.end()?;
             at += count as u64;
             if planner.window.is_full() {
                 planner.flush(maps)?;
@@ -277,16 +267,19 @@ impl Restore<'_> {
         Ok(())
     }
 
-    fn zeros(&self, outlet: &Outlet, from: u64, until: u64) -> Result<()> {
-        outlet.put_zeros(from, until - from)?;
-        self.progress.done(until - from);
-        Ok(())
+    fn unread(&self, block: &Block) -> Option<Unread> {
+        match block {
+            // A slice that lacks a block is refused before.
+            Block::Zero | Block::Absent => Some(Unread::Zeros),
+            Block::Stored { hash, place } => self.proven()?.crc_of(place, hash).map(Unread::Proven),
+        }
     }
 }
 
 struct Planner<'r, 'w> {
     packs: OpenPacks<'r>,
     window: Window,
+    joins: Joins,
     sender: SyncSender<Batch>,
     report: &'w Report<'w>,
     depth: Depth,

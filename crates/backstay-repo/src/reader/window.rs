@@ -59,9 +59,9 @@ impl Window {
         self.blocks >= self.limit_blocks || self.files >= WINDOW_FILES
     }
 
-    /// Adds one block; says the length when it is a block of zeros, which needs no reading.
-    pub fn push(&mut self, outlet: &Arc<Outlet>, number: u64, block: &Block, length: u32) -> Option<u32> {
-        let Block::Stored { hash, place } = block else { return Some(length) };
+    /// Adds one block that is to be read.
+    pub fn push(&mut self, outlet: &Arc<Outlet>, number: u64, block: &Block, length: u32) {
+        let Block::Stored { hash, place } = block else { return };
         self.blocks += 1;
         let block_size = outlet.block_size();
         let file_offset = number * u64::from(block_size);
@@ -72,7 +72,7 @@ impl Window {
         {
             last.length += length;
             last.hashes.push(*hash);
-            return None;
+            return;
         }
         self.pieces.push(Piece {
             place: *place,
@@ -81,7 +81,6 @@ impl Window {
             length,
             hashes: vec![*hash],
         });
-        None
     }
 
     /// The pieces by pack, each in the order of frames; the window is empty afterwards.
