@@ -52,6 +52,9 @@ pub struct BackupSummary {
     pub started_at: Timestamp,
     pub finished_at: Timestamp,
     pub duration_seconds: f64,
+    /// Counts the backups of the instance as they were taken, whatever a clock said.
+    #[serde(default)]
+    pub sequence: u64,
     /// `1@0/3000028` for PostgreSQL.
     pub start_position: Option<String>,
     pub stop_position: Option<String>,
@@ -91,6 +94,7 @@ impl BackupSummary {
             started_at: record.started_at,
             finished_at: record.finished_at,
             duration_seconds: record.finished_at.duration_since(record.started_at).as_secs_f64(),
+            sequence: record.sequence,
             start_position: record.start_position.as_ref().map(ToString::to_string),
             stop_position: record.stop_position.as_ref().map(ToString::to_string),
             timeline: record.stop_position.as_ref().and_then(crate::Position::timeline),

@@ -45,6 +45,7 @@ fn summary(day: u8, backup_type: BackupType) -> BackupSummary {
         started_at: at(&format!("2026-11-{day:02}T02:43:00Z")),
         finished_at: at(&format!("2026-11-{day:02}T02:43:02.4Z")),
         duration_seconds: 2.4,
+        sequence: u64::from(day),
         start_position: Some("1@0/3000028".into()),
         stop_position: Some("1@0/3000138".into()),
         timeline: None,
