@@ -1,7 +1,9 @@
 //! A store whose bytes keep to a rate, so that a backup leaves room on the line
 //! and the disk for others.
 //!
-//! Responsible for content alone: listings and looks cost nothing. It stands outside
+//! Responsible for content alone: listings and looks cost nothing, and neither do
+//! intents and heartbeats. They are small, and one that stood in a queue of bulk data
+//! until it is late would let a living session be taken for dead. It stands outside
 //! of the retries, so that waiting for its turn counts against no call's time limit.
 //! All lanes share one bucket for each direction and pass in the order in which they
 //! came.
@@ -74,7 +76,7 @@ impl fmt::Debug for LimitStore {
 impl Gate {
     /// Waits until so many bytes may pass.
     async fn pass(&self, bytes: u64, operation: Operation, object: &ObjectName) -> Result<(), StoreError> {
-        let Some(pacer) = &self.pacer else { return Ok(()) };
+        let Some(pacer) = self.pacer.as_ref().filter(|_| !object.is_of_intents()) else { return Ok(()) };
         let wait = pacer.lock().unwrap_or_else(PoisonError::into_inner).book(self.pace.elapsed(), bytes);
         if wait.is_zero() {
             return Ok(());

@@ -152,6 +152,27 @@ async fn lanes_share_the_rate_and_none_is_left_behind() {
 }
 
 #[tokio::test]
+async fn a_sign_of_life_does_not_queue_behind_bulk_data() {
+    let (store, pace) = limited("1MiB", "1MiB", &CancellationToken::new());
+    let bulk = async {
+        store.put_if_absent(&name("orders/packs/a"), Bytes::from(vec![1; 100 << 20])).await.unwrap();
+        store.get(&name("orders/packs/a"), u64::MAX).await.unwrap();
+    };
+    let beats = async {
+        for second in 1..150 {
+            let turn = Duration::from_secs(second);
+            pace.wait(turn - pace.elapsed()).await;
+            let beat = name(&format!("orders/intents/20261121T024300Z-7q3f/{second:06}"));
+            store.put_if_absent(&beat, Bytes::from_static(b"alive")).await.unwrap();
+            store.get(&beat, u64::MAX).await.unwrap();
+            assert_eq!(pace.elapsed(), turn);
+        }
+    };
+    pace.turn_through(async { tokio::join!(bulk, beats) }).await;
+    near(pace.elapsed(), 200.0);
+}
+
+#[tokio::test]
 async fn a_wait_ends_when_somebody_asks_to_stop() {
     let cancel = CancellationToken::new();
     let (store, pace) = limited("1MiB", "1MiB", &cancel);
