@@ -91,13 +91,22 @@ pub(crate) async fn choose(
 ) -> Result<(RestorePlan, Option<Manifest>)> {
     context.progress.enter("plan");
     let mut known = context.unless_cancelled(Known::read(context, &request.instance)).await?;
+    choose_among(context, request, &mut known).await
+}
+
+/// The same among the backups that the caller has left in.
+pub(crate) async fn choose_among(
+    context: &Context,
+    request: &RestoreRequest,
+    known: &mut Known,
+) -> Result<(RestorePlan, Option<Manifest>)> {
     loop {
         let plan = plan_restore(request, &known.backups, &known.unreadable, known.rates());
         let Some(base) = &plan.base else { return Ok((plan, None)) };
         let manifest = context.repo.manifest(&request.instance, base).await?;
         // An object that is gone is better known now than half-way. The plan is made
         // again with what was seen; each round adds one damaged backup.
-        if is_whole(context, &mut known, manifest.clone()).await? {
+        if is_whole(context, known, manifest.clone()).await? {
             return Ok((plan, Some(manifest)));
         }
     }
@@ -155,8 +164,7 @@ pub async fn run(
     }
     report.duration_seconds = clock.seconds();
     let bin_directory = instance.postgres().bin_directory.clone();
-    let look =
-        move || Ok(starting(&placed.directory, placed.facts.server.major(), bin_directory.as_deref())?);
+    let look = move || Ok(starting(&placed.directory, &placed.facts.server, bin_directory.as_deref())?);
     // What was asked for is done, whether or not this can be said.
     report.starting = off_thread(look).await.ok();
     Ok(report)

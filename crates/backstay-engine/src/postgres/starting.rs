@@ -6,19 +6,21 @@
 //! is not there. All of them can be seen now.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};
-use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use serde::Serialize;
 
+use super::facts::ServerFacts;
 use super::programs::Programs;
 use crate::{Error, Result};
 
@@ -39,8 +41,16 @@ const LOG: &str = "start.log";
 /// The longest path of a socket that every kernel takes, without the name in it.
 const SOCKET_DIRECTORY_MAX: usize = 80;
 
-/// Looks at the directory, its settings and this machine. Changes nothing.
-pub fn starting(directory: &Path, major: u32, bin_directory: Option<&Path>) -> Result<Starting> {
+/// A copy that subscribes would take changes away from its original.
+const WITHOUT_SUBSCRIPTIONS: &str = "-c max_logical_replication_workers=0";
+
+/// How long somebody who listens may take to answer.
+const ANSWER_LIMIT: Duration = Duration::from_millis(200);
+
+/// Looks at the directory, its settings and this machine. Changes nothing, and is
+/// in nobody's way: a server that starts meanwhile finds its port free.
+pub fn starting(directory: &Path, server: &ServerFacts, bin_directory: Option<&Path>) -> Result<Starting> {
+    let major = server.major();
     let programs = match Programs::find(major, bin_directory) {
         Ok(programs) => programs,
         Err(Error::ProgramMissing { .. }) => {
@@ -61,7 +71,11 @@ pub fn starting(directory: &Path, major: u32, bin_directory: Option<&Path>) -> R
     let data = shell_word(directory.as_os_str()).into_owned();
     let log = directory.join(LOG);
     let mut line = format!("{pg_ctl} -D {data} -l {}", shell_word(log.as_os_str()));
-    let options = copy.options();
+    let mut options = copy.options();
+    if server.enabled_subscriptions > 0 {
+        options.push(WITHOUT_SUBSCRIPTIONS.to_owned());
+    }
+    let options = options.join(" ");
     if !options.is_empty() {
         line.push_str(&format!(" -o {}", shell_word(OsStr::new(&options))));
     }
@@ -105,12 +119,14 @@ struct Copy<'a> {
 
 impl Copy<'_> {
     /// What must differ from the original's settings on this machine now.
-    fn options(&self) -> String {
+    fn options(&self) -> Vec<String> {
         let mut options = Vec::new();
         let sockets = self.socket_directories();
+        let listening = listening();
+        let is_in_use = |port| is_in_use(port, listening.as_ref(), &sockets);
         if let Some(port) = self.setting("port").and_then(|port| port.parse::<u16>().ok())
-            && is_in_use(port, &sockets)
-            && let Some(free) = (port.saturating_add(1)..u16::MAX).find(|port| !is_in_use(*port, &sockets))
+            && is_in_use(port)
+            && let Some(free) = (port.saturating_add(1)..u16::MAX).find(|port| !is_in_use(*port))
         {
             options.push(format!("-p {free}"));
         }
@@ -119,7 +135,7 @@ impl Copy<'_> {
             let place = if fits { self.directory } else { Path::new("/tmp") };
             options.push(format!("-k {}", shell_word(place.as_os_str())));
         }
-        options.join(" ")
+        options
     }
 
     /// What the copy's own configuration sets, all its files together; `None` when the
@@ -159,14 +175,41 @@ impl Copy<'_> {
 }
 
 /// Whether somebody listens there already, on the network or on a socket.
-fn is_in_use(port: u16, socket_directories: &[PathBuf]) -> bool {
-    let taken =
-        |bound: io::Result<TcpListener>| bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse);
-    taken(TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)))
-        || taken(TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)))
+fn is_in_use(port: u16, listening: Option<&HashSet<u16>>, socket_directories: &[PathBuf]) -> bool {
+    let on_network = match listening {
+        Some(listening) => listening.contains(&port),
+        None => answers(port),
+    };
+    on_network
         || socket_directories
             .iter()
             .any(|directory| UnixStream::connect(directory.join(format!(".s.PGSQL.{port}"))).is_ok())
+}
+
+/// The ports that the kernel says somebody listens on; `None` where it says nothing.
+fn listening() -> Option<HashSet<u16>> {
+    let mut ports: HashSet<u16> = listed_ports(&fs::read_to_string("/proc/net/tcp").ok()?).collect();
+    // It is absent where IPv6 is switched off.
+    if let Ok(table) = fs::read_to_string("/proc/net/tcp6") {
+        ports.extend(listed_ports(&table));
+    }
+    Some(ports)
+}
+
+/// The local ports of the lines whose state is `LISTEN`.
+fn listed_ports(table: &str) -> impl Iterator<Item = u16> {
+    table.lines().filter_map(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        let (local, state) = (fields.next()?, fields.nth(1)?);
+        let (_, port) = local.rsplit_once(':')?;
+        (state == "0A").then(|| u16::from_str_radix(port, 16).ok())?
+    })
+}
+
+fn answers(port: u16) -> bool {
+    let here = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
+    here.into_iter()
+        .any(|address| TcpStream::connect_timeout(&SocketAddr::new(address, port), ANSWER_LIMIT).is_ok())
 }
 
 /// A word as a shell takes it: itself when no letter of it means anything there.
@@ -181,6 +224,12 @@ pub fn shell_word(word: &OsStr) -> Cow<'_, str> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::net::TcpListener;
+    use std::os::unix::fs::PermissionsExt;
+
+    use backstay_model::TimelineId;
+
     use super::*;
 
     #[test]
@@ -195,18 +244,70 @@ mod tests {
 
     #[test]
     fn a_port_that_somebody_listens_on_is_in_use() {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let port = listener.local_addr().unwrap().port();
-        assert!(is_in_use(port, &[]));
+        for address in [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)] {
+            // Where IPv6 is switched off, there is nothing to see.
+            let Ok(listener) = TcpListener::bind((address, 0)) else { continue };
+            let port = listener.local_addr().unwrap().port();
+            assert!(is_in_use(port, listening().as_ref(), &[]), "{address}");
+            assert!(is_in_use(port, None, &[]), "{address}");
+            drop(listener);
+            assert!(!is_in_use(port, None, &[]), "{address}");
+        }
         let directory = tempfile::tempdir().unwrap();
         let _socket = std::os::unix::net::UnixListener::bind(directory.path().join(".s.PGSQL.1")).unwrap();
-        assert!(is_in_use(1, &[directory.path().to_owned()]));
+        assert!(is_in_use(1, listening().as_ref(), &[directory.path().to_owned()]));
+    }
+
+    #[test]
+    fn only_those_who_listen_are_read_from_the_table_of_the_kernel() {
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid\n\
+                     \x20  0: 0100007F:1538 00000000:0000 0A 00000000:00000000 00:00000000 00000000   112\n\
+                     \x20  1: 0100007F:D431 0100007F:1539 01 00000000:00000000 00:00000000 00000000     0\n\
+                     \x20 10: 00000000000000000000000001000000:1F90 00000000000000000000000000000000:0000 0A 0:0\n";
+        assert_eq!(listed_ports(table).collect::<Vec<_>>(), [5432, 8080]);
+    }
+
+    fn original(enabled_subscriptions: u32) -> ServerFacts {
+        ServerFacts {
+            version: "15.4".into(),
+            version_number: 150_004,
+            system_identifier: 1,
+            superuser: "postgres".into(),
+            data_checksums: true,
+            block_size: 8192,
+            segment_blocks: 131_072,
+            wal_segment_size: 16 << 20,
+            in_recovery: false,
+            timeline: TimelineId(1),
+            data_directory: None,
+            outside_configuration: BTreeMap::new(),
+            included_elsewhere: Vec::new(),
+            incarnation: None,
+            enabled_subscriptions,
+            tablespaces: Vec::new(),
+            settings: BTreeMap::new(),
+            databases: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_copy_of_a_subscriber_is_started_without_its_subscriptions() {
+        let directory = tempfile::tempdir().unwrap();
+        let program = directory.path().join("postgres");
+        fs::write(&program, "#!/bin/sh\n[ $1 != --version ] || echo 'postgres (PostgreSQL) 15.4'\n").unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let line = |enabled| match starting(directory.path(), &original(enabled), Some(directory.path())) {
+            Ok(Starting::Command(line)) => line,
+            other => panic!("{other:?}"),
+        };
+        assert!(line(2).contains("-o '-c max_logical_replication_workers=0'"), "{}", line(2));
+        assert!(!line(0).contains("max_logical"), "{}", line(0));
     }
 
     #[test]
     fn a_machine_without_the_programs_is_told_the_package() {
         let empty = tempfile::tempdir().unwrap();
-        let Starting::Needs(what) = starting(empty.path(), 15, Some(empty.path())).unwrap() else {
+        let Starting::Needs(what) = starting(empty.path(), &original(0), Some(empty.path())).unwrap() else {
             panic!("programs were found in an empty directory");
         };
         assert!(what.contains("`postgresql-15`"), "{what}");
