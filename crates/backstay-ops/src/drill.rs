@@ -1,9 +1,9 @@
 //! Drill: restore for real, start, question, measure, remove.
 //!
 //! Invariant: a drill never touches the source but to read, its server listens
-//! nowhere but on a private socket, and it leaves nothing behind unless told to,
-//! whether it ends well, badly or on request. What a drill left that was killed is
-//! removed by the next one.
+//! nowhere but on a private socket, it writes nowhere but in its directory, and it
+//! leaves nothing behind unless told to, whether it ends well, badly or on request.
+//! What a drill left that was killed is removed by the next one.
 
 mod leftovers;
 
@@ -22,6 +22,7 @@ use crate::clock::Stopwatch;
 use crate::context::{Context, off_thread};
 use crate::error::{Error, Result};
 use crate::instance::Instance;
+use crate::known::Known;
 use crate::notes;
 use crate::restore::place::{self, Where};
 use crate::restore::recover::Afterlife;
@@ -92,18 +93,51 @@ async fn plan(
         into: scratch.join(DATA).display().to_string(),
         start: true,
     };
-    let (plan, manifest) = restore::choose(context, &request).await?;
-    if let Some(refusal) = plan.refusals.first() {
-        return Err(Error::Refused { refusal: refusal.clone() });
-    }
-    let manifest = manifest.ok_or_else(|| Error::broken("a plan without refusals has no base"))?;
-    let facts = BackupFacts::from_json(&manifest.record.facts)?;
+    let (plan, manifest, facts) = choose(context, &request).await?;
     recover::check(instance, &facts.server)?;
     // The places of the tablespaces are in use by the source.
     let moved = facts.server.tablespaces.iter();
     let moved = moved.map(|space| (space.oid.to_string(), scratch.join(format!("tablespace-{}", space.oid))));
     let place = Where { directory: scratch.join(DATA), moved: moved.collect() };
     Ok((plan, manifest, place))
+}
+
+/// The base of a drill. One in whose log a tablespace is made is passed over: replay
+/// writes to the place it had, wherever the rest was put.
+async fn choose(context: &Context, request: &RestoreRequest) -> Result<(RestorePlan, Manifest, BackupFacts)> {
+    context.progress.enter("plan");
+    let mut known = context.unless_cancelled(Known::read(context, &request.instance)).await?;
+    let mut newest_passed = None;
+    let mut passed = Vec::new();
+    loop {
+        let (mut plan, manifest) = restore::choose_among(context, request, &mut known).await?;
+        if let Some(refusal) = plan.refusals.first() {
+            let refused = Error::Refused { refusal: refusal.clone() };
+            return Err(newest_passed.unwrap_or(refused));
+        }
+        let manifest = manifest.ok_or_else(|| Error::broken("a plan without refusals has no base"))?;
+        let facts = BackupFacts::from_json(&manifest.record.facts)?;
+        let backup = manifest.record.id.clone();
+        let Some(late) = facts.late_tablespaces.first() else {
+            plan.findings.extend(passed);
+            return Ok((plan, manifest, facts));
+        };
+        known.backups.retain(|(record, _)| record.id != backup);
+        passed.push(Finding::warning(
+            format!("backup {backup}"),
+            format!(
+                "was passed over for an older one: tablespace {} was made while it ran, and a drill of it \
+                 would write to {}",
+                late.name, late.location
+            ),
+            "run `backstay backup` again, and drill that one",
+        ));
+        newest_passed.get_or_insert_with(|| Error::DrillOutside {
+            backup,
+            name: late.name.clone(),
+            path: PathBuf::from(&late.location),
+        });
+    }
 }
 
 async fn drill(

@@ -46,6 +46,11 @@ pub enum Error {
     TablespaceNotEmpty { name: String, location: String, path: PathBuf },
     #[error("the place {} of tablespace {name}, which was made while the backup ran, is not empty", path.display())]
     LateTablespaceNotEmpty { name: String, path: PathBuf },
+    #[error(
+        "backup {backup} cannot be drilled: tablespace {name} was made while it ran, and would be written to {}, outside of the drill's directory",
+        path.display()
+    )]
+    DrillOutside { backup: BackupId, name: String, path: PathBuf },
     #[error("make a directory for the drill in {}", path.display())]
     DrillDirectory {
         path: PathBuf,
@@ -86,7 +91,8 @@ impl Classified for Error {
             Error::RestoreFailed { source, .. } => source.kind(),
             Error::RestoreInterrupted { .. }
             | Error::TablespaceNotEmpty { .. }
-            | Error::LateTablespaceNotEmpty { .. } => ErrorKind::Conflict,
+            | Error::LateTablespaceNotEmpty { .. }
+            | Error::DrillOutside { .. } => ErrorKind::Conflict,
             Error::DrillDirectory { source, .. }
             | Error::Remove { source, .. }
             | Error::WriteKit { source, .. } => match source.kind() {
@@ -129,16 +135,18 @@ impl Classified for Error {
                 format!("`rm -r {}` clears it, then restore again", shell_word(into.as_os_str())),
                 "or choose another directory with `--into`".to_owned(),
             ],
-            Error::TablespaceNotEmpty { location, path, .. } => vec![format!(
-                "give it another place with `--tablespace {}=NEW`, or move what lies in {} away",
-                shell_word(OsStr::new(location)),
-                path.display()
-            )],
+            // What lies there may be a living server's: it is never to be moved or removed.
+            Error::TablespaceNotEmpty { location, .. } => {
+                let old = shell_word(OsStr::new(location));
+                vec![format!("give it another place with `--tablespace {old}=NEW`")]
+            }
             // `--tablespace` cannot move it: its place stands in the log.
-            Error::LateTablespaceNotEmpty { path, .. } => vec![format!(
-                "move it away, as with `mv {0} {0}.old`: the log of the backup makes the tablespace in that place",
-                shell_word(path.as_os_str())
-            )],
+            Error::LateTablespaceNotEmpty { .. } => {
+                vec!["run `backstay backup` again and restore that one".to_owned()]
+            }
+            Error::DrillOutside { .. } => {
+                vec!["run `backstay backup` again, and drill that one".to_owned()]
+            }
             Error::DrillDirectory { .. } | Error::DrillTooSmall { .. } => {
                 vec![
                     "set drill.directory to a directory with enough space that backstay can write".to_owned(),
@@ -186,6 +194,7 @@ mod tests {
             Error::RestoreInterrupted { into: "/srv/a".into() },
             Error::TablespaceNotEmpty { name: "s".into(), location: "/old".into(), path: "/new".into() },
             Error::LateTablespaceNotEmpty { name: "s".into(), path: "/old".into() },
+            Error::DrillOutside { backup: backup(), name: "s".into(), path: "/old".into() },
             Error::DrillDirectory { path: "/srv".into(), source: denied() },
             Error::DrillTooSmall { path: "/srv".into(), free: 1, needed: 2 },
             Error::Remove { path: "/srv/a".into(), source: denied() },
@@ -210,6 +219,22 @@ mod tests {
             }
             let can_be_mended = !matches!(error.kind(), ErrorKind::Cancelled | ErrorKind::Internal);
             assert!(!can_be_mended || !error.hints().is_empty(), "{text} has no hint");
+        }
+    }
+
+    #[test]
+    fn what_lies_in_the_place_of_a_tablespace_is_left_to_whom_it_belongs() {
+        for error in all() {
+            let is_of_tablespace = matches!(
+                error,
+                Error::TablespaceNotEmpty { .. }
+                    | Error::LateTablespaceNotEmpty { .. }
+                    | Error::DrillOutside { .. }
+            );
+            for hint in error.hints().iter().filter(|_| is_of_tablespace) {
+                let words = ["mv ", "rm ", "move", "remove"];
+                assert!(!words.iter().any(|word| hint.contains(word)), "{hint}");
+            }
         }
     }
 

@@ -13,6 +13,8 @@ mod damage;
 mod house;
 #[path = "postgres/judges.rs"]
 mod judges;
+#[path = "postgres/late_tablespaces.rs"]
+mod late_tablespaces;
 #[path = "postgres/leftovers.rs"]
 mod leftovers;
 #[path = "postgres/notes.rs"]
