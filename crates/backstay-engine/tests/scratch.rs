@@ -78,7 +78,7 @@ fn a_sound_copy_is_proven_and_leaves_nothing_running() {
             let accounts = check(&proof.checks, "table public.pgbench_accounts in postgres");
             assert_eq!(accounts.found, "200000 rows");
             assert_eq!(check(&proof.checks, "table public.\"Odd name\" in my data").found, "77 rows");
-            assert!(check(&proof.checks, "index pgbench_accounts_pkey in postgres").ok);
+            assert!(check(&proof.checks, "index public.pgbench_accounts_pkey in postgres").ok);
             assert!(check(&proof.checks, "extension plpgsql in postgres").ok);
             let stopped = scratch.stop().await.unwrap();
             assert!(is_stopped(&copy.directory));

@@ -3,6 +3,10 @@
 //! Every wait has a limit, an error carries what was being done, and the task that
 //! moves the session's bytes lives and dies with the [`Session`]: when a backup is
 //! dropped half-way, its session closes and the server forgets the backup.
+//!
+//! Invariant: our statements mean what the server's own catalogue means by them. Who
+//! owns a database can make functions with the names of built-in ones and set a search
+//! path that finds them first; they would run with the rights of our role.
 
 use std::future::Future;
 use std::io;
@@ -12,9 +16,10 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::JoinSet;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect};
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, NoTls, Row, Socket};
+use tokio_postgres::{CancelToken, Client, Config, NoTls, Row, Socket};
 use tokio_rustls::client::TlsStream;
 use tracing::debug;
 
@@ -26,6 +31,7 @@ use crate::{Error, Result};
 /// A connection that runs statements one after the other.
 pub struct Session {
     client: Client,
+    tls: Option<Tls>,
     /// Moves bytes; aborted when the session is dropped.
     _driver: JoinSet<()>,
 }
@@ -34,27 +40,30 @@ impl Session {
     pub async fn open(address: &Address) -> Result<Session> {
         let tls = Tls::new(address.tls, address.root_certificate.as_deref())?;
         let mut driver = JoinSet::new();
-        let attempt = async {
-            match tls {
-                None => {
-                    let (client, connection) = address.config.connect(NoTls).await?;
-                    driver.spawn(drive(connection));
-                    Ok(client)
-                }
-                Some(tls) => {
-                    let (client, connection) = address.config.connect(Handshake(tls)).await?;
-                    driver.spawn(drive(connection));
-                    Ok(client)
-                }
-            }
-        };
         // The driver's own limit is per address and does not cover the log-in.
         let limit = address.connect_limit * address.endpoints().len().max(1) as u32 + Duration::from_secs(5);
+        let attempt = async {
+            match connect(&with_own_names(&address.config), tls.as_ref(), &mut driver).await {
+                Err(error) if is_refused_option(&error) => {
+                    connect(&address.config, tls.as_ref(), &mut driver).await
+                }
+                other => other,
+            }
+        };
         let client = tokio::time::timeout(limit, attempt)
             .await
             .map_err(|_| Error::ConnectTimeout { server: address.describe(), seconds: limit.as_secs() })?
             .map_err(|error| connect_error(address, error))?;
-        Ok(Session { client, _driver: driver })
+        let session = Session { client, tls, _driver: driver };
+        // Also behind a pooler that takes the option and forgets it.
+        session.execute("use the server's own names only", "SET search_path = pg_catalog").await?;
+        Ok(session)
+    }
+
+    /// Ends on the server what runs here when it is dropped before it is told that all
+    /// is done: a server does not notice that nobody waits for an answer any more.
+    pub fn leash(&self) -> Leash {
+        Leash { token: Some(self.client.cancel_token()), tls: self.tls.clone() }
     }
 
     /// Runs one statement with parameters and returns its rows.
@@ -126,6 +135,80 @@ impl Session {
     /// Whether the server has ended the session.
     pub fn is_closed(&self) -> bool {
         self.client.is_closed()
+    }
+}
+
+/// See [`Session::leash`].
+pub struct Leash {
+    token: Option<CancelToken>,
+    tls: Option<Tls>,
+}
+
+impl Leash {
+    /// There is nothing to end.
+    pub fn done(mut self) {
+        self.token = None;
+    }
+}
+
+impl Drop for Leash {
+    fn drop(&mut self) {
+        const LIMIT: Duration = Duration::from_secs(5);
+        let Some(token) = self.token.take() else { return };
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let tls = self.tls.take();
+        runtime.spawn(async move {
+            let asked = async {
+                match tls {
+                    None => token.cancel_query(NoTls).await,
+                    Some(tls) => token.cancel_query(Handshake(tls)).await,
+                }
+            };
+            match tokio::time::timeout(LIMIT, asked).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => debug!(%error, "the server could not be asked to end a statement"),
+                Err(_) => debug!("the server could not be asked to end a statement in time"),
+            }
+        });
+    }
+}
+
+/// The same, with a search path that no setting of a role or a database overrides.
+fn with_own_names(config: &Config) -> Config {
+    const OWN_NAMES: &str = "-c search_path=pg_catalog";
+    let mut config = config.clone();
+    // Of two options for one setting the last counts.
+    let options = match config.get_options() {
+        Some(given) if !given.trim().is_empty() => format!("{given} {OWN_NAMES}"),
+        _ => OWN_NAMES.to_owned(),
+    };
+    config.options(options);
+    config
+}
+
+/// Whether a pooler stands before the server that passes no options on.
+fn is_refused_option(error: &tokio_postgres::Error) -> bool {
+    error.as_db_error().is_some_and(|refusal| {
+        *refusal.code() == SqlState::PROTOCOL_VIOLATION && refusal.message().contains("startup parameter")
+    })
+}
+
+async fn connect(
+    config: &Config,
+    tls: Option<&Tls>,
+    driver: &mut JoinSet<()>,
+) -> std::result::Result<Client, tokio_postgres::Error> {
+    match tls {
+        None => {
+            let (client, connection) = config.connect(NoTls).await?;
+            driver.spawn(drive(connection));
+            Ok(client)
+        }
+        Some(tls) => {
+            let (client, connection) = config.connect(Handshake(tls.clone())).await?;
+            driver.spawn(drive(connection));
+            Ok(client)
+        }
     }
 }
 
@@ -236,5 +319,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Encrypted<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_search_path_comes_last_among_the_options() {
+        let options = |text: &str| {
+            let config: Config = text.parse().unwrap();
+            with_own_names(&config).get_options().unwrap().to_owned()
+        };
+        assert_eq!(options("host=db user=b"), "-c search_path=pg_catalog");
+        assert_eq!(
+            options("host=db user=b options='-c search_path=public -c geqo=off'"),
+            "-c search_path=public -c geqo=off -c search_path=pg_catalog"
+        );
     }
 }

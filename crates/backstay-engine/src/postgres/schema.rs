@@ -48,12 +48,14 @@ pub async fn look(session: &Session, horizon: Option<u32>) -> Result<SchemaFacts
     let horizon = match horizon {
         Some(horizon) => horizon,
         None => {
-            let highest = "SELECT greatest((SELECT max(oid) FROM pg_class), (SELECT max(oid) FROM pg_proc), \
-                                  (SELECT max(oid) FROM pg_constraint), (SELECT max(oid) FROM pg_trigger))";
+            let highest = "SELECT greatest((SELECT pg_catalog.max(oid) FROM pg_catalog.pg_class), \
+                                  (SELECT pg_catalog.max(oid) FROM pg_catalog.pg_proc), \
+                                  (SELECT pg_catalog.max(oid) FROM pg_catalog.pg_constraint), \
+                                  (SELECT pg_catalog.max(oid) FROM pg_catalog.pg_trigger))";
             column::<u32>(&session.row(ACTION, highest, &[]).await?, 0)?
         }
     };
-    let counted = "SELECT relkind::text, count(*) FROM pg_class \
+    let counted = "SELECT relkind::pg_catalog.text, pg_catalog.count(*) FROM pg_catalog.pg_class \
                    WHERE relpersistence <> 't' AND oid <= $1 GROUP BY relkind";
     let mut relations = BTreeMap::new();
     for row in session.query(ACTION, counted, &[&horizon]).await? {
@@ -61,24 +63,24 @@ pub async fn look(session: &Session, horizon: Option<u32>) -> Result<SchemaFacts
     }
     // Numbers are the same in a copy, and names can hold anything: each is a field of
     // its own. What vacuum and analyze write stands in none of them.
-    let digest = "WITH kept AS (SELECT * FROM pg_class WHERE relpersistence <> 't' AND oid <= $1), \
+    let digest = "WITH kept AS (SELECT * FROM pg_catalog.pg_class WHERE relpersistence <> 't' AND oid <= $1), \
          lines(line) AS ( \
-         SELECT jsonb_build_array('relation', c.oid, n.nspname, c.relname, c.relkind, c.relpersistence, \
-                                  pg_get_userbyid(c.relowner))::text \
-         FROM kept c JOIN pg_namespace n ON n.oid = c.relnamespace \
-         UNION ALL SELECT jsonb_build_array('column', a.attrelid, a.attnum, a.attname, a.atttypid, a.atttypmod, \
-                                            a.attnotnull, a.attisdropped)::text \
-         FROM pg_attribute a JOIN kept c ON c.oid = a.attrelid \
-         UNION ALL SELECT jsonb_build_array('index', i.indexrelid, i.indrelid, i.indisunique, i.indisprimary, \
-                                            i.indkey::text)::text \
-         FROM pg_index i JOIN kept c ON c.oid = i.indexrelid \
-         UNION ALL SELECT jsonb_build_array('constraint', oid, conname, contype, conrelid, convalidated)::text \
-         FROM pg_constraint WHERE oid <= $1 \
-         UNION ALL SELECT jsonb_build_array('routine', oid, proname, pronamespace, md5(prosrc))::text \
-         FROM pg_proc WHERE oid <= $1 \
-         UNION ALL SELECT jsonb_build_array('trigger', t.oid, t.tgname, t.tgrelid, t.tgenabled)::text \
-         FROM pg_trigger t JOIN kept c ON c.oid = t.tgrelid WHERE t.oid <= $1) \
-         SELECT md5(coalesce(string_agg(md5(line), '' ORDER BY line COLLATE \"C\"), '')) FROM lines";
+         SELECT pg_catalog.jsonb_build_array('relation', c.oid, n.nspname, c.relname, c.relkind, c.relpersistence, \
+                                  pg_catalog.pg_get_userbyid(c.relowner))::pg_catalog.text \
+         FROM kept c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         UNION ALL SELECT pg_catalog.jsonb_build_array('column', a.attrelid, a.attnum, a.attname, a.atttypid, a.atttypmod, \
+                                            a.attnotnull, a.attisdropped)::pg_catalog.text \
+         FROM pg_catalog.pg_attribute a JOIN kept c ON c.oid = a.attrelid \
+         UNION ALL SELECT pg_catalog.jsonb_build_array('index', i.indexrelid, i.indrelid, i.indisunique, i.indisprimary, \
+                                            i.indkey::pg_catalog.text)::pg_catalog.text \
+         FROM pg_catalog.pg_index i JOIN kept c ON c.oid = i.indexrelid \
+         UNION ALL SELECT pg_catalog.jsonb_build_array('constraint', oid, conname, contype, conrelid, convalidated)::pg_catalog.text \
+         FROM pg_catalog.pg_constraint WHERE oid <= $1 \
+         UNION ALL SELECT pg_catalog.jsonb_build_array('routine', oid, proname, pronamespace, pg_catalog.md5(prosrc))::pg_catalog.text \
+         FROM pg_catalog.pg_proc WHERE oid <= $1 \
+         UNION ALL SELECT pg_catalog.jsonb_build_array('trigger', t.oid, t.tgname, t.tgrelid, t.tgenabled)::pg_catalog.text \
+         FROM pg_catalog.pg_trigger t JOIN kept c ON c.oid = t.tgrelid WHERE t.oid <= $1) \
+         SELECT pg_catalog.md5(coalesce(pg_catalog.string_agg(pg_catalog.md5(line), '' ORDER BY line COLLATE \"C\"), '')) FROM lines";
     let digest = column(&session.row(ACTION, digest, &[&horizon]).await?, 0)?;
     Ok(SchemaFacts { horizon, relations, digest })
 }
