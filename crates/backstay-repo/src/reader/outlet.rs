@@ -72,7 +72,7 @@ impl Outlet {
         }
     }
 
-    /// Writes bytes that were compared with their hashes; they count when
+    /// Writes bytes; they count when
     /// [`Outlet::account`] has heard of them.
     pub fn put(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         match self.writer()? {
@@ -96,6 +96,11 @@ impl Outlet {
     /// Makes and closes a file without bytes.
     pub fn finish_empty(&self) -> Result<()> {
         if self.shape.size == 0 { self.finish() } else { Ok(()) }
+    }
+
+    /// Whether the bytes go to a target, rather than being only checked.
+    pub fn is_written(&self) -> bool {
+        self.destination.is_some()
     }
 
     /// Whether the checksum of the whole file is known.
@@ -128,7 +133,7 @@ impl Outlet {
         }
         Err(Error::Damaged {
             object: self.path().to_owned(),
-            reason: "every block has its hash and the file has not its checksum".to_owned(),
+            reason: "its blocks do not make the checksum that it had at the backup".to_owned(),
         })
     }
 }

@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn the_checksum_of_a_file_is_compared_also_when_its_blocks_were_read_before() {
-        let mut content: Vec<u8> = (0..20 * 512 + 100).map(|n| (n * n >> 5) as u8 | 1).collect();
+        let mut content: Vec<u8> = (0..20 * 512 + 100).map(|n| ((n * n) >> 5) as u8 | 1).collect();
         content[512 * 7..512 * 9].fill(0);
         run(&content, crc32c(&content)).unwrap();
         let error = run(&content, crc32c(&content) ^ 1).unwrap_err();
