@@ -1,6 +1,6 @@
 //! What the catalogue keeps of one commit, and its JSON.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use backstay_model::{BackupId, BackupRecord, InstanceId};
 use jiff::Timestamp;
@@ -11,7 +11,7 @@ use crate::store::ObjectMeta;
 use crate::{Error, Result};
 
 /// Another number is another program's catalogue: it is ignored and written anew.
-const CATALOGUE_FORMAT: u32 = 1;
+const CATALOGUE_FORMAT: u32 = 2;
 
 /// One object at `backups/`, as it was when it was read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,34 +29,91 @@ pub(super) struct Entry {
 pub(super) struct Remembered {
     /// Oldest first.
     pub entries: Vec<Entry>,
-    /// Backups that were there and are not, until it is known why.
-    missing: BTreeSet<BackupId>,
+    /// Backups that were read once and of which there is no entry now, being gone or
+    /// unreadable; and the newest backup that was known when each was last there.
+    missing: BTreeMap<BackupId, BackupId>,
+    /// Those among the entries whose marker was seen: when they go, it is known why,
+    /// also after the marker has gone.
+    condemned: BTreeSet<BackupId>,
     changed: bool,
 }
 
+/// A backup that is remembered and not listed.
+pub(super) struct Absent {
+    pub id: BackupId,
+    /// The newest that was known when it was last there: so old is this memory.
+    pub known_with: BackupId,
+}
+
 impl Remembered {
-    /// Takes over what a listing found. A backup that it did not is missing.
+    /// Takes over what a listing found.
     pub fn see(&mut self, entries: Vec<Entry>, there: &HashSet<BackupId>) {
-        let missing: BTreeSet<BackupId> = self.backups().filter(|id| !there.contains(*id)).cloned().collect();
-        self.changed |= missing != self.missing || entries != self.entries;
-        (self.entries, self.missing) = (entries, missing);
+        let before = self.newest();
+        let newest = there.iter().chain(&before).max().cloned();
+        let read: HashSet<&BackupId> = entries.iter().map(|entry| &entry.id).collect();
+        let mut missing = BTreeMap::new();
+        for id in self.backups().filter(|id| !read.contains(id)) {
+            // What lies there and does not open has not gone yet.
+            let known_with = if there.contains(id) { &newest } else { &before };
+            let known_with = self.missing.get(id).filter(|_| !there.contains(id)).or(known_with.as_ref());
+            missing.insert(id.clone(), known_with.unwrap_or(id).clone());
+        }
+        let condemned: BTreeSet<BackupId> =
+            self.condemned.iter().filter(|id| there.contains(*id)).cloned().collect();
+        self.changed |= missing != self.missing || entries != self.entries || condemned != self.condemned;
+        (self.entries, self.missing, self.condemned) = (entries, missing, condemned);
     }
 
-    /// Every backup that is remembered, tombstones not among them.
-    pub fn backups(&self) -> impl Iterator<Item = &BackupId> {
+    /// Every backup that somebody would miss: no tombstone, and none that is condemned.
+    fn backups(&self) -> impl Iterator<Item = &BackupId> {
         let present = self.entries.iter().filter(|entry| entry.record.is_some()).map(|entry| &entry.id);
-        present.chain(&self.missing)
+        present.chain(self.missing.keys()).filter(|id| !self.condemned.contains(*id))
     }
 
-    pub fn newest(&self) -> Option<&BackupId> {
-        self.backups().max()
+    pub fn absent(&self, there: &BTreeSet<&BackupId>) -> Vec<Absent> {
+        let newest = self.newest();
+        let gone = self.backups().filter(|id| !there.contains(id));
+        gone.map(|id| Absent {
+            id: id.clone(),
+            known_with: self.missing.get(id).or(newest.as_ref()).unwrap_or(id).clone(),
+        })
+        .collect()
+    }
+
+    fn newest(&self) -> Option<BackupId> {
+        self.entries.iter().map(|entry| &entry.id).chain(self.missing.keys()).max().cloned()
+    }
+
+    /// It was looked for while its marker would have been there: this one is missed
+    /// for as long as the memory goes on.
+    pub fn miss(&mut self, backup: &BackupId) {
+        let newest = self.newest();
+        if let (Some(known_with), Some(newest)) = (self.missing.get_mut(backup), newest)
+            && *known_with < newest
+        {
+            *known_with = newest;
+            self.changed = true;
+        }
+    }
+
+    /// Takes over which markers there are: nobody misses what they name.
+    pub fn see_markers(&mut self, condemned: &BTreeSet<BackupId>) {
+        for id in condemned {
+            if self.missing.remove(id).is_some() {
+                self.changed = true;
+            }
+        }
+        let known = self.entries.iter().map(|entry| &entry.id).filter(|id| condemned.contains(*id));
+        let before = self.condemned.len();
+        self.condemned.extend(known.cloned());
+        self.changed |= self.condemned.len() != before;
     }
 
     /// It is known why this one is gone.
     pub fn forget(&mut self, backup: &BackupId) {
         let before = self.entries.len();
         self.entries.retain(|entry| entry.id != *backup);
-        self.changed |= self.missing.remove(backup) || self.entries.len() != before;
+        self.changed |= self.missing.remove(backup).is_some() || self.entries.len() != before;
     }
 
     pub fn is_changed(&self) -> bool {
@@ -69,7 +126,8 @@ struct Written<'a> {
     format: u32,
     instance: &'a InstanceId,
     entries: &'a [Entry],
-    missing: &'a BTreeSet<BackupId>,
+    missing: &'a BTreeMap<BackupId, BackupId>,
+    condemned: &'a BTreeSet<BackupId>,
 }
 
 #[derive(Deserialize)]
@@ -77,8 +135,8 @@ struct Read {
     format: u32,
     instance: InstanceId,
     entries: Vec<Entry>,
-    #[serde(default)]
-    missing: BTreeSet<BackupId>,
+    missing: BTreeMap<BackupId, BackupId>,
+    condemned: BTreeSet<BackupId>,
 }
 
 impl Entry {
@@ -111,8 +169,8 @@ impl Entry {
 }
 
 pub(super) fn to_json(instance: &InstanceId, remembered: &Remembered) -> Result<Vec<u8>> {
-    let Remembered { entries, missing, .. } = remembered;
-    let document = Written { format: CATALOGUE_FORMAT, instance, entries, missing };
+    let Remembered { entries, missing, condemned, .. } = remembered;
+    let document = Written { format: CATALOGUE_FORMAT, instance, entries, missing, condemned };
     serde_json::to_vec(&document).map_err(|error| Error::broken(error.to_string()))
 }
 
@@ -127,5 +185,6 @@ pub(super) fn parse(name: &ObjectName, instance: &InstanceId, json: &[u8]) -> Re
     if read.instance != *instance || !read.entries.iter().all(ours) {
         return Err(Error::damaged(name, "it is of another instance"));
     }
-    Ok(Remembered { entries: read.entries, missing: read.missing, changed: false })
+    let Read { entries, missing, condemned, .. } = read;
+    Ok(Remembered { entries, missing, condemned, changed: false })
 }

@@ -153,7 +153,7 @@ fn a_catalogue_of_another_format_or_instance_is_ignored() {
         let json = open_document(keys, &layout.catalogue(), &std::fs::read(office.file()).unwrap()).unwrap();
         let json = String::from_utf8(json).unwrap();
         for (now, then) in
-            [("{\"format\":1,", "{\"format\":2,"), ("\"instance\":\"orders\"", "\"instance\":\"other\"")]
+            [("{\"format\":2,", "{\"format\":3,"), ("\"instance\":\"orders\"", "\"instance\":\"other\"")]
         {
             let other = json.replacen(now, then, 1);
             assert_ne!(other, json);

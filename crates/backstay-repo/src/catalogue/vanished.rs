@@ -5,7 +5,9 @@
 //! newest backups that its writer saw and nobody had condemned), and the last
 //! collection, which looks for itself. What went by rule is explained by its
 //! marker: retention condemns before it deletes, and the marker stays for a year. So
-//! a memory whose newest backup is nearly as old says nothing any more. What a
+//! a memory that ends with a backup of nearly that age says nothing any more: what
+//! counts is the newest that was known when the missing one was last there, not what
+//! has been learned since. Whose marker was once seen is missed by nobody. What a
 //! person accepted as lost is explained by the record of that collection.
 //!
 //! Losing the catalogue loses one memory and raises nothing.
@@ -86,30 +88,36 @@ impl Repo {
             Some(catalogue) => catalogue.load(&layout).await,
             None => super::Remembered::default(),
         };
-        let mut suspects: BTreeMap<BackupId, String> = BTreeMap::new();
-        if remembered.newest().and_then(begun_at).is_some_and(|at| is_fresh(at, now)) {
-            let gone = remembered.backups().filter(|id| !there.contains(*id));
-            suspects.extend(gone.map(|id| (id.clone(), "the catalogue of this machine".to_owned())));
+        if self.catalogue().is_some() {
+            remembered.see_markers(&self.marked(&layout).await?);
         }
-        if let Some(newest) = self.newest_manifests(&listed, 1).await?.pop()
+        let mut suspects: BTreeMap<BackupId, String> = BTreeMap::new();
+        for absent in remembered.absent(&there) {
+            if begun_at(&absent.known_with).is_some_and(|at| is_fresh(at, now)) {
+                suspects.insert(absent.id, "the catalogue of this machine".to_owned());
+            }
+        }
+        if let Some(newest) = self.of_newest_manifests(&listed, 1, |manifest| manifest).await?.pop()
             && is_fresh(newest.record.started_at, now)
         {
             for id in newest.known_backups.into_iter().filter(|id| !there.contains(id)) {
                 suspects.entry(id).or_insert_with(|| format!("backup {}", newest.record.id));
             }
         }
-        if suspects.is_empty() {
-            return Ok(Vec::new());
-        }
-        let accepted = accepted_losses(self, instance).await?;
+        let accepted = match suspects.is_empty() {
+            true => BTreeSet::new(),
+            false => accepted_losses(self, instance).await?,
+        };
         let mut vanished = Vec::new();
         for (backup, witness) in suspects {
+            // A moment has passed since the listings.
             let explained = accepted.contains(&backup)
                 || self.store().exists(&layout.condemned(&backup)).await?
                 || self.store().exists(&layout.backup(&backup)).await?;
             if explained {
                 remembered.forget(&backup);
             } else {
+                remembered.miss(&backup);
                 vanished.push(Vanished { backup, witness });
             }
         }
@@ -119,19 +127,27 @@ impl Repo {
         Ok(vanished)
     }
 
-    /// The newest manifests, newest first. One that is damaged is for others to report.
-    async fn newest_manifests(
+    /// What has a marker, whatever the marker says.
+    async fn marked(&self, layout: &InstanceLayout) -> Result<BTreeSet<BackupId>> {
+        let listed = self.store().list_all(&layout.all_condemned()).await?;
+        Ok(listed.iter().filter_map(|marker| layout.session_of_condemned(&marker.name)).collect())
+    }
+
+    /// What `take` keeps of the newest manifests, newest first. One at a time is in
+    /// memory: it may be of many megabytes. One that is damaged is for others to report.
+    async fn of_newest_manifests<T>(
         &self,
         listed: &[(BackupId, ObjectMeta)],
         count: usize,
-    ) -> Result<Vec<Manifest>> {
+        take: fn(Manifest) -> T,
+    ) -> Result<Vec<T>> {
         let mut found = Vec::new();
         for (_, object) in listed.iter().rev().take(NEWEST_LOOKED_AT + count) {
             if found.len() == count {
                 break;
             }
             match self.listed_document(object).await.and_then(|json| Commit::parse(&object.name, &json)) {
-                Ok(Commit::Backup(manifest)) => found.push(*manifest),
+                Ok(Commit::Backup(manifest)) => found.push(take(*manifest)),
                 Ok(Commit::Tombstone(_)) => {}
                 // Expired since the listing.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -145,11 +161,10 @@ impl Repo {
     /// What the manifest of a backup that begins now is to remember: the newest
     /// backups that retention has not let go.
     pub(crate) async fn known_backups(&self, layout: &InstanceLayout) -> Result<Vec<BackupId>> {
-        let manifests = self.newest_manifests(&self.list_commits(layout).await?, KNOWN_BACKUPS_MAX).await?;
-        let listed = self.store().list_all(&layout.all_condemned()).await?;
-        let condemned: BTreeSet<BackupId> =
-            listed.iter().filter_map(|marker| layout.session_of_condemned(&marker.name)).collect();
-        let mut known: Vec<BackupId> = manifests.into_iter().map(|manifest| manifest.record.id).collect();
+        let listed = self.list_commits(layout).await?;
+        let condemned = self.marked(layout).await?;
+        let id = |manifest: Manifest| manifest.record.id;
+        let mut known = self.of_newest_manifests(&listed, KNOWN_BACKUPS_MAX, id).await?;
         known.retain(|id| !condemned.contains(id));
         known.sort_unstable();
         Ok(known)

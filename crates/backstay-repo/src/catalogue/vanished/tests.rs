@@ -143,6 +143,92 @@ fn what_expired_and_was_collected_raises_nothing_anywhere() {
     });
 }
 
+/// Lets a backup go as retention and the collector do, marker and all.
+async fn expire(desk: &Desk, backup: &BackupId, condemned: i64, deleted: i64) {
+    let _ = desk.repo.condemn(&instance(), backup, day(condemned)).await;
+    let grace = Duration::from_secs(DAY as u64);
+    desk.repo.delete_condemned(&instance(), backup, grace, day(deleted)).await.unwrap();
+    desk.memory.delete(&InstanceLayout::new(instance()).condemned(backup)).await.unwrap();
+}
+
+#[test]
+fn a_machine_that_was_away_for_a_year_raises_nothing_and_notices_the_next_loss() {
+    runtime().block_on(async {
+        // However old the newest backup is by then.
+        for newest_day in [399, 250] {
+            let mut desk = Desk::new(Cipher::Aes256Gcm);
+            let here = Machine::new();
+            let ids = backups(&mut desk, 3).await;
+            let memory = Arc::clone(&desk.memory);
+            assert_eq!(here.gone(&desk, &memory, day(1)).await, []);
+            desk.seconds = newest_day * DAY;
+            let later = backups(&mut desk, 3).await;
+            for id in &ids {
+                expire(&desk, id, 21, 30).await;
+            }
+            for now in [401, 402] {
+                assert_eq!(here.gone(&desk, &memory, day(now)).await, []);
+            }
+            memory.delete(&InstanceLayout::new(instance()).backup(&later[0])).await.unwrap();
+            let findings = here.gone(&desk, &memory, day(403)).await;
+            let [finding] = findings.as_slice() else { panic!("{findings:?}") };
+            assert!(finding.message.starts_with(&format!("{} is gone", later[0])), "{}", finding.message);
+            // Missed once while it was fresh, it is missed on top of newer backups.
+            desk.seconds = 499 * DAY;
+            desk.backup(&Files::new(), None, false).await.unwrap();
+            assert_eq!(here.gone(&desk, &memory, day(500)).await.len(), 1);
+            desk.seconds = 790 * DAY;
+            desk.backup(&Files::new(), None, false).await.unwrap();
+            assert_eq!(here.gone(&desk, &memory, day(795)).await.len(), 1);
+        }
+    });
+}
+
+#[test]
+fn a_grace_of_more_than_a_year_raises_nothing_where_the_marker_was_seen() {
+    runtime().block_on(async {
+        let mut desk = Desk::new(Cipher::Aes256Gcm);
+        let here = Machine::new();
+        let ids = backups(&mut desk, 2).await;
+        let memory = Arc::clone(&desk.memory);
+        assert_eq!(here.gone(&desk, &memory, day(1)).await, []);
+        desk.repo.condemn(&instance(), &ids[0], day(1)).await.unwrap();
+        assert_eq!(here.gone(&desk, &memory, day(2)).await, []);
+        desk.seconds = 399 * DAY;
+        desk.backup(&Files::new(), None, false).await.unwrap();
+        assert_eq!(here.gone(&desk, &memory, day(400)).await, []);
+        expire(&desk, &ids[0], 1, 401).await;
+        assert_eq!(here.gone(&desk, &memory, day(402)).await, []);
+        // It is not that nothing would be noticed.
+        memory.delete(&InstanceLayout::new(instance()).backup(&ids[1])).await.unwrap();
+        assert_eq!(here.gone(&desk, &memory, day(402)).await.len(), 1);
+    });
+}
+
+#[test]
+fn a_backup_that_became_unreadable_is_still_missed_when_it_goes() {
+    runtime().block_on(async {
+        let mut desk = Desk::new(Cipher::Aes256Gcm);
+        let here = Machine::new();
+        let ids = backups(&mut desk, 3).await;
+        let memory = Arc::clone(&desk.memory);
+        assert_eq!(here.gone(&desk, &memory, day(1)).await, []);
+        let name = InstanceLayout::new(instance()).backup(&ids[0]);
+        let good = memory.get(&name, u64::MAX).await.unwrap();
+        memory.tamper(&name, bytes::Bytes::from_static(b"rubbish"));
+        assert_eq!(here.gone(&desk, &memory, day(1)).await, [], "it is there");
+        assert_eq!(here.gone(&desk, &memory, day(2)).await, []);
+        memory.delete(&name).await.unwrap();
+        for _ in 0..2 {
+            let findings = here.gone(&desk, &memory, day(3)).await;
+            let [finding] = findings.as_slice() else { panic!("{findings:?}") };
+            assert!(finding.message.starts_with(&format!("{} is gone", ids[0])), "{}", finding.message);
+        }
+        memory.put_if_absent(&name, good).await.unwrap();
+        assert_eq!(here.gone(&desk, &memory, day(4)).await, []);
+    });
+}
+
 #[test]
 fn a_lost_catalogue_raises_nothing_and_the_newest_manifest_still_speaks() {
     runtime().block_on(async {
