@@ -4,6 +4,7 @@
 //! packs are sealed with from then on; what is stored stays readable.
 
 use backstay_repo::key::{KeyKind, KeySecret, NewSlot, Slots};
+use backstay_repo::layout::ObjectName;
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -24,6 +25,9 @@ pub struct RotateReport {
     /// The number of the new generation.
     pub generation: u32,
     pub slots: Vec<KeySlot>,
+    /// The objects that went: of dropped slots, and of kept ones as they were before.
+    #[serde(skip)]
+    pub gone: Vec<ObjectName>,
 }
 
 pub async fn list(context: &Context) -> Result<Vec<KeySlot>> {
@@ -41,16 +45,28 @@ pub async fn add(context: &Context, unlock: &KeySecret, slot: NewSlot) -> Result
     Ok(slots.add(&ring, &slot, context.clock.now()).await?)
 }
 
-pub async fn remove(context: &Context, name: &str) -> Result<()> {
-    Ok(slots(context)?.remove(name).await?)
+/// Removes a slot and says which objects went with it.
+pub async fn remove(context: &Context, name: &str) -> Result<Vec<ObjectName>> {
+    let slots = slots(context)?;
+    let there = slots.list().await?.into_iter().filter(|slot| slot.slot == name);
+    let objects = there.flat_map(|slot| slot.objects).collect();
+    slots.remove(name).await?;
+    Ok(objects)
 }
 
 /// `keep` are the slots whose secrets are known, `drop` those to be given up.
 /// Every slot must be in one of them.
 pub async fn rotate(context: &Context, keep: &[NewSlot], drop: &[String]) -> Result<RotateReport> {
-    let ring = slots(context)?.rotate(keep, drop, context.clock.now()).await?;
+    let slots = slots(context)?;
+    let objects = async || -> Result<Vec<ObjectName>> {
+        Ok(slots.list().await?.into_iter().flat_map(|slot| slot.objects).collect())
+    };
+    let before = objects().await?;
+    let ring = slots.rotate(keep, drop, context.clock.now()).await?;
+    let after = objects().await?;
+    let gone = before.into_iter().filter(|name| !after.contains(name)).collect();
     let generation = ring.generations().iter().map(|generation| generation.number).max().unwrap_or(0);
-    Ok(RotateReport { generation, slots: list(context).await? })
+    Ok(RotateReport { generation, slots: list(context).await?, gone })
 }
 
 /// Which slot a secret opens, for a rotation whose secret comes from the settings.

@@ -126,6 +126,8 @@ pub enum Error {
     },
     #[error("directory {} is not empty", path.display())]
     DirectoryNotEmpty { path: PathBuf },
+    #[error("{} lies in the repository, and a recovery kit there is lost with it", path.display())]
+    KitInRepository { path: PathBuf },
 
     #[error("stopped on request")]
     Cancelled,
@@ -176,7 +178,8 @@ impl Classified for Error {
             | Error::NotCondemned { .. }
             | Error::GraceNotOver { .. }
             | Error::StillNeeded { .. }
-            | Error::DirectoryNotEmpty { .. } => ErrorKind::Conflict,
+            | Error::DirectoryNotEmpty { .. }
+            | Error::KitInRepository { .. } => ErrorKind::Conflict,
             Error::NewerFormat { .. } | Error::UnknownRequirement { .. } | Error::UnfitStore { .. } => {
                 ErrorKind::Unsupported
             }
@@ -252,6 +255,16 @@ impl Classified for Error {
             Error::RotationUnfinished { .. } => {
                 "every secret still opens everything; `backstay key rotate` with the secrets of all slots finishes it"
             }
+            Error::Damaged { object, .. } if object.starts_with("keys/") => {
+                return vec![format!(
+                    "copy {object} from the recovery kit to its place in the store; repository.recovery_kit says where the kit lies"
+                )];
+            }
+            Error::Damaged { object, .. } if object.starts_with("rotations/") => {
+                return vec![format!(
+                    "delete {object} from the store by hand, every secret still opens everything; then `backstay key rotate` with the secrets of all slots"
+                )];
+            }
             Error::Damaged { .. } | Error::Missing { .. } => {
                 "`backstay verify --level digest` names everything that is damaged and what it costs"
             }
@@ -275,7 +288,10 @@ impl Classified for Error {
                 "`TMPDIR` may name a directory with room for 100 bytes for each file of the database"
             }
             Error::WriteFile { .. } | Error::DirectoryNotEmpty { .. } => {
-                "give `backstay init --kit` an empty directory that can be written"
+                "give `backstay init --kit` or `backstay key kit --to` an empty directory that can be written"
+            }
+            Error::KitInRepository { .. } => {
+                "give `backstay key kit --to` a directory outside of the repository, on another disk at best"
             }
         };
         vec![hint.to_owned()]
@@ -342,7 +358,10 @@ mod tests {
             Error::StillNeeded { backup, session },
             Error::WriteFile { path: path.clone(), source: io() },
             Error::TemporaryFile { directory: path.clone(), source: io() },
-            Error::DirectoryNotEmpty { path },
+            Error::DirectoryNotEmpty { path: path.clone() },
+            Error::KitInRepository { path },
+            Error::Damaged { object: "keys/a".into(), reason: "b".into() },
+            Error::Damaged { object: "rotations/2".into(), reason: "b".into() },
         ]
     }
 

@@ -2,7 +2,8 @@
 //! standard error.
 //!
 //! Invariant: with `--json` standard output carries one JSON document and nothing
-//! else, and an error is one JSON document on standard error. Colours repeat what
+//! else, and an error is one JSON document on standard error, as the warnings are
+//! before it. Colours repeat what
 //! a word already says.
 
 pub mod backups;
@@ -25,6 +26,7 @@ mod tests;
 
 use std::io::{self, IsTerminal, Write};
 
+use backstay_model::Finding;
 use serde::Serialize;
 
 use crate::args::{ColorChoice, GlobalOptions};
@@ -110,6 +112,21 @@ impl Output {
     pub fn note(&self, text: &str) {
         if !self.quiet && !self.json {
             self.err(&format!("{text}\n"));
+        }
+    }
+
+    /// What a person must know although the verb did its work: on standard error
+    /// also when told to be quiet, and with `--json` as one document.
+    pub fn warnings(&self, findings: &[Finding]) {
+        if findings.is_empty() {
+            return;
+        }
+        if self.json {
+            let document = serde_json::json!({ "warnings": findings });
+            return self.err(&format!("{document}\n"));
+        }
+        for finding in findings {
+            self.err(&format!("warning: {}: {}; {}\n", finding.subject, finding.message, finding.remedy));
         }
     }
 

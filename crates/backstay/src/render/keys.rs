@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use backstay_model::Finding;
 use backstay_ops::key::{KeySlot, RotateReport};
 use backstay_ops::kit::KitReport;
 use serde::Serialize;
 
 use super::Output;
-use super::lines::{count, findings, time};
+use super::lines::{count, time};
 use super::table::{Align, Table};
 
 pub fn list(slots: &[KeySlot]) -> String {
@@ -34,7 +35,7 @@ pub fn rotated(output: &Output, report: &Rotated) -> String {
     if let Some(directory) = kit.recovery_kit.as_ref().filter(|_| !output.quiet) {
         text.push_str(&format!("{}\n", renewed(directory)));
     }
-    text + &findings(output, &kit.findings)
+    text
 }
 
 /// What a person has to do with a kit that was written again.
@@ -47,6 +48,8 @@ pub fn renewed(kit: &Path) -> String {
 pub struct Kit {
     pub recovery_kit: PathBuf,
     pub files: Vec<PathBuf>,
+    /// Slots of the kit that the repository has not.
+    pub findings: Vec<Finding>,
 }
 
 pub fn kit(report: &Kit) -> String {

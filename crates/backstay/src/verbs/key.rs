@@ -26,22 +26,28 @@ pub async fn run(session: &Session, verb: &KeyVerb) -> Result<u8, Fault> {
         KeyVerb::Kit { to } => {
             let directory = to.as_ref().unwrap_or(&kit);
             let written = backstay_ops::kit::write(&context, directory).await?;
-            let report = keys::Kit { recovery_kit: directory.clone(), files: written };
+            let report = keys::Kit {
+                recovery_kit: directory.clone(),
+                files: written.files,
+                findings: written.findings,
+            };
+            output.warnings(&report.findings);
             output.result(&report, |_| keys::kit(&report)).map_err(Error::Print)?;
             return Ok(DONE);
         }
         KeyVerb::Add(arguments) => {
             add(session, &context, arguments).await?;
-            note_kit(session, &backstay_ops::kit::renew(&context, &kit).await);
+            note_kit(session, &backstay_ops::kit::renew(&context, &kit, &[]).await);
         }
         KeyVerb::Remove { name } => {
-            backstay_ops::key::remove(&context, name).await?;
+            let gone = backstay_ops::key::remove(&context, name).await?;
             output.note(&format!("removed the key {name}; `backstay key rotate` also stops what it opened before from opening new backups"));
-            note_kit(session, &backstay_ops::kit::renew(&context, &kit).await);
+            note_kit(session, &backstay_ops::kit::renew(&context, &kit, &gone).await);
         }
         KeyVerb::Rotate(arguments) => {
             let rotated = rotate(session, &context, arguments).await?;
-            let kit = backstay_ops::kit::renew(&context, &kit).await;
+            let kit = backstay_ops::kit::renew(&context, &kit, &rotated.gone).await;
+            output.warnings(&kit.findings);
             let report = keys::Rotated { rotated, kit };
             output.result(&report, |output| keys::rotated(output, &report)).map_err(Error::Print)?;
             return Ok(DONE);
@@ -57,10 +63,7 @@ fn note_kit(session: &Session, kit: &KitReport) {
     if let Some(directory) = &kit.recovery_kit {
         session.output.note(&keys::renewed(directory));
     }
-    for finding in &kit.findings {
-        let told = format!("warning: {}: {}; {}", finding.subject, finding.message, finding.remedy);
-        session.output.note(&told);
-    }
+    session.output.warnings(&kit.findings);
 }
 
 async fn add(session: &Session, context: &Context, arguments: &KeyAddArguments) -> Result<(), Fault> {
@@ -116,9 +119,7 @@ async fn rotate(
 fn key_file(session: &Session, path: &Path) -> Result<KeySecret, Fault> {
     let (secret, exposed) = read_key_file(path)?;
     if let Some(finding) = exposed {
-        session
-            .output
-            .note(&format!("warning: {}: {}; {}", finding.subject, finding.message, finding.remedy));
+        session.output.warnings(&[finding]);
     }
     Ok(secret)
 }

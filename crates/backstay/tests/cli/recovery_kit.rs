@@ -55,7 +55,7 @@ fn after_a_rotation_the_kit_and_the_new_key_restore_what_was_taken_since() {
     assert!(after.len() == 1 && after != before, "{after:?}, before {before:?}");
     assert_eq!(after, files(&home.path("store/keys")));
     assert!(kit.join("notes of ours.txt").exists(), "a file of somebody else is gone");
-    assert!(!kit.join(".new").exists());
+    assert!(!files(&kit).iter().any(|name| name.starts_with(".new")), "{:?}", files(&kit));
 
     let text = std::fs::read_to_string(home.config()).unwrap();
     let line = text.lines().find(|line| line.starts_with("key = ")).unwrap();
@@ -98,11 +98,110 @@ fn a_kit_that_lies_elsewhere_is_told_and_can_be_written_there() {
     assert_eq!(files(&away.join("keys")), files(&home.path("store/keys")));
 
     // The one that was taken away is renewed in its place, and no other directory is touched.
-    home.run(["key", "kit", "--to", home.path("taken away").to_str().unwrap()]).good();
-    assert_eq!(files(&home.path("taken away/keys")), files(&home.path("store/keys")));
+    // What it has from before this verb did not take away, so a person decides about it.
+    let before = files(&home.path("taken away/keys"));
+    let written = home.run(["key", "kit", "--to", home.path("taken away").to_str().unwrap()]).good();
+    assert!(written.err.contains(&before[0]) && written.err.contains("rotated away"), "{written:#?}");
+    let mut both = [before, files(&home.path("store/keys"))].concat();
+    both.sort();
+    assert_eq!(files(&home.path("taken away/keys")), both);
     let other = Home::new();
     other.init();
     let theirs = other.path("backstay.recovery-kit");
     home.run(["key", "kit", "--to", theirs.to_str().unwrap()]).refused(4, &["recovery-kit"]);
     assert_eq!(files(&theirs.join("keys")), files(&other.path("store/keys")));
+}
+
+fn slot_file(keys: &Path, slot: &str) -> PathBuf {
+    let name = files(keys).into_iter().find(|name| name.starts_with(slot)).unwrap();
+    keys.join(name)
+}
+
+/// The store's slot `second` is as bad as it can be; the kit's is the last good one.
+#[test]
+fn a_slot_that_the_store_spoilt_or_lost_stays_whole_in_the_kit() {
+    for (bad, verb) in [
+        (Some(&b"\0\0\0\0"[..]), "kit"),
+        (Some(&b""[..]), "kit"),
+        (None, "kit"),
+        (None, "add"),
+        (None, "rotate"),
+    ] {
+        let home = Home::new();
+        home.init();
+        let (second, third) = (home.path("second.key"), home.path("third.key"));
+        home.run(["key", "add", "second", "--file", second.to_str().unwrap()]).good();
+        let kit = home.path("backstay.recovery-kit");
+        let (ours, stored) =
+            (slot_file(&kit.join("keys"), "second"), slot_file(&home.path("store/keys"), "second"));
+        let good = std::fs::read(&ours).unwrap();
+        std::fs::remove_file(&stored).unwrap();
+        if let Some(bytes) = bad {
+            std::fs::write(&stored, bytes).unwrap();
+        }
+        let name = ours.file_name().unwrap().to_str().unwrap();
+        let third = third.to_str().unwrap();
+        let words: &[&str] = match verb {
+            "add" => &["key", "add", "third", "--file", third],
+            "rotate" => &["key", "rotate"],
+            _ => &["key", "kit"],
+        };
+        // Quiet or not, what concerns the last copy of a slot is told.
+        let ran = home.run([words, &["--quiet"]].concat());
+        if bad.is_some() {
+            assert_ne!(ran.code, 0, "{ran:#?}");
+        } else {
+            assert_eq!(ran.code, 0, "{ran:#?}");
+        }
+        assert!(ran.err.contains(name), "{verb} {bad:?}: {ran:#?}");
+        assert_eq!(std::fs::read(&ours).unwrap(), good, "{verb} {bad:?}");
+    }
+}
+
+#[test]
+fn the_repository_is_no_place_for_its_kit_and_a_foreign_file_in_a_kit_stays() {
+    let home = Home::new();
+    home.init();
+    let store = home.path("store");
+    let before = files(&store);
+    for inside in [store.clone(), store.join("kit"), store.join("keys/kit")] {
+        home.run(["key", "kit", "--to", inside.to_str().unwrap()]).refused(4, &["lies in the repository"]);
+    }
+    // By another path, as of a mount.
+    let copy = home.path("mounted");
+    assert!(Command::new("cp").arg("-a").arg(&store).arg(&copy).status().unwrap().success());
+    home.run(["key", "kit", "--to", copy.join("kit").to_str().unwrap()])
+        .refused(4, &["lies in the repository"]);
+    assert_eq!(files(&store), before);
+
+    let kit = home.path("backstay.recovery-kit");
+    std::fs::create_dir(kit.join(".new")).unwrap();
+    std::fs::write(kit.join(".new/mine"), "mine").unwrap();
+    let note = kit.join("keys/mynote-0123456789abcdef");
+    std::fs::write(&note, "mine").unwrap();
+    home.run(["key", "rotate"]).good();
+    assert!(note.exists() && kit.join(".new/mine").exists());
+    assert_eq!(files(&kit.join("keys")).len(), 2, "the slot from before the rotation is still there");
+
+    // Only a description: somebody's copy of it, and no kit.
+    let lone = home.path("lone");
+    std::fs::create_dir(&lone).unwrap();
+    std::fs::copy(kit.join("backstay.json"), lone.join("backstay.json")).unwrap();
+    assert_ne!(home.run(["key", "kit", "--to", lone.to_str().unwrap()]).code, 0);
+    assert_eq!(files(&lone), ["backstay.json"]);
+}
+
+#[test]
+fn a_stale_kit_is_told_with_quiet_and_as_a_document_with_json() {
+    let home = Home::new();
+    home.init();
+    std::fs::rename(home.path("backstay.recovery-kit"), home.path("taken away")).unwrap();
+    let second = home.path("second.key");
+    let added = home.run(["key", "add", "second", "--quiet", "--file", second.to_str().unwrap()]).good();
+    assert!(added.err.contains("is not there"), "{added:#?}");
+    for words in [&["key", "remove", "second", "--json"][..], &["key", "rotate", "--json"]] {
+        let ran = home.run(words).good();
+        let told: serde_json::Value = serde_json::from_str(&ran.err).unwrap();
+        assert!(told["warnings"][0]["message"].as_str().unwrap().contains("is not there"), "{ran:#?}");
+    }
 }
