@@ -42,6 +42,8 @@ pub enum Error {
     },
     #[error("target directory {} is not empty: an interrupted restore lies in it", into.display())]
     RestoreInterrupted { into: PathBuf },
+    #[error("target directory {} is not empty: another restore is writing there", into.display())]
+    RestoreRunning { into: PathBuf },
     #[error("the place {} of tablespace {name} is not empty", path.display())]
     TablespaceNotEmpty { name: String, location: String, path: PathBuf },
     #[error("the place {} of tablespace {name}, which was made while the backup ran, is not empty", path.display())]
@@ -90,6 +92,7 @@ impl Classified for Error {
             Error::NoSuchBackup { .. } => ErrorKind::NotFound,
             Error::RestoreFailed { source, .. } => source.kind(),
             Error::RestoreInterrupted { .. }
+            | Error::RestoreRunning { .. }
             | Error::TablespaceNotEmpty { .. }
             | Error::LateTablespaceNotEmpty { .. }
             | Error::DrillOutside { .. } => ErrorKind::Conflict,
@@ -135,6 +138,10 @@ impl Classified for Error {
                 format!("`rm -r {}` clears it, then restore again", shell_word(into.as_os_str())),
                 "or choose another directory with `--into`".to_owned(),
             ],
+            // No command: what clears a directory destroys what is being written.
+            Error::RestoreRunning { .. } => {
+                vec!["wait until it ends, or choose another directory with `--into`".to_owned()]
+            }
             // What lies there may be a living server's: it is never to be moved or removed.
             Error::TablespaceNotEmpty { location, .. } => {
                 let old = shell_word(OsStr::new(location));
@@ -192,6 +199,7 @@ mod tests {
                 source: Box::new(Error::Cancelled),
             },
             Error::RestoreInterrupted { into: "/srv/a".into() },
+            Error::RestoreRunning { into: "/srv/a".into() },
             Error::TablespaceNotEmpty { name: "s".into(), location: "/old".into(), path: "/new".into() },
             Error::LateTablespaceNotEmpty { name: "s".into(), path: "/old".into() },
             Error::DrillOutside { backup: backup(), name: "s".into(), path: "/old".into() },
@@ -223,15 +231,16 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_in_the_place_of_a_tablespace_is_left_to_whom_it_belongs() {
+    fn what_may_be_in_use_is_left_to_whom_it_belongs() {
         for error in all() {
-            let is_of_tablespace = matches!(
+            let may_be_in_use = matches!(
                 error,
-                Error::TablespaceNotEmpty { .. }
+                Error::RestoreRunning { .. }
+                    | Error::TablespaceNotEmpty { .. }
                     | Error::LateTablespaceNotEmpty { .. }
                     | Error::DrillOutside { .. }
             );
-            for hint in error.hints().iter().filter(|_| is_of_tablespace) {
+            for hint in error.hints().iter().filter(|_| may_be_in_use) {
                 let words = ["mv ", "rm ", "move", "remove"];
                 assert!(!words.iter().any(|word| hint.contains(word)), "{hint}");
             }

@@ -24,6 +24,7 @@ use crate::error::{Error, Result};
 use crate::instance::Instance;
 use crate::known::Known;
 
+mod mark;
 pub(crate) mod place;
 pub(crate) mod prove;
 pub(crate) mod recover;

@@ -15,6 +15,7 @@ use backstay_repo::reader::{BackupReader, Depth, OnDamage, RestoreOptions};
 use crate::clock::Stopwatch;
 use crate::context::{Context, off_thread, workers};
 use crate::error::{Error, Result};
+use crate::restore::mark::{self, Mark};
 
 /// Where the files go.
 #[derive(Debug, Clone)]
@@ -34,12 +35,6 @@ pub(crate) struct Placed {
     /// What a person should know before the server takes up work.
     pub findings: Vec<Finding>,
 }
-
-/// Lies in the directory from the first byte until the control file waits for its
-/// name: tells half of a restore from somebody's data.
-const MARK: &str = "backstay.restoring";
-/// Says the same after that.
-const CONTROL_FILE_UNTIL_SEALED: &str = "global/pg_control.backstay-restoring";
 
 /// Where each tablespace outside of the data directory lay, and where it goes.
 pub(crate) fn tablespaces(facts: &BackupFacts, place: &Where) -> Vec<TablespacePlace> {
@@ -96,10 +91,10 @@ async fn fit(reader: &BackupReader, facts: &BackupFacts, place: &Where) -> Resul
 /// What lies in the way, by what it is: each is cleared in its own manner.
 fn in_the_way(error: backstay_engine::Error, facts: &BackupFacts, place: &Where) -> Error {
     let backstay_engine::Error::TargetNotEmpty { path } = &error else { return error.into() };
-    if [MARK, CONTROL_FILE_UNTIL_SEALED].iter().any(|mark| path.join(mark).exists())
-        && !path.join("global/pg_control").exists()
-    {
-        return Error::RestoreInterrupted { into: path.clone() };
+    match mark::look(path) {
+        mark::Found::Running => return Error::RestoreRunning { into: path.clone() },
+        mark::Found::Interrupted => return Error::RestoreInterrupted { into: path.clone() },
+        mark::Found::Nothing => {}
     }
     let late = facts.late_tablespaces.iter().find(|space| Path::new(&space.location) == path);
     if let Some(space) = late {
@@ -125,14 +120,14 @@ pub(crate) async fn run(context: &Context, manifest: Manifest, place: &Where) ->
     let reader = BackupReader::new(Arc::clone(&context.repo), manifest);
     let plan = fit(&reader, &facts, place).await?;
     context.check_cancelled()?;
-    let mark = plan.directory.join(MARK);
-    let marked = mark.clone();
+    let directory = plan.directory.clone();
     let begin = move || {
         let target = plan.begin()?;
-        std::fs::write(&marked, "").map_err(|source| not_written(&marked, source))?;
-        Ok(target)
+        let mark = Mark::set(&directory).map_err(|source| not_begun(&directory, source))?;
+        Ok((target, mark))
     };
-    let target = Arc::new(off_thread(begin).await?);
+    let (target, mark) = off_thread(begin).await?;
+    let target = Arc::new(target);
 
     context.progress.begin("place", record.statistics.logical_bytes);
     let options = RestoreOptions { workers: workers(), on_damage: OnDamage::Stop, depth: Depth::Frames };
@@ -144,15 +139,25 @@ pub(crate) async fn run(context: &Context, manifest: Manifest, place: &Where) ->
     let mut files = reader.files().await?;
     let target = Arc::into_inner(target)
         .ok_or_else(|| Error::broken("the target of a restore is still in use after its end"))?;
-    let sealing = facts.clone();
+    let (sealing, sealing_in) = (facts.clone(), place.directory.clone());
     let seal = move || {
-        std::fs::remove_file(&mark).map_err(|source| not_written(&mark, source))?;
-        Ok(target.seal(&mut files, &sealing, &SealOptions::default())?)
+        let held = mark.hand_over().map_err(|source| not_written(&sealing_in, source))?;
+        let sealed = target.seal(&mut files, &sealing, &SealOptions::default())?;
+        drop(held);
+        Ok(sealed)
     };
     let sealed = off_thread(seal).await?;
     let seconds = watch.seconds();
     let (directory, bytes, findings) = (sealed.directory, sealed.bytes, sealed.findings);
     Ok(Placed { directory, record, facts, bytes, seconds, findings })
+}
+
+fn not_begun(directory: &Path, source: std::io::Error) -> Error {
+    match source.kind() {
+        // Between the look at the empty directory and now.
+        std::io::ErrorKind::AlreadyExists => Error::RestoreRunning { into: directory.to_owned() },
+        _ => not_written(directory, source),
+    }
 }
 
 fn not_written(path: &Path, source: std::io::Error) -> Error {
