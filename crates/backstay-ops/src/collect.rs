@@ -56,8 +56,10 @@ pub async fn run(context: &Context, options: &CollectOptions) -> Result<CollectR
     }
     let collection = Collection::new(&context.repo, with, context.cancel.clone());
     if options.dry_run {
-        let mut planned = report(collection.preview().await?, false);
-        planned.deleted_notes = notes::outdated(context).await?.len() as u64;
+        let (plan, failure) = collection.preview_with_failure().await?;
+        let mut planned = report(plan, false);
+        planned.failure = failure.map(Error::Repo);
+        planned.look_after_notes(context).await?;
         return Ok(planned);
     }
     let remover = collection.prepare().await?;
@@ -67,7 +69,7 @@ pub async fn run(context: &Context, options: &CollectOptions) -> Result<CollectR
         Ok(done) => done,
         Err(error) if planned.leaves_alone(&error) => {
             planned.failure = Some(Error::Repo(error));
-            planned.prune_notes(context).await;
+            planned.look_after_notes(context).await?;
             return Ok(planned);
         }
         Err(error) => return Err(Error::Repo(error)),
@@ -79,22 +81,28 @@ pub async fn run(context: &Context, options: &CollectOptions) -> Result<CollectR
         findings: done.findings,
         ..planned
     };
-    report.prune_notes(context).await;
+    report.look_after_notes(context).await?;
     Ok(report)
 }
 
 impl CollectReport {
-    /// The collection is done by now: what keeps the notes from being looked at is told
-    /// and loses nobody the report.
-    async fn prune_notes(&mut self, context: &Context) {
-        match notes::prune(context).await {
-            Ok(deleted) => self.deleted_notes = deleted,
+    /// The collection is done by now, or its plan made: what keeps the notes from being
+    /// looked at is told and loses nobody the report. To be asked to stop is no such thing.
+    async fn look_after_notes(&mut self, context: &Context) -> Result<()> {
+        let looked = match self.executed {
+            true => notes::prune(context).await,
+            false => notes::outdated(context).await.map(|outdated| outdated.len() as u64),
+        };
+        match looked {
+            Ok(notes) => self.deleted_notes = notes,
+            Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
             Err(error) => self.findings.push(Finding::info(
                 context.repo.store().location(),
                 format!("old notes of verifications and drills were left: {error}"),
                 "`backstay collect` tries again",
             )),
         }
+        Ok(())
     }
 
     /// Whether the error is what an instance was left alone for, and says nothing of

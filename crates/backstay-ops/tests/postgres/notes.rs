@@ -8,6 +8,8 @@ use backstay_ops::backup::BackupOptions;
 use backstay_ops::collect::CollectOptions;
 use backstay_ops::verify::Subject;
 use backstay_ops::{Clock as _, backup, collect, expire, list, verify};
+use backstay_repo::store::StoreError;
+use backstay_repo::store::faulty::{FaultyStore, Injection};
 use jiff::SignedDuration;
 use testkit::PostgresVersion;
 
@@ -58,12 +60,51 @@ async fn a_collection_reports_its_work_although_one_instance_is_damaged() {
     let packs = house.objects("orders/packs/").len();
 
     let options = CollectOptions { max_share_percent: Some(100), ..CollectOptions::default() };
+    let dry = CollectOptions { dry_run: true, ..options };
+    let planned = collect::run(&house.context, &dry).await.unwrap();
+    assert_eq!(planned.failure.as_ref().map(|error| error.kind()), Some(ErrorKind::Corrupt), "{planned:?}");
+    assert!(!planned.executed && planned.deleted_objects > 0, "{planned:?}");
+    assert_eq!(house.objects("orders/packs/").len(), packs);
+
     let report = collect::run(&house.context, &options).await.unwrap();
     assert_eq!(report.failure.as_ref().map(|error| error.kind()), Some(ErrorKind::Corrupt), "{report:?}");
     assert!(report.findings.iter().any(|finding| finding.subject == "damaged"), "{report:?}");
     assert!(report.executed && report.deleted_objects > 0, "{report:?}");
     assert!(house.objects("orders/packs/").len() < packs);
     assert!(!house.objects("damaged/packs/").is_empty(), "an object of the damaged instance is gone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn notes_that_cannot_be_read_lose_nobody_the_report_and_a_request_to_stop_is_heard() {
+    let Some(house) = House::build(PostgresVersion::V15).await else { return };
+    backup::run(&house.context, &house.instance, &FULL).await.unwrap();
+    verify::run(&house.context, &Subject::All, VerifyLevel::Existence).await.unwrap();
+    for dry_run in [true, false] {
+        let options = CollectOptions { dry_run, ..CollectOptions::default() };
+        let with = async |is_asked_to_stop: bool| {
+            let context = house
+                .with_store(|disk| {
+                    FaultyStore::new(disk, move |call| {
+                        let (operation, object) = (call.operation, call.object.clone());
+                        let cause = || std::io::Error::from(std::io::ErrorKind::PermissionDenied).into();
+                        match call.object.contains("/findings") {
+                            true if is_asked_to_stop => {
+                                Injection::Fail(StoreError::Cancelled { operation, object })
+                            }
+                            true => Injection::Fail(StoreError::Denied { operation, object, cause: cause() }),
+                            false => Injection::Pass,
+                        }
+                    })
+                })
+                .await;
+            collect::run(&context, &options).await
+        };
+        let report = with(false).await.unwrap();
+        let told = report.findings.iter().any(|finding| finding.message.starts_with("old notes"));
+        assert!(told && report.executed != dry_run, "{report:?}");
+        let stopped = with(true).await.map(drop).unwrap_err();
+        assert_eq!(stopped.kind(), ErrorKind::Cancelled, "{stopped:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -181,7 +181,14 @@ impl<'r> Collection<'r> {
     /// What a collection would do. Writes and deletes nothing. An instance that is
     /// damaged is a finding, and nothing of it would go.
     pub async fn preview(&self) -> Result<CollectionPlan> {
-        Ok(self.look(Mode::Preview).await?.plan)
+        Ok(self.preview_with_failure().await?.0)
+    }
+
+    /// The same, with what [`Remover::execute`] would return in the end for an instance
+    /// that was left alone.
+    pub async fn preview_with_failure(&self) -> Result<(CollectionPlan, Option<Error>)> {
+        let look = self.look(Mode::Preview).await?;
+        Ok((look.plan, look.failure))
     }
 
     /// Ends the sessions that look dead and plans the deletions.
