@@ -284,8 +284,11 @@ impl Classified for Error {
             Error::NotCondemned { .. } => "`backstay expire` condemns what no rule of retention keeps",
             Error::GraceNotOver { .. } => "run `backstay expire` again when policy.grace is over",
             Error::StillNeeded { .. } => "run `backstay collect` again after that backup has ended",
-            Error::TemporaryFile { .. } => {
-                "`TMPDIR` may name a directory with room for 100 bytes for each file of the database"
+            Error::TemporaryFile { directory, .. } => {
+                return vec![format!(
+                    "make room in {}, or set `TMPDIR` to a directory with room for 100 bytes for each file of the database",
+                    directory.display()
+                )];
             }
             Error::WriteFile { .. } | Error::DirectoryNotEmpty { .. } => {
                 "give `backstay init --kit` or `backstay key kit --to` an empty directory that can be written"

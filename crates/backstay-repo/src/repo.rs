@@ -57,11 +57,12 @@ impl Repo {
         self
     }
 
-    /// Where a temporary file may be made: beside the catalogue rather than in the
-    /// system's place, which is memory on many machines.
+    /// Where a temporary file may be made: where a person said, else beside the
+    /// catalogue rather than in the system's place, which is memory on many machines.
     pub(crate) fn temporary_places(&self) -> Vec<PathBuf> {
+        let said = std::env::var_os("TMPDIR").filter(|place| !place.is_empty()).map(PathBuf::from);
         let beside = self.catalogue.as_ref().map(|catalogue| catalogue.directory().to_owned());
-        beside.into_iter().chain([std::env::temp_dir()]).collect()
+        in_order(said, beside, std::env::temp_dir())
     }
 
     pub(crate) fn catalogue(&self) -> Option<&Catalogue> {
@@ -178,4 +179,27 @@ pub struct Listed {
     pub records: Vec<BackupRecord>,
     /// Manifests that exist and are damaged.
     pub unreadable: Vec<(BackupId, Error)>,
+}
+
+/// Each place once, the best first.
+fn in_order(said: Option<PathBuf>, beside: Option<PathBuf>, system: PathBuf) -> Vec<PathBuf> {
+    let mut places: Vec<PathBuf> = said.into_iter().chain(beside).collect();
+    if !places.contains(&system) {
+        places.push(system);
+    }
+    places
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_for_temporary_files_that_a_person_named_comes_first() {
+        let [said, beside, system] = ["/srv/room", "/var/cache/backstay", "/tmp"].map(PathBuf::from);
+        assert_eq!(in_order(None, Some(beside.clone()), system.clone()), [beside.clone(), system.clone()]);
+        let all = in_order(Some(said.clone()), Some(beside.clone()), said.clone());
+        assert_eq!(all, [said, beside]);
+        assert_eq!(in_order(None, None, system.clone()), [system]);
+    }
 }

@@ -100,10 +100,43 @@ impl Arrivals {
     /// Puts what is in memory into the temporary file, sorted.
     fn spill(&mut self) -> Result<()> {
         self.sort();
-        let mut file = match self.file.take() {
-            Some(file) => file,
-            None => RunFile::create(&self.places, &self.keys)?,
+        let (file, run) = match self.file.take() {
+            Some(mut file) => {
+                let run = self.write_run(&mut file)?;
+                (file, run)
+            }
+            None => self.write_first_run()?,
         };
+        self.runs.push(run);
+        self.file = Some(file);
+        self.draft.clear();
+        self.starts.clear();
+        Ok(())
+    }
+
+    /// In the first place that takes it: a file that can be made on a full disk is of
+    /// no use.
+    fn write_first_run(&self) -> Result<(RunFile, RunPlace)> {
+        let mut failure: Option<Error> = None;
+        for place in &self.places {
+            let written = RunFile::create(place, &self.keys).and_then(|mut file| {
+                let run = self.write_run(&mut file)?;
+                Ok((file, run))
+            });
+            match written {
+                // Where room was wanting is what a person can mend.
+                Err(error @ Error::TemporaryFile { .. }) => {
+                    if !failure.as_ref().is_some_and(is_full) {
+                        failure = Some(error);
+                    }
+                }
+                done => return done,
+            }
+        }
+        Err(failure.unwrap_or_else(|| Error::broken("there is no place for a temporary file")))
+    }
+
+    fn write_run(&self, file: &mut RunFile) -> Result<RunPlace> {
         let mut run = file.begin_run();
         let (mut frame, mut entries, mut last_path) = (FrameDraft::new(KIND_LEAF), 0, String::new());
         for number in 0..self.starts.len() {
@@ -118,12 +151,13 @@ impl Arrivals {
                 (entries, last_path) = (0, String::new());
             }
         }
-        self.runs.push(run);
-        self.file = Some(file);
-        self.draft.clear();
-        self.starts.clear();
-        Ok(())
+        Ok(run)
     }
+}
+
+fn is_full(error: &Error) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error, Error::TemporaryFile { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))
 }
 
 /// Our own bytes, a moment old: no store had them.

@@ -21,6 +21,12 @@ const LEVEL: i32 = 1;
 /// Before each frame: stored length, raw length, codec.
 const HEAD: usize = 9;
 
+#[cfg(test)]
+thread_local! {
+    /// Where files can be made and nothing be written, for this thread.
+    pub(super) static FULL_PLACES: std::cell::RefCell<Vec<PathBuf>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
 /// One run: how much of it is still to be read.
 #[derive(Debug, Clone, Copy)]
 pub struct RunPlace {
@@ -41,33 +47,18 @@ pub struct RunFile {
 }
 
 impl RunFile {
-    /// In the first of these places where it can be made.
-    pub fn create(places: &[PathBuf], keys: &SealKeys) -> Result<Self> {
+    pub fn create(place: &Path, keys: &SealKeys) -> Result<Self> {
         let context = |error: std::io::Error| Error::broken(error.to_string());
         let (_, seal) =
             keys.begin(ObjectKind::Map, SEALED_AS).map_err(|error| Error::broken(error.to_string()))?;
         let sealer = FrameSealer::new(LEVEL, false).map_err(context)?;
         let opener = FrameOpener::new().map_err(context)?;
-        let mut failure = None;
-        for place in places {
-            match unnamed_file(place)? {
-                Ok(file) => {
-                    let place = place.clone();
-                    return Ok(Self {
-                        file,
-                        place,
-                        seal,
-                        sealer,
-                        opener,
-                        buffer: Vec::new(),
-                        end: 0,
-                        frames: 0,
-                    });
-                }
-                Err(source) => failure = Some(Error::TemporaryFile { directory: place.clone(), source }),
-            }
-        }
-        Err(failure.unwrap_or_else(|| Error::broken("there is no place for a temporary file")))
+        let place = place.to_owned();
+        let file = match unnamed_file(&place)? {
+            Ok(file) => file,
+            Err(source) => return Err(Error::TemporaryFile { directory: place, source }),
+        };
+        Ok(Self { file, place, seal, sealer, opener, buffer: Vec::new(), end: 0, frames: 0 })
     }
 
     #[cfg(test)]
@@ -90,11 +81,20 @@ impl RunFile {
         self.buffer[..4].copy_from_slice(&entry.stored_length.to_le_bytes());
         self.buffer[4..8].copy_from_slice(&entry.raw_length.to_le_bytes());
         self.buffer[8] = entry.codec as u8;
-        self.file.write_all_at(&self.buffer, self.end).map_err(|source| self.failed(source))?;
+        self.write_buffer().map_err(|source| self.failed(source))?;
         self.end += self.buffer.len() as u64;
         self.frames += 1;
         run.frames_left += 1;
         Ok(())
+    }
+
+    fn write_buffer(&self) -> std::io::Result<()> {
+        #[cfg(test)]
+        FULL_PLACES.with_borrow(|full| match full.contains(&self.place) {
+            true => Err(std::io::Error::from(std::io::ErrorKind::StorageFull)),
+            false => Ok(()),
+        })?;
+        self.file.write_all_at(&self.buffer, self.end)
     }
 
     /// The raw bytes of the run's next frame.

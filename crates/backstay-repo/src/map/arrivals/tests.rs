@@ -132,6 +132,28 @@ fn a_place_that_cannot_be_used_is_passed_over_and_none_at_all_is_said() {
 }
 
 #[test]
+fn a_full_disk_is_passed_over_and_named_when_no_other_takes_the_file() {
+    let place = tempfile::tempdir().unwrap();
+    let [full, good, blocked] = ["full", "good", "blocked"].map(|name| place.path().join(name));
+    std::fs::write(&blocked, b"").unwrap();
+    run_file::FULL_PLACES.set(vec![full.clone()]);
+    let sessions = Sessions::new();
+    let gather = |places: Vec<PathBuf>| {
+        let keys = Arc::new(crate::seal::tests::keys(Cipher::Aes256Gcm));
+        let mut gathered = Arrivals::new(sessions.clone(), keys, places).with_limit(200);
+        (0..50).try_for_each(|number| gathered.push(&record(&sessions, number)))?;
+        Ok(drain(gathered.sorted()?))
+    };
+    let mut expected: Vec<_> = (0..50).map(|number| record(&sessions, number)).collect();
+    expected.sort_by(|a, b| a.spec.path.cmp(&b.spec.path));
+    assert_eq!(gather(vec![full.clone(), good]).unwrap(), expected);
+    for places in [vec![full.clone(), blocked.clone()], vec![blocked, full.clone()]] {
+        let error: Error = gather(places).unwrap_err();
+        assert!(matches!(&error, Error::TemporaryFile { directory, .. } if *directory == full), "{error}");
+    }
+}
+
+#[test]
 fn what_the_disk_changed_is_noticed() {
     use std::os::unix::fs::FileExt;
     let place = tempfile::tempdir().unwrap();
