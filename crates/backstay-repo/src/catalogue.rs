@@ -34,6 +34,7 @@ mod tests;
 mod vanished;
 
 use entry::{Entry, Remembered};
+pub(crate) use vanished::begun_at;
 
 /// Where the catalogues of one repository lie on this machine, one for each instance.
 #[derive(Debug)]

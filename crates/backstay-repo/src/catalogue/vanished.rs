@@ -177,7 +177,7 @@ fn is_fresh(at: Timestamp, now: Timestamp) -> bool {
 }
 
 /// When the session of that id began, by its own clock.
-fn begun_at(id: &BackupId) -> Option<Timestamp> {
+pub(crate) fn begun_at(id: &BackupId) -> Option<Timestamp> {
     let time = civil::DateTime::strptime("%Y%m%dT%H%M%SZ", id.as_str().get(..16)?).ok()?;
     time.to_zoned(tz::TimeZone::UTC).ok().map(|zoned| zoned.timestamp())
 }

@@ -134,6 +134,19 @@ fn what_expired_and_was_collected_raises_nothing_anywhere() {
         assert_eq!(here.gone(&desk, &memory, day(3)).await, []);
         repo.delete_condemned(&instance(), &ids[4], grace, day(20)).await.unwrap();
         collect(&repo, day(20), false).await.unwrap();
+        // One collector's clock, or the time of one backup, is not enough.
+        desk.seconds = 364 * DAY;
+        desk.backup(&Files::new(), None, false).await.unwrap();
+        for now in [380, 381, 900] {
+            collect(&repo, day(now), false).await.unwrap();
+        }
+        let markers =
+            |desk: &Desk| desk.memory.names().iter().filter(|name| name.contains("/condemned/")).count();
+        assert_eq!(markers(&desk), 3);
+        desk.seconds = 367 * DAY;
+        desk.backup(&Files::new(), None, false).await.unwrap();
+        collect(&repo, day(21), false).await.unwrap();
+        assert_eq!(markers(&desk), 3);
         collect(&repo, day(380), false).await.unwrap();
         collect(&repo, day(381), false).await.unwrap();
         assert!(!desk.memory.names().iter().any(|name| name.contains("/condemned/")), "markers are old");

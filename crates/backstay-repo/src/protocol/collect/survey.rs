@@ -80,8 +80,15 @@ pub(super) async fn look_at(
     }
     let markers = collection.repo.markers(instance).await?;
     plan.findings.extend(markers.findings);
+    // A clock that is ahead must not make all machines forget why backups are gone:
+    // the newest backup has to say, too, that a year has passed.
+    let newest = commits.backups.iter().filter_map(crate::catalogue::begun_at).max();
     for (backup, at) in markers.condemned {
-        let old = at.is_some_and(|at| is_old(collection, at));
+        let old = at.is_some_and(|at| {
+            let by_backups =
+                newest.is_some_and(|newest| newest.duration_since(at) >= age_of_the_old(collection));
+            is_old(collection, at) && by_backups
+        });
         if old && !commits.has(&backup) && !runs.backups_of(instance).contains(&backup) {
             let object = layout.condemned(&backup);
             plan.deletions.push(Deletion { object, size_bytes: 0, reason: Reason::OldMarker });
@@ -93,8 +100,11 @@ pub(super) async fn look_at(
 }
 
 fn is_old(collection: &Collection<'_>, at: Timestamp) -> bool {
-    let age = SignedDuration::try_from(collection.options.tombstone_age).unwrap_or(SignedDuration::MAX);
-    collection.options.now.duration_since(at) >= age
+    collection.options.now.duration_since(at) >= age_of_the_old(collection)
+}
+
+fn age_of_the_old(collection: &Collection<'_>) -> SignedDuration {
+    SignedDuration::try_from(collection.options.tombstone_age).unwrap_or(SignedDuration::MAX)
 }
 
 /// Packs and maps, by name: the only ones that this run may delete.
