@@ -22,8 +22,11 @@ pub struct KeySlot {
 /// What a rotation left.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RotateReport {
-    /// The number of the new generation.
+    /// The number of the newest generation.
     pub generation: u32,
+    /// When a rotation was begun that was not at its end: it was finished instead,
+    /// and no key was drawn.
+    pub finished: Option<Timestamp>,
     pub slots: Vec<KeySlot>,
     /// The objects that went: of dropped slots, and of kept ones as they were before.
     #[serde(skip)]
@@ -62,11 +65,12 @@ pub async fn rotate(context: &Context, keep: &[NewSlot], drop: &[String]) -> Res
         Ok(slots.list().await?.into_iter().flat_map(|slot| slot.objects).collect())
     };
     let before = objects().await?;
-    let ring = slots.rotate(keep, drop, context.clock.now()).await?;
+    let rotation = slots.rotate(keep, drop, context.clock.now()).await?;
     let after = objects().await?;
     let gone = before.into_iter().filter(|name| !after.contains(name)).collect();
-    let generation = ring.generations().iter().map(|generation| generation.number).max().unwrap_or(0);
-    Ok(RotateReport { generation, slots: list(context).await?, gone })
+    let generation =
+        rotation.keyring.generations().iter().map(|generation| generation.number).max().unwrap_or(0);
+    Ok(RotateReport { generation, finished: rotation.finished, slots: list(context).await?, gone })
 }
 
 /// Which slot a secret opens, for a rotation whose secret comes from the settings.

@@ -27,7 +27,7 @@ mod slots;
 
 pub use secret::{KEY_FILE_PREFIX, KeyKind, KeySecret, create_key_file, read_key_file};
 pub use slot::KdfParameters;
-pub use slots::{NewSlot, SlotInfo, Slots};
+pub use slots::{NewSlot, Rotation, SlotInfo, Slots};
 
 pub type Key = [u8; 32];
 

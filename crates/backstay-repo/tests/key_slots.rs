@@ -254,8 +254,11 @@ async fn what_is_sealed_during_an_interrupted_rotation_opens_with_every_slot() {
         let before = generations(&open(&store, Some(&file)).await.unwrap());
         let next = Slots::new(&store, id).rotate(&keep, &[], now()).await.unwrap();
         let stale = store.names().iter().filter(|name| name.starts_with("keys/")).count();
-        assert_eq!((stale, next.generations().len()), (2, 2), "call {calls}: begun with {before}");
-        assert_eq!(next.sealing_generation(), 2);
+        // One whose key every slot had already is no reason to draw none.
+        let drawn = if next.finished.is_some() || before == 1 { 2 } else { 3 };
+        let next = next.keyring;
+        assert!(next.generations().len() >= drawn, "call {calls}: begun with {before}");
+        assert_eq!((stale, next.sealing_generation() as usize), (2, next.generations().len()));
         documents.push("orders/findings/after".to_owned());
         seal_with(&store, &file, "orders/findings/after").await;
         assert_all_open(&store, &secrets, &documents, &format!("finished after call {calls}")).await;

@@ -19,6 +19,8 @@ use crate::{Error, Result};
 mod decision;
 mod rotate;
 
+pub use rotate::Rotation;
+
 /// More generations than a daily rotation draws in ten years.
 const GENERATIONS_MAX: usize = 4096;
 /// A slot is a few hundred bytes for each generation.

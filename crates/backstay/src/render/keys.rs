@@ -30,7 +30,14 @@ pub struct Rotated {
 
 pub fn rotated(output: &Output, report: &Rotated) -> String {
     let Rotated { rotated, kit } = report;
-    let mut text = format!("generation {} seals what is written from now on\n", rotated.generation);
+    let mut text = String::new();
+    if let Some(at) = rotated.finished {
+        text.push_str(&format!(
+            "finished the rotation of {}; no new key was drawn: run `backstay key rotate` again\n",
+            time(at)
+        ));
+    }
+    text.push_str(&format!("generation {} seals what is written from now on\n", rotated.generation));
     text.push_str(&list(&rotated.slots));
     if let Some(directory) = kit.recovery_kit.as_ref().filter(|_| !output.quiet) {
         text.push_str(&format!("{}\n", renewed(directory)));

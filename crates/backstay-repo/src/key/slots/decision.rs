@@ -61,14 +61,20 @@ impl Decision {
         serde_json::to_vec(self).map_err(|error| Error::broken(error.to_string()))
     }
 
-    /// Reads one; who has another key for the repository cannot have made it.
-    fn parse(name: &ObjectName, bytes: &[u8], ring: &Keyring) -> Result<Self> {
+    /// What can be seen of one without a key.
+    fn read(name: &ObjectName, bytes: &[u8]) -> Result<Self> {
         let parsed: serde_json::Result<Self> = serde_json::from_slice(bytes);
         let decision = parsed.map_err(|error| Error::damaged(name, error.to_string()))?;
         if decision.format > DECISION_FORMAT {
             return Err(Error::NewerFormat { found: decision.format, known: DECISION_FORMAT });
         }
-        if decision.mac_under(ring)? != decision.mac || layout::rotation(decision.generations)? != *name {
+        Ok(decision)
+    }
+
+    /// Reads one; who has another key for the repository cannot have made it.
+    fn parse(name: &ObjectName, bytes: &[u8], ring: &Keyring) -> Result<Self> {
+        let decision = Self::read(name, bytes)?;
+        if decision.mac_under(ring)? != decision.mac || decision.name()? != *name {
             return Err(Error::damaged(name, "nobody who holds the key has decided this"));
         }
         Ok(decision)
@@ -78,7 +84,15 @@ impl Decision {
         Ok(layout::rotation(self.generations)?)
     }
 
-    fn keeps(&self) -> impl Iterator<Item = &str> {
+    pub fn generations(&self) -> usize {
+        self.generations
+    }
+
+    pub fn at(&self) -> Timestamp {
+        self.at
+    }
+
+    pub fn keeps(&self) -> impl Iterator<Item = &str> {
         self.slots.iter().map(|slot| slot.slot.as_str())
     }
 
@@ -90,16 +104,28 @@ impl Decision {
         self.keeps().eq(keep.iter().copied()) && self.dropped.iter().eq(drop)
     }
 
+    fn gone_from(&self, there: &[String]) -> Vec<String> {
+        self.keeps().map(str::to_owned).filter(|kept| !there.contains(kept)).collect()
+    }
+
     pub fn other_rotation(&self) -> Error {
         Error::OtherRotation { keeps: self.keeps().map(str::to_owned).collect(), drops: self.dropped.clone() }
     }
 }
 
 impl Slots<'_> {
-    /// Whether a rotation was decided and is not at its end.
+    /// Whether a rotation was decided and is not at its end. A decision that cannot
+    /// be read is named, since no rotation will ever finish it.
     pub(super) async fn refuse_during_rotation(&self) -> Result<()> {
-        let under_way = !self.store.list_all(&layout::rotations()).await?.is_empty();
-        if under_way { Err(Error::RotationUnderWay) } else { Ok(()) }
+        for meta in self.store.list_all(&layout::rotations()).await? {
+            match self.store.get(&meta.name, DECISION_BYTES_MAX).await {
+                Ok(bytes) => Decision::read(&meta.name, &bytes)?,
+                Err(StoreError::NotFound { .. }) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            return Err(Error::RotationUnderWay);
+        }
+        Ok(())
     }
 
     /// Makes the decision, unless another of the same number was made. Then that
@@ -157,13 +183,42 @@ impl Slots<'_> {
         Ok(true)
     }
 
+    /// Fails when somebody finished the decision and changed the keys again before
+    /// `created` was written, and takes it back where that is certain. A rotation
+    /// under way looks after a slot that it keeps or drops: without the old object it
+    /// would take it for removed. And where only a slot is missing, `created` may have
+    /// come before that, and be the last that there is.
+    async fn give_way_to_later(&self, decision: &Decision, created: &ObjectName) -> Result<()> {
+        let mut held = self.held().await?;
+        let is_later = held.newest() > decision.generations;
+        if !is_later && decision.keeps().all(|kept| held.0.contains_key(kept)) {
+            return Ok(());
+        }
+        let under_way = self.store.list_all(&layout::rotations()).await?;
+        let own = decision.name()?;
+        if is_later && under_way.iter().all(|meta| meta.name == own) {
+            self.store.delete(created).await?;
+            held = self.held().await?;
+        }
+        Err(Error::OtherRotation { keeps: held.at_least(0), drops: decision.gone_from(&held.at_least(0)) })
+    }
+
     /// Brings a decision that counts to its end: the new slots, then the old ones
-    /// and the dropped go. All of it may have been done by somebody else.
+    /// and the dropped go. All of it may have been done by somebody else, who then
+    /// removed one of the slots: it is not written again.
     pub(super) async fn carry_out(&self, decision: &Decision, reached: &mut Vec<String>) -> Result<()> {
         for slot in &decision.slots {
             let name = layout::key_slot(&slot.slot, self.tag(decision.generations))?;
+            let held = self.held().await?.0.get(&slot.slot).copied();
+            if held.is_none_or(|generations| generations > decision.generations) {
+                continue;
+            }
             match self.store.put_if_absent(&name, Bytes::from(slot.to_json()?)).await {
-                Ok(()) | Err(StoreError::AlreadyExists { .. }) => reached.push(slot.slot.clone()),
+                Ok(()) => {
+                    self.give_way_to_later(decision, &name).await?;
+                    reached.push(slot.slot.clone());
+                }
+                Err(StoreError::AlreadyExists { .. }) => reached.push(slot.slot.clone()),
                 Err(error) => return Err(error.into()),
             }
         }

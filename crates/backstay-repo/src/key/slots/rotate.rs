@@ -17,22 +17,37 @@ use crate::key::Keyring;
 use crate::key::slot::SlotDocument;
 use crate::{Error, Result};
 
+/// What came of a rotation.
+#[derive(Debug, Clone)]
+pub struct Rotation {
+    pub keyring: Keyring,
+    /// When the rotation was decided that was finished in its place: then no key was
+    /// drawn.
+    pub finished: Option<Timestamp>,
+}
+
 impl Slots<'_> {
     /// Draws a new generation and wraps the keyring anew for every slot in `keep`,
     /// whose secrets must open them. A slot that is neither in `keep` nor in
     /// `drop` ends it before anything is written. A rotation that was decided
-    /// before and not finished is finished first: where it was for the same slots
-    /// that was all, and otherwise nothing of this one is done (`OtherRotation`).
-    pub async fn rotate(&self, keep: &[NewSlot], drop: &[String], now: Timestamp) -> Result<Keyring> {
+    /// before and not finished is finished first. Where it was for the same slots
+    /// that was all, which the outcome says, unless they all had its key already; and
+    /// where it was for others nothing of this one is done (`OtherRotation`).
+    pub async fn rotate(&self, keep: &[NewSlot], drop: &[String], now: Timestamp) -> Result<Rotation> {
         let slots = self.list().await?;
         let mut kept: Vec<&NewSlot> = keep.iter().collect();
         kept.sort_by(|a, b| a.slot.cmp(&b.slot));
         kept.dedup_by(|a, b| a.slot == b.slot);
         let names: Vec<&str> = kept.iter().map(|new| new.slot.as_str()).collect();
         refuse_forgotten(&slots, &names, drop)?;
-        let ring = self.richest(&slots, &kept).await?;
+        let mut ring = self.richest(&slots, &kept).await?;
         if let Some(before) = self.decided(&ring).await? {
-            return self.finish(&before, &kept, drop).await;
+            let new_before = self.held().await?.at_least(before.generations());
+            let had_its_key = before.keeps().all(|kept| new_before.iter().any(|slot| slot == kept));
+            ring = self.finish(&before, &kept, drop).await?;
+            if !had_its_key {
+                return Ok(Rotation { keyring: ring, finished: Some(before.at()) });
+            }
         }
         self.held().await?.refuse_newer_than(&ring)?;
 
@@ -46,9 +61,11 @@ impl Slots<'_> {
             return Err(Error::OtherRotation { keeps: held.at_least(held.newest()), drops: Vec::new() });
         }
         if decided != ours {
-            return self.finish(&decided, &kept, drop).await;
+            // Decided since we began, so its key is as new as ours would be.
+            let keyring = self.finish(&decided, &kept, drop).await?;
+            return Ok(Rotation { keyring, finished: None });
         }
-        self.carry_out_named(&decided).await.map(|()| next)
+        self.carry_out_named(&decided).await.map(|()| Rotation { keyring: next, finished: None })
     }
 
     /// Brings somebody's decision to its end.
@@ -65,7 +82,10 @@ impl Slots<'_> {
     async fn carry_out_named(&self, decision: &Decision) -> Result<()> {
         let mut reached = Vec::new();
         let outcome = self.carry_out(decision, &mut reached).await;
-        outcome.map_err(|error| Error::RotationUnfinished { reached, source: Box::new(error) })
+        outcome.map_err(|error| match error {
+            later @ Error::OtherRotation { .. } => later,
+            error => Error::RotationUnfinished { reached, source: Box::new(error) },
+        })
     }
 
     async fn wrap(&self, next: &Keyring, kept: &[&NewSlot], now: Timestamp) -> Result<Vec<SlotDocument>> {
