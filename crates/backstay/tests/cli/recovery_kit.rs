@@ -195,7 +195,8 @@ fn the_repository_is_no_place_for_its_kit_and_a_foreign_file_in_a_kit_stays() {
 fn a_stale_kit_is_told_with_quiet_and_as_a_document_with_json() {
     let home = Home::new();
     home.init();
-    std::fs::rename(home.path("backstay.recovery-kit"), home.path("taken away")).unwrap();
+    let (kit, away) = (home.path("backstay.recovery-kit"), home.path("taken away"));
+    assert!(Command::new("mv").arg(&kit).arg(&away).status().unwrap().success());
     let second = home.path("second.key");
     let added = home.run(["key", "add", "second", "--quiet", "--file", second.to_str().unwrap()]).good();
     assert!(added.err.contains("is not there"), "{added:#?}");
