@@ -8,15 +8,16 @@
 mod leftovers;
 
 use std::fs::Permissions;
+use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use backstay_engine::postgres::BackupFacts;
 use backstay_model::drill::DrillReport;
 use backstay_model::plan::{RestorePlan, RestoreRequest};
-use backstay_model::{Finding, RecoveryTarget};
+use backstay_model::{Finding, InstanceId, RecoveryTarget};
 use backstay_repo::manifest::Manifest;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::clock::Stopwatch;
 use crate::context::{Context, off_thread};
@@ -47,8 +48,7 @@ const DIRECTORY_MODE: u32 = 0o711;
 pub async fn run(context: &Context, instance: &Instance, options: &DrillOptions) -> Result<DrillReport> {
     let at = context.clock.now();
     let left = leftovers::sweep(&instance.id, &options.directory).await;
-    let scratch = options.directory.join(leftovers::name(&instance.id, at));
-    make_directory(&scratch)?;
+    let scratch = make_directory(&options.directory, &instance.id, at)?;
     let alive = Alive::mark(&scratch)?;
     let drilled = drill(context, instance, options, &scratch, at).await;
     let removed = if options.keep && drilled.is_ok() {
@@ -187,12 +187,27 @@ fn of_a_drill(error: Error) -> Error {
     }
 }
 
-fn make_directory(scratch: &Path) -> Result<()> {
-    let failed = |source| Error::DrillDirectory { path: scratch.to_owned(), source };
-    // Above it nothing is made: a setting that is mistyped must not fill another disk.
-    std::fs::DirBuilder::new().mode(DIRECTORY_MODE).create(scratch).map_err(failed)?;
-    // The mask of the process may have taken away what the server's user needs.
-    std::fs::set_permissions(scratch, Permissions::from_mode(DIRECTORY_MODE)).map_err(failed)
+/// Drills that may begin in one second under one name: two repositories may protect
+/// instances of the same name, and drill below the same directory.
+const AT_ONCE: i64 = 60;
+
+fn make_directory(below: &Path, instance: &InstanceId, at: Timestamp) -> Result<PathBuf> {
+    let mut seconds = 0;
+    loop {
+        let named_at = at.saturating_add(SignedDuration::from_secs(seconds)).unwrap_or(at);
+        let scratch = below.join(leftovers::name(instance, named_at));
+        let failed = |source| Error::DrillDirectory { path: scratch.clone(), source };
+        // Above it nothing is made: a setting that is mistyped must not fill another disk.
+        match std::fs::DirBuilder::new().mode(DIRECTORY_MODE).create(&scratch) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists && seconds < AT_ONCE => seconds += 1,
+            Err(source) => return Err(failed(source)),
+            // The mask of the process may have taken away what the server's user needs.
+            Ok(()) => {
+                std::fs::set_permissions(&scratch, Permissions::from_mode(DIRECTORY_MODE)).map_err(failed)?;
+                return Ok(scratch);
+            }
+        }
+    }
 }
 
 async fn remove(scratch: PathBuf) -> Result<()> {
@@ -203,4 +218,19 @@ async fn remove(scratch: PathBuf) -> Result<()> {
         _ => Ok(()),
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drills_of_one_name_that_begin_together_do_not_meet() {
+        let below = tempfile::tempdir().unwrap();
+        let (instance, at) = ("orders".parse().unwrap(), "2026-11-21T02:00:00Z".parse().unwrap());
+        let one = make_directory(below.path(), &instance, at).unwrap();
+        let other = make_directory(below.path(), &instance, at).unwrap();
+        assert_ne!(one, other);
+        assert!(make_directory(&below.path().join("mistyped"), &instance, at).is_err());
+    }
 }

@@ -36,7 +36,7 @@ fn show_says_where_each_value_comes_from_and_hides_secrets() {
     let written = std::fs::read_to_string(home.config()).unwrap();
     let keep = 1 + written.lines().position(|line| line.starts_with("keep = ")).unwrap();
     assert_eq!(line("policy.keep.daily"), format!("policy.keep.daily 14 backstay.toml line {keep}"));
-    assert!(line("repository.compression_level").ends_with("3 default"));
+    assert!(line("repository.compression_level").ends_with("2 default"));
     assert!(line("instance.orders.password").contains("**** from environment variable ORDERS"));
     assert!(!shown.contains("hunter2"));
 }
