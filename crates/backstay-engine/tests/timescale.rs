@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Rows of every chunk, sums over the hypertable, and what is compressed.
 const CONTENTS: &str =
-    "SELECT count(*) || ' ' || sum(value) || ' ' || min(at) || ' ' || max(at) FROM measured";
+    "SELECT count(*) || ' ' || sum(value) || ' ' || min(at) || ' ' || max(at) FROM public.measured";
 const CHUNKS: &str = "SELECT count(*) || ' ' || count(*) FILTER (WHERE is_compressed) \
                       FROM timescaledb_information.chunks";
 const STATISTICS: &str = "SELECT coalesce(string_agg(s::text, chr(10) ORDER BY s.job_id), '') \

@@ -56,7 +56,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("aws-lc-rs", &["backstay-repo"]),
     ("base64", &["backstay-repo"]),
     ("blake3", &["backstay-repo"]),
-    ("getrandom", &["backstay-repo", "backstay-engine"]),
+    ("getrandom", &["backstay-repo", "backstay-engine", "backstay-ops"]),
     ("hex", &["backstay-repo"]),
     ("zeroize", &["backstay-repo"]),
     ("zstd", &["backstay-repo"]),
