@@ -348,6 +348,31 @@ mod number_as_text {
     }
 }
 
+/// A server of these tests: one of version 15 with the settings of a fresh cluster.
+#[cfg(test)]
+pub(super) fn facts_of_a_server() -> ServerFacts {
+    ServerFacts {
+        version: "15.4".into(),
+        version_number: 150_004,
+        system_identifier: 1,
+        superuser: "postgres".into(),
+        data_checksums: true,
+        block_size: 8192,
+        segment_blocks: 131_072,
+        wal_segment_size: 16 << 20,
+        in_recovery: false,
+        timeline: TimelineId(1),
+        data_directory: None,
+        outside_configuration: BTreeMap::new(),
+        included_elsewhere: Vec::new(),
+        incarnation: None,
+        enabled_subscriptions: 0,
+        tablespaces: Vec::new(),
+        settings: BTreeMap::new(),
+        databases: Vec::new(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -224,12 +224,10 @@ pub fn shell_word(word: &OsStr) -> Cow<'_, str> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::net::TcpListener;
     use std::os::unix::fs::PermissionsExt;
 
-    use backstay_model::TimelineId;
-
+    use super::super::facts::facts_of_a_server;
     use super::*;
 
     #[test]
@@ -268,26 +266,7 @@ mod tests {
     }
 
     fn original(enabled_subscriptions: u32) -> ServerFacts {
-        ServerFacts {
-            version: "15.4".into(),
-            version_number: 150_004,
-            system_identifier: 1,
-            superuser: "postgres".into(),
-            data_checksums: true,
-            block_size: 8192,
-            segment_blocks: 131_072,
-            wal_segment_size: 16 << 20,
-            in_recovery: false,
-            timeline: TimelineId(1),
-            data_directory: None,
-            outside_configuration: BTreeMap::new(),
-            included_elsewhere: Vec::new(),
-            incarnation: None,
-            enabled_subscriptions,
-            tablespaces: Vec::new(),
-            settings: BTreeMap::new(),
-            databases: Vec::new(),
-        }
+        ServerFacts { enabled_subscriptions, ..facts_of_a_server() }
     }
 
     #[test]

@@ -1,29 +1,14 @@
 use std::collections::BTreeMap;
 
-use backstay_model::TimelineId;
-
+use super::super::facts::facts_of_a_server;
 use super::*;
 
 fn facts(version_number: u32, preloaded: &str) -> ServerFacts {
     ServerFacts {
         version: "17.2".into(),
         version_number,
-        system_identifier: 1,
-        superuser: "postgres".into(),
-        data_checksums: true,
-        block_size: 8192,
-        segment_blocks: 131_072,
-        wal_segment_size: 16 << 20,
-        in_recovery: false,
-        timeline: TimelineId(1),
-        data_directory: None,
-        outside_configuration: BTreeMap::new(),
-        included_elsewhere: Vec::new(),
-        incarnation: None,
-        enabled_subscriptions: 0,
-        tablespaces: Vec::new(),
         settings: BTreeMap::from([("shared_preload_libraries".to_owned(), preloaded.to_owned())]),
-        databases: Vec::new(),
+        ..facts_of_a_server()
     }
 }
 
