@@ -27,6 +27,8 @@ pub struct Call {
     pub object: String,
     /// Bytes that it would store.
     pub bytes: u64,
+    /// Bytes of a range that it asks for.
+    pub asked: u64,
 }
 
 /// What happens to a call.
@@ -152,7 +154,8 @@ impl FaultyStore {
         bytes: u64,
     ) -> Result<(Verdict, StoreError), StoreError> {
         let number = self.shared.calls.fetch_add(1, Ordering::SeqCst) + 1;
-        let call = Call { number, operation, object: object.to_string(), bytes };
+        let (bytes, asked) = if operation == Operation::GetRange { (0, bytes) } else { (bytes, 0) };
+        let call = Call { number, operation, object: object.to_string(), bytes, asked };
         self.shared.log.lock().unwrap_or_else(PoisonError::into_inner).push(call.clone());
         let lost = unavailable(&call, "the answer was lost");
         if self.shared.dead.load(Ordering::SeqCst) {
@@ -255,7 +258,7 @@ impl Store for FaultyStore {
     }
 
     async fn get_range(&self, name: &ObjectName, offset: u64, length: u64) -> Result<Bytes, StoreError> {
-        let verdict = self.before(Operation::GetRange, name, 0).await?;
+        let verdict = self.before(Operation::GetRange, name, length).await?;
         cut(verdict, self.inner.get_range(name, offset, length).await)
     }
 

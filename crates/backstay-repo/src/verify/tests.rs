@@ -2,18 +2,15 @@
 //! restore refuses it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use async_trait::async_trait;
 use bytes::Bytes;
-use jiff::Timestamp;
 
 use super::*;
 use crate::document::open_document;
-use crate::layout::Prefix;
 use crate::seal::Cipher;
+use crate::store::Store;
+use crate::store::faulty::{FaultyStore, Injection};
 use crate::store::memory::MemoryStore;
-use crate::store::{Listing, ObjectMeta, Store, StoreError, Upload};
 use crate::writer::tests::{Desk, Files, instance, pages, plain, runtime};
 
 struct Damaged {
@@ -162,62 +159,9 @@ fn a_sound_chain_has_nothing_to_say_at_any_level() {
     });
 }
 
-/// Counts the bytes of packs that it is asked for.
-#[derive(Debug, Clone)]
-struct CountingStore {
-    inner: Arc<MemoryStore>,
-    asked: Arc<AtomicU64>,
-}
-
-#[async_trait]
-impl Store for CountingStore {
-    fn location(&self) -> &str {
-        self.inner.location()
-    }
-
-    async fn put_if_absent(&self, name: &ObjectName, bytes: Bytes) -> Result<(), StoreError> {
-        self.inner.put_if_absent(name, bytes).await
-    }
-
-    async fn create(&self, name: &ObjectName) -> Result<Box<dyn Upload>, StoreError> {
-        self.inner.create(name).await
-    }
-
-    async fn get(&self, name: &ObjectName, max_bytes: u64) -> Result<Bytes, StoreError> {
-        self.inner.get(name, max_bytes).await
-    }
-
-    async fn get_range(&self, name: &ObjectName, offset: u64, length: u64) -> Result<Bytes, StoreError> {
-        if name.as_str().contains("/packs/") {
-            self.asked.fetch_add(length, Ordering::SeqCst);
-        }
-        self.inner.get_range(name, offset, length).await
-    }
-
-    async fn list(&self, under: &Prefix) -> Result<Box<dyn Listing>, StoreError> {
-        self.inner.list(under).await
-    }
-
-    async fn list_directories(&self, under: &Prefix) -> Result<Vec<String>, StoreError> {
-        self.inner.list_directories(under).await
-    }
-
-    async fn head(&self, name: &ObjectName) -> Result<ObjectMeta, StoreError> {
-        self.inner.head(name).await
-    }
-
-    async fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
-        self.inner.delete(name).await
-    }
-
-    async fn sweep_unfinished(&self, written_before: Timestamp) -> Result<u64, StoreError> {
-        self.inner.sweep_unfinished(written_before).await
-    }
-}
-
 /// One run over these backups, and how many bytes of packs it asked for.
 async fn run_over(desk: &Desk, backups: &[&BackupId]) -> (u64, Vec<Verified>) {
-    let counting = CountingStore { inner: Arc::clone(&desk.memory), asked: Arc::default() };
+    let counting = FaultyStore::new(Arc::clone(&desk.memory) as Arc<dyn Store>, |_| Injection::Pass);
     let repo = Desk::open(Arc::new(counting.clone()), Cipher::Aes256Gcm);
     let run = VerifyRun::default();
     let mut all = Vec::new();
@@ -227,7 +171,8 @@ async fn run_over(desk: &Desk, backups: &[&BackupId]) -> (u64, Vec<Verified>) {
         let one = repo.verify_in(&run, manifest, VerifyLevel::Digest, 2, Arc::default(), &cancel).await;
         all.push(one.unwrap());
     }
-    (counting.asked.load(Ordering::SeqCst), all)
+    let of_packs = counting.log().into_iter().filter(|call| call.object.contains("/packs/"));
+    (of_packs.map(|call| call.asked).sum(), all)
 }
 
 #[test]
