@@ -6,7 +6,7 @@
 //! up to what it grew after the last sample.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
@@ -100,19 +100,28 @@ fn cpu_of_children() -> Result<f64> {
 /// The bytes of all files below a directory.
 pub fn bytes_below(directory: &Path) -> Result<u64> {
     let mut sum = 0;
+    for file in files_below(directory)? {
+        sum += file.symlink_metadata().with_context(|| format!("look at {}", file.display()))?.len();
+    }
+    Ok(sum)
+}
+
+/// The plain files below a directory; links are neither followed nor among them.
+pub fn files_below(directory: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
     let mut waiting = vec![directory.to_owned()];
     while let Some(directory) = waiting.pop() {
         for entry in fs::read_dir(&directory).with_context(|| format!("read {}", directory.display()))? {
             let entry = entry?;
-            let metadata = entry.metadata()?;
-            if metadata.is_dir() {
+            let kind = entry.file_type()?;
+            if kind.is_dir() {
                 waiting.push(entry.path());
-            } else {
-                sum += metadata.len();
+            } else if kind.is_file() {
+                found.push(entry.path());
             }
         }
     }
-    Ok(sum)
+    Ok(found)
 }
 
 pub fn median(values: &[f64]) -> f64 {

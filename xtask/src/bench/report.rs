@@ -82,7 +82,9 @@ fn document(findings: &Findings) -> Result<String> {
          Backstay beside its peers on one PostgreSQL {}, in one run of {} rounds, in alternating order; the figures are medians.\n\
          The database has {:.0} MiB of pgbench data with page checksums, all of it in the page cache; {} pages ({:.1} %) are\n\
          changed before the increment, chosen by a hash of their number. Each tool begins each round with an empty repository on the\n\
-         same file system. Figures of different runs or machines cannot be compared; ratios within one run can.\n\n\
+         same file system, and what a restore has placed stays there until the last round: ext4 is slow in making files where thousands\n\
+         were just removed, and whoever came last would pay. Figures of different runs or machines cannot be compared; ratios within\n\
+         one run can.\n\n\
          ```\n{}\n```\n\n\
          ![Wall time and stored bytes of each tool](postgres-base.svg)\n\n",
         findings.server_version,
