@@ -22,6 +22,8 @@ use crate::{Error, Result};
 
 /// Nobody but the server's user reads it, whatever it was in its old place.
 const FILE_MODE: u32 = 0o600;
+/// In bytes. A text that people write has far less; what has more is not one.
+const LARGEST_FILE: u32 = 1 << 20;
 
 pub(super) struct OutsideConfiguration {
     /// What was read and has not come by archive.
@@ -70,8 +72,9 @@ impl OutsideConfiguration {
                 let shape = FileShape { size, block_size: rules::unit_of(&path, size, 0) };
                 let kind = PartKind::File(shape);
                 pieces.push_back(Piece::Begin(FileSpec { path, kind, mode: FILE_MODE, ..neighbour.clone() }));
-                if !bytes.is_empty() {
-                    pieces.push_back(Piece::Bytes { offset: 0, bytes });
+                for (number, extent) in bytes.chunks(EXTENT_SIZE as usize).enumerate() {
+                    let offset = number as u64 * u64::from(EXTENT_SIZE);
+                    pieces.push_back(Piece::Bytes { offset, bytes: extent.to_vec() });
                 }
             }
         }
@@ -85,14 +88,13 @@ impl OutsideConfiguration {
     }
 }
 
-/// A text that people write has far less than an extent; what has more is not one.
 async fn read_file(session: &Session, path: &str) -> Result<Vec<u8>> {
     let statement = "SELECT pg_read_binary_file($1, 0, $2, false)";
-    let most = i64::from(EXTENT_SIZE) + 1;
+    let most = i64::from(LARGEST_FILE) + 1;
     let row = session.row("read the server's configuration", statement, &[&path, &most]).await?;
     let bytes: Vec<u8> = column(&row, 0)?;
-    match bytes.len() <= EXTENT_SIZE as usize {
+    match bytes.len() <= LARGEST_FILE as usize {
         true => Ok(bytes),
-        false => Err(Error::Protocol { reason: format!("{path} has more than {EXTENT_SIZE} bytes") }),
+        false => Err(Error::Protocol { reason: format!("{path} has more than {LARGEST_FILE} bytes") }),
     }
 }
