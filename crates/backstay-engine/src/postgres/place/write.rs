@@ -9,11 +9,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use backstay_model::Fault;
 use backstay_model::parts::{FileSpec, ParentFile, PartKind, PartTarget, PartWriter};
-use rustix::fs::{Advice, Gid, Uid};
+use rustix::fs::{Advice, FallocateFlags, Gid, Uid};
+use rustix::io::Errno;
 
 use super::super::rules;
 use super::PlacePlan;
 use crate::{Error, Result};
+
+/// Files of at least as many bytes get their space when they are made.
+const RESERVED_FROM: u64 = 1 << 20;
 
 /// What `pg_control` is called until everything else is on the disk.
 pub(super) const CONTROL_FILE_UNTIL_SEALED: &str = "global/pg_control.backstay-restoring";
@@ -117,7 +121,7 @@ impl PlaceTarget {
             PartKind::File(shape) => {
                 let file = self.make_file(&real, spec)?;
                 let failed = |source| Error::Write { path: real.clone(), source };
-                file.set_len(shape.size).map_err(failed)?;
+                give_length(&file, shape.size).map_err(failed)?;
                 self.dress(&file, &real, spec)?;
                 Ok(Some(Box::new(Placed { file, real, written_bytes: AtomicU64::new(0) })))
             }
@@ -192,6 +196,21 @@ impl PlaceTarget {
 impl PartTarget for PlaceTarget {
     fn create(&self, file: &ParentFile) -> Result<Option<Box<dyn PartWriter>>, Fault> {
         self.make(file).map_err(Fault::new)
+    }
+}
+
+/// Gives an empty file its length.
+///
+/// A large one gets its space with it: what is written in no order then lies in one
+/// piece on the disk, the file system does not account for each page, and a disk that
+/// is too full says so before the bytes come. Not every file system can do it.
+fn give_length(file: &File, length: u64) -> io::Result<()> {
+    if length < RESERVED_FROM {
+        return file.set_len(length);
+    }
+    match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, length) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => file.set_len(length),
+        other => other.map_err(Into::into),
     }
 }
 
