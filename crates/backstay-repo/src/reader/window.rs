@@ -23,6 +23,9 @@ const WINDOW_FILES: usize = 256;
 const FIRST_WINDOW_BLOCKS: usize = 256;
 /// What one request fetches at most: neighbouring frames together.
 const BATCH_BYTES: u64 = 1 << 20;
+/// What one batch writes at most, give or take a frame: of bytes that shrank to a
+/// thirteenth, a worker would have the last batch for itself while the others are done.
+const BATCH_RAW_BYTES: u64 = 4 << 20;
 /// Frames nobody asked for are read along when they are smaller than a new request is dear.
 const GAP_BYTES: u64 = 16 << 10;
 
@@ -120,27 +123,35 @@ pub fn batches(
 ) -> (Vec<Batch>, Vec<Piece>) {
     let mut cut: Vec<Batch> = Vec::new();
     let mut homeless = Vec::new();
+    let mut raw_bytes = 0;
     for piece in pieces {
         let Some(place) = container.frames().get(piece.place.frame as usize) else {
             homeless.push(piece);
             continue;
         };
         let end = place.offset + u64::from(place.entry.stored_length);
+        raw_bytes += u64::from(piece.length);
         match cut.last_mut() {
+            // A frame is never parted: two batches would open it twice.
             Some(batch)
-                if place.offset <= batch.offset + batch.length + GAP_BYTES
-                    && end - batch.offset <= BATCH_BYTES =>
+                if end <= batch.offset + batch.length
+                    || place.offset <= batch.offset + batch.length + GAP_BYTES
+                        && end - batch.offset <= BATCH_BYTES
+                        && raw_bytes <= BATCH_RAW_BYTES =>
             {
                 batch.length = batch.length.max(end - batch.offset);
                 batch.pieces.push(piece);
             }
-            _ => cut.push(Batch {
-                pack: pack.clone(),
-                container: Arc::clone(container),
-                offset: place.offset,
-                length: end - place.offset,
-                pieces: vec![piece],
-            }),
+            _ => {
+                raw_bytes = u64::from(piece.length);
+                cut.push(Batch {
+                    pack: pack.clone(),
+                    container: Arc::clone(container),
+                    offset: place.offset,
+                    length: end - place.offset,
+                    pieces: vec![piece],
+                });
+            }
         }
     }
     (cut, homeless)
