@@ -9,6 +9,7 @@
 
 pub mod catalogue;
 pub mod container;
+mod crc;
 pub mod description;
 pub mod document;
 pub mod error;

@@ -6,7 +6,6 @@ use backstay_model::error::Fault;
 use backstay_model::parts::{ParentFile, ParentFiles};
 use tokio::runtime::Handle;
 
-mod crc;
 mod fetch;
 mod outlet;
 mod proven;

@@ -99,8 +99,8 @@ impl Fetcher {
     }
 }
 
-/// Bytes of one file that were put one behind the other. Joining the checksums of two
-/// stretches costs as much as computing that of 100 KiB; carrying one on costs nothing.
+/// Bytes of one file that were put one behind the other: accounted for at once, as each
+/// account takes the lock of the file.
 #[derive(Default)]
 struct Run(Option<Stretch>);
 
@@ -160,8 +160,8 @@ mod tests {
     use backstay_model::parts::{FileShape, FileSpec, ParentFile, PartKind, PartTarget, PartWriter};
 
     use super::*;
+    use crate::crc::crc32c;
     use crate::map::{Place, SessionIndex};
-    use crate::reader::crc::crc32c;
     use crate::seal::Cipher;
     use crate::seal::tests::keys;
 

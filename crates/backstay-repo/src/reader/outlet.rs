@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use backstay_model::parts::{FileShape, ParentFile, PartTarget, PartWriter};
 
-use super::crc::CrcFold;
+use crate::crc::CrcFold;
 use crate::{Error, Result};
 
 pub struct Outlet {
@@ -83,7 +83,7 @@ impl Outlet {
 
     /// A stretch of zeros, which the target has already.
     pub fn put_zeros(&self, offset: u64, length: u64) -> Result<()> {
-        let crc = if self.wants_crc() { super::crc::crc32c_of_zeros(length) } else { 0 };
+        let crc = if self.wants_crc() { crate::crc::crc32c_of_zeros(length) } else { 0 };
         self.account(offset, length, crc)
     }
 
@@ -194,7 +194,7 @@ mod tests {
         const STRETCH: usize = 4096;
         for round in 0..200u8 {
             let content: Vec<u8> = (0..WORKERS * STRETCH).map(|n| (n / 7) as u8 ^ round).collect();
-            let crc = super::super::crc::crc32c(&content);
+            let crc = crate::crc::crc32c(&content);
             let shape = FileShape { size: content.len() as u64, block_size: 512 };
             let target = Arc::new(OneFile::default());
             *target.bytes.lock().unwrap() = vec![0; content.len()];
@@ -207,7 +207,7 @@ mod tests {
                         together.wait();
                         let offset = (number * STRETCH) as u64;
                         outlet.put(offset, stretch).unwrap();
-                        let crc = super::super::crc::crc32c(stretch);
+                        let crc = crate::crc::crc32c(stretch);
                         outlet.account(offset, stretch.len() as u64, crc).unwrap();
                     });
                 }
@@ -222,7 +222,7 @@ mod tests {
     fn a_file_of_zeros_is_made_though_nobody_writes_to_it() {
         let shape = FileShape { size: 16384, block_size: 8192 };
         let target = Arc::new(OneFile::default());
-        let crc = super::super::crc::crc32c(&[0; 16384]);
+        let crc = crate::crc::crc32c(&[0; 16384]);
         let outlet = Outlet::new(file(shape, Some(crc)), shape, Some(target.clone()));
         outlet.put_zeros(8192, 8192).unwrap();
         assert_eq!(target.finished.load(Ordering::Relaxed), 0);

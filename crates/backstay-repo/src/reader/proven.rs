@@ -11,8 +11,8 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use super::crc::crc32c;
 use super::window::Piece;
+use crate::crc::crc32c;
 use crate::map::{BlockHash, Place, SessionIndex, Sessions};
 use crate::seal::SealKeys;
 

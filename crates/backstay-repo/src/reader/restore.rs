@@ -17,7 +17,7 @@ use super::BackupReader;
 use super::fetch::{Fetcher, Unusable};
 use super::outlet::Outlet;
 use super::proven::Proven;
-use super::unread::{Joins, Unread, UnreadRun};
+use super::unread::{Unread, UnreadRun};
 use super::window::{Batch, Piece, Window, batches};
 use crate::container::Container;
 use crate::map::{
@@ -182,7 +182,6 @@ impl Restore<'_> {
         let mut planner = Planner {
             packs: OpenPacks::new(self.reader, self.handle.clone()),
             window: Window::default(),
-            joins: Joins::default(),
             sender,
             report,
             depth: self.options.depth,
@@ -246,7 +245,7 @@ impl Restore<'_> {
                 match self.unread(block) {
                     Some(known) => {
                         let offset = number * u64::from(shape.block_size);
-                        unread.add(offset, length, known, &mut planner.joins)?;
+                        unread.add(offset, length, known)?;
                     }
                     None => planner.window.push(&outlet, number, block, length),
                 }
@@ -279,7 +278,6 @@ impl Restore<'_> {
 struct Planner<'r, 'w> {
     packs: OpenPacks<'r>,
     window: Window,
-    joins: Joins,
     sender: SyncSender<Batch>,
     report: &'w Report<'w>,
     depth: Depth,

@@ -3,9 +3,9 @@
 
 use backstay_model::Progress;
 
-use super::crc::CrcJoin;
 use super::outlet::Outlet;
 use crate::Result;
+use crate::crc::join;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unread {
@@ -33,7 +33,7 @@ impl<'a> UnreadRun<'a> {
     }
 
     /// The block of `length` bytes at `offset`; they ascend.
-    pub fn add(&mut self, offset: u64, length: u32, block: Unread, joins: &mut Joins) -> Result<()> {
+    pub fn add(&mut self, offset: u64, length: u32, block: Unread) -> Result<()> {
         let until = offset + u64::from(length);
         if let Some(stretch) = &mut self.stretch
             && stretch.until == offset
@@ -42,7 +42,7 @@ impl<'a> UnreadRun<'a> {
                 (Unread::Zeros, Unread::Zeros) => Some(Unread::Zeros),
                 (Unread::Proven(before), Unread::Proven(crc)) => {
                     let wants = self.outlet.wants_crc();
-                    Some(Unread::Proven(if wants { joins.of(length).join(before, crc) } else { 0 }))
+                    Some(Unread::Proven(if wants { join(before, crc, length.into()) } else { 0 }))
                 }
                 _ => None,
             };
@@ -68,26 +68,12 @@ impl<'a> UnreadRun<'a> {
     }
 }
 
-/// The join for the block length at hand: files of one block size follow each other.
-#[derive(Default)]
-pub struct Joins(Option<CrcJoin>);
-
-impl Joins {
-    fn of(&mut self, length: u32) -> &CrcJoin {
-        match &mut self.0 {
-            Some(join) if join.length() == length => {}
-            other => *other = Some(CrcJoin::behind(length)),
-        }
-        self.0.get_or_insert_with(|| CrcJoin::behind(length))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use backstay_model::parts::{FileShape, FileSpec, ParentFile, PartKind};
 
-    use super::super::crc::crc32c;
     use super::*;
+    use crate::crc::crc32c;
 
     fn outlet(content: &[u8], crc32c: u32) -> Outlet {
         let shape = FileShape { size: content.len() as u64, block_size: 512 };
@@ -99,15 +85,15 @@ mod tests {
     /// Proven blocks, zeros, a block that was read, and a short one at the end.
     fn run(content: &[u8], expected: u32) -> Result<()> {
         let (outlet, progress) = (outlet(content, expected), Progress::default());
-        let (mut run, mut joins) = (UnreadRun::new(&outlet, &progress), Joins::default());
+        let mut run = UnreadRun::new(&outlet, &progress);
         for (number, block) in content.chunks(512).enumerate() {
             let (offset, length) = (number as u64 * 512, block.len() as u32);
             match number {
                 3 => outlet.account(offset, u64::from(length), crc32c(block))?,
                 _ if block.iter().all(|byte| *byte == 0) => {
-                    run.add(offset, length, Unread::Zeros, &mut joins)?;
+                    run.add(offset, length, Unread::Zeros)?;
                 }
-                _ => run.add(offset, length, Unread::Proven(crc32c(block)), &mut joins)?,
+                _ => run.add(offset, length, Unread::Proven(crc32c(block)))?,
             }
         }
         run.end()

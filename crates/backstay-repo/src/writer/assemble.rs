@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use backstay_model::Progress;
-use crc_fast::{CrcAlgorithm, checksum_combine};
 
 use super::plan::FileJob;
+use crate::crc::join;
 use crate::map::{
     Arrivals, Block, BlockHash, FileRecord, MapWriter, Place, Run, SectionBuilder, StoredRun, ZERO_HASH,
     block_length,
@@ -113,7 +113,7 @@ impl Assembler {
         let file =
             self.file.as_mut().ok_or_else(|| Error::broken("an extent was finished before its file"))?;
         let shape = file.job.shape.ok_or_else(|| Error::broken("an extent of something that is no file"))?;
-        file.crc.extend(extent.crc32c, extent.length, extent.first_block == 0);
+        file.crc.extend(extent);
         self.progress.done(u64::from(extent.length));
         if extent.crc32c.is_some() {
             self.totals.read_bytes += u64::from(extent.length);
@@ -222,18 +222,10 @@ fn follows(run: &StoredRun, place: &Place, block_size: u32) -> bool {
 }
 
 impl FileCrc {
-    fn extend(&mut self, crc: Option<u32>, length: u32, is_first: bool) {
-        *self = match (&self, crc) {
-            (_, Some(crc)) if is_first => FileCrc::Known(crc),
-            (FileCrc::Known(before), Some(crc)) => {
-                let joined = checksum_combine(
-                    CrcAlgorithm::Crc32Iscsi,
-                    u64::from(*before),
-                    u64::from(crc),
-                    length.into(),
-                );
-                FileCrc::Known(joined as u32)
-            }
+    fn extend(&mut self, extent: &ExtentDone) {
+        *self = match (&self, extent.crc32c) {
+            (_, Some(crc)) if extent.first_block == 0 => FileCrc::Known(crc),
+            (FileCrc::Known(before), Some(crc)) => FileCrc::Known(join(*before, crc, extent.length.into())),
             (FileCrc::Untouched, None) => FileCrc::Untouched,
             _ => FileCrc::Unknown,
         };

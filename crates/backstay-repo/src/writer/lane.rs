@@ -10,13 +10,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use backstay_model::parts::{EXTENT_SIZE, ExtentData};
 use backstay_model::{BackupId, Progress};
-use crc_fast::{CrcAlgorithm, checksum};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
 use super::assemble::ExtentDone;
 use super::plan::Extent;
 use crate::container::ContainerUpload;
+use crate::crc::crc32c;
 use crate::frame::FrameSealer;
 use crate::layout::InstanceLayout;
 use crate::manifest::PackUse;
@@ -105,7 +105,7 @@ impl Lane {
                         extent.length
                     )));
                 }
-                let crc32c = Some(checksum(CrcAlgorithm::Crc32Iscsi, &buffer) as u32);
+                let crc32c = Some(crc32c(&buffer));
                 let mut blocks = Vec::with_capacity(extent.parent.len());
                 for (block, before) in buffer.chunks(extent.shape.block_size as usize).zip(&extent.parent) {
                     blocks.push(self.block(block, before)?);
