@@ -226,7 +226,10 @@ impl Prover<'_> {
         };
         match looked.await {
             Ok(found) => {
-                let check = Check::equal(self.name("schema"), known.to_string(), found.to_string());
+                // What kind of relation is too many or missing is of interest where something is.
+                let said = if found == *known { SchemaFacts::brief } else { SchemaFacts::to_string };
+                let (expected, seen) = (said(known), said(&found));
+                let check = Check::that(found == *known, self.name("schema"), &expected, seen);
                 self.proof.checks.push(check);
             }
             // That it cannot be looked at proves nothing of the copy, and hinders no other look.

@@ -57,10 +57,17 @@ impl fmt::Display for SchemaFacts {
         const NAMES: [(&str, &str); 4] =
             [("r", "tables"), ("i", "indexes"), ("v", "views"), ("S", "sequences")];
         for (kind, name) in NAMES {
-            write!(f, "{} {name}, ", self.relations.get(kind).unwrap_or(&0))?;
+            write!(f, "{name} {}, ", self.relations.get(kind).unwrap_or(&0))?;
         }
+        write!(f, "all {}", self.brief())
+    }
+}
+
+impl SchemaFacts {
+    /// Enough to be recognised by: how many relations, and the digest.
+    pub fn brief(&self) -> String {
         let all: u64 = self.relations.values().sum();
-        write!(f, "{all} relations in all, digest {}", self.digest.get(..12).unwrap_or_default())
+        format!("relations {all}, digest {}", self.digest.get(..12).unwrap_or_default())
     }
 }
 
