@@ -159,6 +159,10 @@ fn a_role_that_may_read_the_configuration_brings_it_along() {
     for version in PostgresVersion::ALL {
         let Some(installation) = require_postgres(version) else { continue };
         let (server, etc) = debian(&installation);
+        // As some program may write it: of more bytes than are handed out at once.
+        let users = (0..20_000).map(|user| format!("map user{user} role{user}\n"));
+        let ident: String = users.collect();
+        fs::write(etc.join("pg_ident.conf"), &ident).unwrap();
         let data = server.workspace().path().join("restored");
         let source = Started::on(&installation, &etc, &server);
         let without = restore(&server, "back-up", &server.workspace().path().join("without"));
@@ -174,6 +178,7 @@ fn a_role_that_may_read_the_configuration_brings_it_along() {
         assert_eq!(restored.facts.server.outside_configuration.len(), 3);
         let brought = restored.files.iter().filter(|file| FILES.contains(&file.spec.path.as_str())).count();
         assert_eq!(brought, 3);
+        assert!(fs::read_to_string(data.join("pg_ident.conf")).unwrap() == ident);
         drop(source);
         // Nothing may lead back.
         fs::remove_dir_all(&etc).unwrap();

@@ -14,6 +14,7 @@ mod drive;
 mod judge;
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 
 use backstay_engine::postgres::place::{PlaceOptions, PlacePlan, SpaceNeeded};
@@ -279,6 +280,12 @@ fn configuration_outside_of_the_data_directory_comes_along_and_fits() {
         for name in ["pg_hba.conf", "pg_ident.conf"] {
             fs::set_permissions(etc.join(name), open.clone()).unwrap();
         }
+        // As some program may write it: of more bytes than are handed out at once.
+        let mut ident = fs::read(etc.join("pg_ident.conf")).unwrap();
+        for user in 0..20_000 {
+            writeln!(ident, "map user{user} role{user}").unwrap();
+        }
+        fs::write(etc.join("pg_ident.conf"), &ident).unwrap();
         let lines = [
             format!("hba_file = '{}'", etc.join("pg_hba.conf").display()),
             format!("ident_file = '{}'", etc.join("pg_ident.conf").display()),
@@ -289,7 +296,8 @@ fn configuration_outside_of_the_data_directory_comes_along_and_fits() {
         let (stored, outcome) = drive::copy(&server, &restored, Vec::new()).unwrap();
         assert_eq!(outcome.findings(), []);
         assert_eq!(stored.facts.server.outside_configuration.len(), 2);
-        assert!(restored.join("pg_hba.conf").exists() && restored.join("pg_ident.conf").exists());
+        assert!(restored.join("pg_hba.conf").exists());
+        assert_eq!(fs::read(restored.join("pg_ident.conf")).unwrap(), ident);
         judge(installation, &server, &restored, |_| {});
     });
 }

@@ -7,6 +7,8 @@
 //! restore.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Component, Path, PathBuf};
 
 use backstay_model::Finding;
@@ -15,6 +17,20 @@ use super::connect::{Session, column};
 use super::facts::{CONFIGURATION_FILES, ServerFacts};
 use super::recover::MAIN_CONF;
 use crate::Result;
+
+/// In bytes. A text that people write has far less; what has more is not one, and would
+/// have to be held in memory.
+pub(super) const LARGEST_FILE: u64 = 16 << 20;
+
+/// Reads a file of settings that lies outside of the data directory.
+pub(super) fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(LARGEST_FILE + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 <= LARGEST_FILE {
+        true => Ok(bytes),
+        false => Err(io::Error::other(format!("it has more than {LARGEST_FILE} bytes"))),
+    }
+}
 
 /// Files that are included from outside of the data directory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -21,14 +21,14 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use backstay_model::parts::{ExtentData, FileShape, FileSpec, PartKind, PartSource, Step};
+use backstay_model::parts::{FileShape, FileSpec, PartKind, PartSource, Step};
 use backstay_model::{Fault, Finding};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use self::bracket::{Bracket, Ended};
-use self::file::{Content, Extents, Held, OpenFile, Toll};
+use self::file::{Content, Extents, HeldBytes, OpenFile, Toll};
 use self::log::LogRange;
 use self::walk::{Found, Walk};
 use super::connect::Session;
@@ -62,7 +62,7 @@ pub struct LocalBackup {
     /// Of the file that began last.
     extents: Option<Extents>,
     /// The bytes of the file that began last, when they are already here.
-    held: Option<Vec<u8>>,
+    held: Option<HeldBytes>,
 }
 
 enum Phase {
@@ -177,11 +177,10 @@ impl LocalBackup {
         if self.cancel.is_cancelled() {
             return Err(Error::Cancelled);
         }
-        if let Some(bytes) = self.held.take() {
-            let length = bytes.len() as u32;
-            let data = ExtentData::Read(Box::new(Held(bytes)));
-            return Ok(Some(Step::Extent { offset: 0, length, data }));
+        if let Some(extent) = self.held.as_mut().and_then(HeldBytes::next) {
+            return Ok(Some(extent));
         }
+        self.held = None;
         if let Some(extent) = self.extents.as_mut().and_then(Extents::next) {
             return Ok(Some(extent));
         }
@@ -262,7 +261,7 @@ impl LocalBackup {
             Ok(metadata) => metadata.mtime(),
             Err(source) => return Err(Error::Read { path: self.root.clone(), source }),
         };
-        self.held = (!bytes.is_empty()).then_some(bytes);
+        self.held = Some(HeldBytes::new(bytes));
         Ok(Step::Begin(FileSpec {
             path,
             kind: PartKind::File(shape),
@@ -318,7 +317,7 @@ impl LocalBackup {
             if self.root.join(name).exists() {
                 continue;
             }
-            match fs::read(real) {
+            match included::read_file(real) {
                 Ok(bytes) => found.push(Tail::Held { path: name.clone(), bytes }),
                 Err(error) => self.outcome.find(Finding::warning(
                     real.display().to_string(),

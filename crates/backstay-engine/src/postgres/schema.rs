@@ -79,7 +79,7 @@ struct Seen {
     writers: String,
 }
 
-/// Looks at a schema: up to a horizon, or at all of it, which makes one.
+/// Looks at what users made: up to a horizon, or at all of it, which makes one.
 pub async fn look(session: &Session, horizon: Option<u32>) -> Result<SchemaFacts> {
     Ok(see(session, horizon).await?.facts)
 }

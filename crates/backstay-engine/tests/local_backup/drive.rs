@@ -8,7 +8,7 @@ use backstay_engine::postgres::place::{PlaceOptions, PlacePlan, SealOptions, Spa
 use backstay_engine::postgres::{BackupFacts, Outcome, PostgresSettings};
 use backstay_engine::{Error, Result};
 use backstay_model::parts::{
-    ExtentData, ParentFile, ParentFiles, PartKind, PartSource, PartTarget, PartWriter, Step,
+    EXTENT_SIZE, ExtentData, ParentFile, ParentFiles, PartKind, PartSource, PartTarget, PartWriter, Step,
 };
 use backstay_model::{Fault, Secret};
 use testkit::Postgres;
@@ -96,6 +96,7 @@ pub fn pump(
                 let ExtentData::Read(reader) = data else { panic!("nothing is declared unchanged") };
                 reader.read(&mut buffer)?;
                 assert_eq!(buffer.len(), length as usize);
+                assert!((1..=EXTENT_SIZE).contains(&length), "{length} bytes in one extent");
                 checksum.update(&buffer);
                 writer.as_ref().expect("extents belong to files").write_at(offset, &buffer)?;
             }

@@ -146,8 +146,29 @@ fn read_full_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize
     Ok(got)
 }
 
-/// Bytes that are already here: the files the server hands over at the end.
-pub(super) struct Held(pub(super) Vec<u8>);
+/// The bytes of a file that are already here, such as those that the server hands over
+/// at the end.
+pub(super) struct HeldBytes {
+    bytes: Vec<u8>,
+    offset: usize,
+}
+
+impl HeldBytes {
+    pub(super) fn new(bytes: Vec<u8>) -> HeldBytes {
+        HeldBytes { bytes, offset: 0 }
+    }
+
+    /// The next extent, until all bytes were given.
+    pub(super) fn next(&mut self) -> Option<Step> {
+        let left = &self.bytes[self.offset..];
+        let extent = left[..left.len().min(EXTENT_SIZE as usize)].to_vec();
+        let (offset, length) = (self.offset as u64, extent.len() as u32);
+        self.offset += extent.len();
+        (length > 0).then(|| Step::Extent { offset, length, data: ExtentData::Read(Box::new(Held(extent))) })
+    }
+}
+
+struct Held(Vec<u8>);
 
 impl ExtentReader for Held {
     fn read(mut self: Box<Self>, buffer: &mut Vec<u8>) -> Result<(), Fault> {

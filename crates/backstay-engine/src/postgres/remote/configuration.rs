@@ -17,13 +17,11 @@ use super::members::Piece;
 use crate::postgres::connect::{Session, column};
 use crate::postgres::facts::{self, ServerFacts};
 use crate::postgres::recover::MAIN_CONF;
-use crate::postgres::{rules, walsender};
+use crate::postgres::{included, rules, walsender};
 use crate::{Error, Result};
 
 /// Nobody but the server's user reads it, whatever it was in its old place.
 const FILE_MODE: u32 = 0o600;
-/// In bytes. A text that people write has far less; what has more is not one.
-const LARGEST_FILE: u32 = 1 << 20;
 
 pub(super) struct OutsideConfiguration {
     /// What was read and has not come by archive.
@@ -90,11 +88,14 @@ impl OutsideConfiguration {
 
 async fn read_file(session: &Session, path: &str) -> Result<Vec<u8>> {
     let statement = "SELECT pg_read_binary_file($1, 0, $2, false)";
-    let most = i64::from(LARGEST_FILE) + 1;
+    let most = (included::LARGEST_FILE + 1) as i64;
     let row = session.row("read the server's configuration", statement, &[&path, &most]).await?;
     let bytes: Vec<u8> = column(&row, 0)?;
-    match bytes.len() <= LARGEST_FILE as usize {
+    match bytes.len() as u64 <= included::LARGEST_FILE {
         true => Ok(bytes),
-        false => Err(Error::Protocol { reason: format!("{path} has more than {LARGEST_FILE} bytes") }),
+        false => {
+            let most = included::LARGEST_FILE;
+            Err(Error::Protocol { reason: format!("{path} has more than {most} bytes") })
+        }
     }
 }

@@ -209,7 +209,7 @@ impl Changed {
             if into_block == 0 {
                 self.seek_next_block(block_size, pieces)?;
                 if self.run.capacity() == 0 {
-                    self.run = buffers.take(u64::from(self.run_blocks()) * u64::from(block_size));
+                    self.run = buffers.take(u64::from(self.run_blocks(block_size)) * u64::from(block_size));
                 }
             }
             let take = content.len().min(block_size as usize - into_block);
@@ -250,11 +250,13 @@ impl Changed {
         Ok(())
     }
 
-    /// Listed blocks that touch each other, from the one that begins now.
-    fn run_blocks(&self) -> u32 {
+    /// Listed blocks that touch each other, from the one that begins now; as many as an
+    /// extent has, at most.
+    fn run_blocks(&self, block_size: u32) -> u32 {
         let from = self.next_listed.saturating_sub(1);
         let listed = self.head.as_ref().map_or(&[][..], |head| &head.blocks[from..]);
-        let touching = listed.windows(2).take_while(|pair| pair[0] + 1 == pair[1]).count();
+        let most = (EXTENT_SIZE / block_size) as usize;
+        let touching = listed.windows(2).take(most).take_while(|pair| pair[0] + 1 == pair[1]).count();
         touching as u32 + 1
     }
 
