@@ -68,6 +68,7 @@ fn a_restore_that_is_not_allowed_to_go_on_says_what_to_do() {
         return;
     }
     for (name, rule, code) in [
+        ("full", "fallocate:error=ENOSPC:when=1", 6),
         ("quota", "pwrite64:error=EDQUOT:when=50+", 6),
         ("disk", "pwrite64:error=EIO:when=50+", 6),
         ("rights", "mkdir:error=EACCES:when=10+", 5),
@@ -82,6 +83,19 @@ fn a_restore_that_is_not_allowed_to_go_on_says_what_to_do() {
         } else {
             assert!(!into.join("global/pg_control").exists(), "{name}");
         }
+    }
+}
+
+#[test]
+fn a_file_system_that_reserves_no_space_takes_a_restore_as_well() {
+    let Some((_server, home)) = backed_up() else { return };
+    if !require_tampering() {
+        return;
+    }
+    for error in ["EOPNOTSUPP", "EINVAL", "EINTR:when=1"] {
+        let into = home.path(error);
+        restore_with(&home, &into, &format!("fallocate:error={error}")).good();
+        assert!(into.join("global/pg_control").exists(), "{error}");
     }
 }
 

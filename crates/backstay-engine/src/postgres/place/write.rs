@@ -18,6 +18,8 @@ use crate::{Error, Result};
 
 /// Files of at least as many bytes get their space when they are made.
 const RESERVED_FROM: u64 = 1 << 20;
+/// `BTRFS_SUPER_MAGIC` of `linux/magic.h`.
+const BTRFS_MAGIC: rustix::fs::FsWord = 0x9123_683e;
 
 /// What `pg_control` is called until everything else is on the disk.
 pub(super) const CONTROL_FILE_UNTIL_SEALED: &str = "global/pg_control.backstay-restoring";
@@ -203,13 +205,16 @@ impl PartTarget for PlaceTarget {
 ///
 /// A large one gets its space with it: what is written in no order then lies in one
 /// piece on the disk, the file system does not account for each page, and a disk that
-/// is too full says so before the bytes come. Not every file system can do it.
+/// is too full says so before the bytes come. Not every file system can do it, and
+/// btrfs compresses nothing in space that was reserved.
 fn give_length(file: &File, length: u64) -> io::Result<()> {
-    if length < RESERVED_FROM {
+    let compresses = || rustix::fs::fstatfs(file).is_ok_and(|system| system.f_type == BTRFS_MAGIC);
+    if length < RESERVED_FROM || compresses() {
         return file.set_len(length);
     }
-    match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, length) {
-        Err(Errno::OPNOTSUPP | Errno::NOSYS) => file.set_len(length),
+    let reserve = || rustix::fs::fallocate(file, FallocateFlags::empty(), 0, length);
+    match rustix::io::retry_on_intr(reserve) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => file.set_len(length),
         other => other.map_err(Into::into),
     }
 }
