@@ -13,6 +13,7 @@ mod report;
 mod tools;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -211,7 +212,9 @@ fn run_round(
 /// search past five thousand, and `cp -a` took three times as long as on a calm disk.
 fn empty(directory: &Path) -> Result<()> {
     for file in files_below(directory)? {
-        let opened = fs::OpenOptions::new().write(true).open(&file);
+        // restic makes its files for reading only.
+        let writable = fs::set_permissions(&file, fs::Permissions::from_mode(0o600));
+        let opened = writable.and_then(|()| fs::OpenOptions::new().write(true).open(&file));
         opened.and_then(|opened| opened.set_len(0)).with_context(|| format!("empty {}", file.display()))?;
     }
     Ok(())
