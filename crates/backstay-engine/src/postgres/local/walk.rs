@@ -4,8 +4,8 @@
 //! what is in them; only the names of the directories on the way down are in
 //! memory. What vanishes between being listed and being opened is no longer part
 //! of the cluster and is passed over. Links are followed, because a backup that
-//! holds only a link has lost the file; the links of tablespaces are the server's
-//! to remake.
+//! holds only a link has lost the file, and each is told, because a restore makes
+//! what it led to in its place; the links of tablespaces are the server's to remake.
 
 use std::fs::{self, File, Metadata};
 use std::io;
@@ -116,7 +116,8 @@ impl Walk {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(Error::Read { path: real, source }),
         };
-        let metadata = if link.is_symlink() {
+        let is_link = link.is_symlink();
+        let metadata = if is_link {
             match fs::metadata(&real) {
                 Ok(metadata) => metadata,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -131,6 +132,9 @@ impl Walk {
             link
         };
         if metadata.is_dir() {
+            if is_link && rules::tablespace_of(&path).is_none() && !self.leads_up(&metadata) {
+                self.tell_link(&path, "directory");
+            }
             return Ok(Some(Found::Directory { path, metadata }));
         }
         if !metadata.is_file() {
@@ -145,6 +149,9 @@ impl Walk {
             Ok(file) => {
                 // Of the open file: the name may belong to another one by now.
                 let metadata = file.metadata().map_err(|source| Error::Read { path: real, source })?;
+                if is_link {
+                    self.tell_link(&path, "file");
+                }
                 Ok(Some(Found::File { path, file, metadata }))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -160,8 +167,7 @@ impl Walk {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(source) => return Err(Error::Read { path: real, source }),
         };
-        let identity = (metadata.dev(), metadata.ino());
-        if self.way.iter().any(|above| above.identity == identity) {
+        if self.leads_up(&metadata) {
             self.pass_over(path, "a link to a directory above it");
             return Ok(());
         }
@@ -169,6 +175,11 @@ impl Walk {
             self.way.push(directory);
         }
         Ok(())
+    }
+
+    fn leads_up(&self, metadata: &Metadata) -> bool {
+        let identity = (metadata.dev(), metadata.ino());
+        self.way.iter().any(|above| above.identity == identity)
     }
 
     /// The names in a directory, sorted; `None` when it is gone.
@@ -207,6 +218,16 @@ impl Walk {
             unlogged,
             identity: (metadata.dev(), metadata.ino()),
         }))
+    }
+
+    /// A log that has a disk of its own is on the disk of the data after a restore.
+    fn tell_link(&self, path: &str, kind: &str) {
+        let Ok(target) = fs::read_link(self.root.join(path)) else { return };
+        self.outcome.find(Finding::info(
+            path,
+            format!("is a link to {}: a restore makes an ordinary {kind} in its place", target.display()),
+            "leave room for it where `--into` leads, or move it after a restore and link it again with `ln -s`",
+        ));
     }
 
     fn pass_over(&self, path: &str, what: &str) {

@@ -1,6 +1,9 @@
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 
+use backstay_model::FindingLevel;
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+
 use super::*;
 
 /// A directory with the given entries: a path ending in `/` is a directory.
@@ -94,9 +97,63 @@ fn links_are_followed_and_those_without_an_end_are_reported() {
     let _socket = UnixListener::bind(root.path().join(".s.PGSQL.5432")).unwrap();
     let outcome = Outcome::new();
     assert_eq!(paths(walk(root.path(), &outcome)), ["log/", "log/a", "log/up/", "postgresql.conf"]);
-    let mut subjects: Vec<String> = outcome.findings().into_iter().map(|found| found.subject).collect();
+    assert_eq!(warned(&outcome), ["dangling", "log/up"]);
+}
+
+/// The subjects of all warnings, in order.
+fn warned(outcome: &Outcome) -> Vec<String> {
+    let findings = outcome.findings().into_iter();
+    let warnings = findings.filter(|found| found.level == FindingLevel::Warning);
+    let mut subjects: Vec<String> = warnings.map(|found| found.subject).collect();
     subjects.sort();
-    assert_eq!(subjects, ["dangling", "log/up"]);
+    subjects
+}
+
+#[test]
+fn a_link_that_is_followed_is_told_with_its_target_and_what_a_restore_makes() {
+    let elsewhere = tree(&["log/000000010000000000000001", "logs/monday", "conf"]);
+    let space = tree(&["PG_15_202209061/5/1"]);
+    let root = tree(&["pg_tblspc/", "base/1"]);
+    symlink(elsewhere.path().join("log"), root.path().join("pg_wal")).unwrap();
+    symlink(elsewhere.path().join("logs"), root.path().join("logs")).unwrap();
+    symlink(elsewhere.path().join("conf"), root.path().join("postgresql.conf")).unwrap();
+    // The server makes it again where the tablespace then is.
+    symlink(space.path(), root.path().join("pg_tblspc/16385")).unwrap();
+    let outcome = Outcome::new();
+    let found = paths(walk(root.path(), &outcome));
+    assert!(found.contains(&"pg_wal/".into()) && found.contains(&"logs/monday".into()), "{found:?}");
+    let told: Vec<(FindingLevel, String, String)> =
+        outcome.findings().into_iter().map(|found| (found.level, found.subject, found.message)).collect();
+    let expected =
+        [("logs", "logs", "directory"), ("pg_wal", "log", "directory"), ("postgresql.conf", "conf", "file")];
+    let expected = expected.map(|(subject, target, kind)| {
+        let target = elsewhere.path().join(target);
+        let message =
+            format!("is a link to {}: a restore makes an ordinary {kind} in its place", target.display());
+        (FindingLevel::Info, subject.to_owned(), message)
+    });
+    assert_eq!(told, expected);
+}
+
+#[test]
+fn a_special_file_is_passed_over_with_a_warning_and_never_opened() {
+    let root = tree(&["PG_VERSION"]);
+    let make = |name: &str| {
+        let path = root.path().join(name);
+        // Whoever opens one for reading waits for somebody who writes.
+        mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        path
+    };
+    let pipe = make("pipe");
+    symlink(pipe, root.path().join("link to it")).unwrap();
+    let outcome = Outcome::new();
+    assert_eq!(paths(walk(root.path(), &outcome)), ["PG_VERSION"]);
+    assert_eq!(warned(&outcome), ["link to it", "pipe"]);
+    let findings = outcome.findings();
+    assert_eq!(findings.len(), 2, "{findings:?}");
+    for found in findings {
+        assert_eq!(found.message, "is neither a file nor a directory and not part of the backup");
+    }
 }
 
 #[test]
