@@ -15,6 +15,7 @@ use crate::record::BackupRecord;
 use crate::summary::BackupMarks;
 use crate::target::RecoveryTarget;
 
+mod not_clean;
 mod reach;
 mod steps;
 

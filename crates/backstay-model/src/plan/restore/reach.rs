@@ -4,7 +4,7 @@
 //! and every other target is refused with the nearest ones named: half of what
 //! was asked for would be worse than a clear no.
 
-use super::{Refusal, RestoreRequest};
+use super::{Refusal, RestoreRequest, not_clean};
 use crate::error::ErrorKind;
 use crate::finding::{Finding, FindingLevel};
 use crate::id::BackupId;
@@ -56,7 +56,9 @@ pub(super) fn choose_base<'a>(
         } else if marks.is_damaged() {
             Err(damaged(request, record, marks, newest_first))
         } else {
-            Ok(Choice { base: record, findings: condemned_note(record, marks).into_iter().collect() })
+            let mut findings: Vec<Finding> = not_clean::finding(record, newest_first).into_iter().collect();
+            findings.extend(condemned_note(record, marks));
+            Ok(Choice { base: record, findings })
         };
     }
 
@@ -82,6 +84,7 @@ pub(super) fn choose_base<'a>(
             format!("`backstay verify {instance}` names what is damaged"),
         )
     }));
+    findings.extend(not_clean::finding(base, newest_first));
     findings.extend(condemned_note(base, marks));
     Ok(Choice { base, findings })
 }
@@ -149,7 +152,7 @@ fn damaged(
     let mut sound = newest_first.iter().filter(|(_, marks)| !marks.is_damaged()).map(|(record, _)| record);
     // The one before; for the oldest, the one after.
     let oldest_sound = sound.clone().next_back();
-    let instead = sound.find(|other| other.finished_at <= record.finished_at).or(oldest_sound);
+    let instead = sound.find(|other| other.order() < record.order()).or(oldest_sound);
     let hint = match instead {
         Some(other) => format!(
             "`backstay restore {instance} --backup {}` restores the one that ended {}",

@@ -88,6 +88,55 @@ fn a_damaged_backup_asked_for_by_name_is_refused_and_the_one_before_is_offered()
 }
 
 #[test]
+fn the_backup_before_is_the_one_taken_before_whatever_a_clock_said() {
+    // The clock was set back by two hours between the second and the third.
+    let taken = |sequence: u64, hour: u8| {
+        let (record, marks) = if sequence == 3 { damaged(hour) } else { sound(hour) };
+        (BackupRecord { sequence, ..record }, marks)
+    };
+    let backups = [taken(1, 4), taken(2, 5), taken(3, 3), taken(4, 2)];
+    let mut request = request("latest");
+    request.backup = Some(record(3).id);
+    let plan = plan(&request, &backups);
+    assert!(plan.refusals[0].hints[0].contains(record(5).id.as_str()), "{:?}", plan.refusals[0].hints);
+}
+
+fn with_wrong_pages(n: u8, pages: u32) -> (BackupRecord, BackupMarks) {
+    let page = |page| Finding::error("base/5/16384", format!("page {page} is wrong"), "`pg_amcheck`");
+    let mut findings = vec![Finding::info("orders", "nothing to say", "`backstay status`")];
+    findings.extend((0..pages).map(page));
+    (BackupRecord { findings, ..record(n) }, BackupMarks::default())
+}
+
+#[test]
+fn a_base_with_wrong_pages_is_taken_with_a_warning_that_names_the_newest_clean_one_before() {
+    let backups = [sound(1), sound(2), damaged(3), with_wrong_pages(4, 1), with_wrong_pages(5, 5), sound(6)];
+    for (named, backups) in [(false, &backups[..5]), (true, &backups[..])] {
+        let request = RestoreRequest { backup: named.then(|| record(5).id), ..request("latest") };
+        let plan = plan(&request, backups);
+        assert_eq!((plan.base, plan.findings.len()), (Some(record(5).id), 1));
+        let warning = &plan.findings[0];
+        assert_eq!((warning.level, &*warning.subject), (crate::FindingLevel::Warning, record(5).id.as_str()));
+        let said = "5 errors were found while this backup was taken, and come back with it: base/5/16384: page 0 \
+                    is wrong; base/5/16384: page 1 is wrong; base/5/16384: page 2 is wrong; and 2 more";
+        assert_eq!(warning.message, said);
+        let offer = format!("`backstay restore orders --backup {} --into DIR`", record(2).id);
+        assert!(warning.remedy.starts_with(&offer), "{}", warning.remedy);
+    }
+}
+
+#[test]
+fn where_no_clean_backup_came_before_the_warning_says_so_and_a_clean_base_has_none() {
+    let backups = [damaged(1), with_wrong_pages(2, 1), sound(3)];
+    let alone = plan(&request("latest"), &backups[..2]);
+    assert!(alone.findings[0].message.starts_with("1 error was found"), "{:?}", alone.findings);
+    assert!(!alone.findings[0].message.contains("more"), "{:?}", alone.findings);
+    let remedy = &alone.findings[0].remedy;
+    assert!(remedy.contains("backstay show") && remedy.contains("no sound backup before"), "{remedy}");
+    assert_eq!(plan(&request("latest"), &backups).findings, []);
+}
+
+#[test]
 fn the_oldest_backup_being_damaged_a_newer_one_is_offered() {
     let mut request = request("latest");
     request.backup = Some(record(1).id);
