@@ -33,8 +33,11 @@ impl InstanceCheck {
 
 /// Connects, and refuses when a right is missing or the data directory is another's.
 pub async fn run(instance: &Instance) -> Result<InstanceCheck> {
-    let (way, findings) = Way::choose(&instance.id, instance.postgres());
-    let (server, _session) = ask_server(instance, way).await?;
+    let (way, mut findings) = Way::choose(&instance.id, instance.postgres());
+    let (server, session) = ask_server(instance, way).await?;
+    if way == Way::Remote {
+        findings.extend(Privileges::read(&session).await?.wanting_remote(&server));
+    }
     Ok(InstanceCheck { way, server, findings })
 }
 

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use backstay_model::{Lsn, TimelineId};
+use backstay_model::{Finding, Lsn, TimelineId};
 use serde::{Deserialize, Serialize};
 
 use super::connect::{Session, column};
@@ -259,6 +259,9 @@ pub struct Privileges {
     pub replication: bool,
     /// May execute the functions that begin and end a backup.
     pub backup_functions: bool,
+    /// May read a page of a file again, which tells a wrong one from one in the middle
+    /// of a write.
+    pub second_look: bool,
     version_number: u32,
 }
 
@@ -271,15 +274,17 @@ impl Privileges {
                 "read the rights of the role",
                 "SELECT current_user::text, r.rolsuper OR r.rolreplication, \
                         has_function_privilege(current_user, $1, 'EXECUTE') \
-                        AND has_function_privilege(current_user, $2, 'EXECUTE') \
+                        AND has_function_privilege(current_user, $2, 'EXECUTE'), \
+                        has_function_privilege(current_user, $3, 'EXECUTE') \
                  FROM pg_roles r WHERE r.rolname = current_user",
-                &[&begin, &end],
+                &[&begin, &end, &SECOND_LOOK],
             )
             .await?;
         Ok(Privileges {
             role: column(&row, 0)?,
             replication: column(&row, 1)?,
             backup_functions: column(&row, 2)?,
+            second_look: column(&row, 3)?,
             version_number,
         })
     }
@@ -301,6 +306,21 @@ impl Privileges {
         })
     }
 
+    /// What a backup over the network does without when it has to.
+    pub fn wanting_remote(&self, server: &ServerFacts) -> Option<Finding> {
+        if self.second_look || !server.data_checksums {
+            return None;
+        }
+        Some(Finding::info(
+            format!("role {}", self.role),
+            "may not read a page a second time, so that one that is sent in the middle of a write counts as wrong",
+            format!(
+                "run `GRANT EXECUTE ON FUNCTION {SECOND_LOOK} TO {}` as a superuser",
+                quoted_identifier(&self.role)
+            ),
+        ))
+    }
+
     /// Refuses unless a replication connection can be opened.
     pub fn require_remote(&self) -> Result<()> {
         if self.replication {
@@ -314,6 +334,9 @@ impl Privileges {
         })
     }
 }
+
+/// What reads a part of a file again.
+const SECOND_LOOK: &str = "pg_read_binary_file(text, bigint, bigint, boolean)";
 
 /// The functions that begin and end a backup: they were renamed in version 15.
 pub fn backup_functions(version_number: u32) -> [&'static str; 2] {
@@ -384,6 +407,7 @@ mod tests {
             role: "back-up".into(),
             replication: false,
             backup_functions: false,
+            second_look: false,
             version_number: 140_009,
         };
         let hints = role.require_local().unwrap_err().hints();

@@ -140,6 +140,7 @@ struct Suspect {
     lsn: Lsn,
     stored: u16,
     computed: u16,
+    seen_twice: bool,
 }
 
 /// Checks the pages of one backup. Shared by all who read its files.
@@ -224,18 +225,21 @@ impl PageCheck {
         read_again: &mut impl FnMut(u64, &mut [u8]) -> io::Result<usize>,
     ) {
         let mut second = vec![0; page.len()];
-        match read_again(offset, &mut second) {
+        let seen_twice = match read_again(offset, &mut second) {
             // Half a page, or another one: the server is at work on it.
             Ok(length) if length < page.len() || second != page => return,
-            // Not there to be read twice: the first look stands.
-            Ok(_) | Err(_) => {}
-        }
+            Ok(_) => true,
+            // The first look stands, with as much as it is worth. After so many wrong pages
+            // that nobody looks twice any more, it is worth enough.
+            Err(error) => error.kind() == io::ErrorKind::QuotaExceeded,
+        };
         let suspect = Suspect {
             path: path.to_owned(),
             block,
             lsn: page_lsn(page),
             stored: u16::from_le_bytes([page[CHECKSUM_AT], page[CHECKSUM_AT + 1]]),
             computed: page_checksum(page, block),
+            seen_twice,
         };
         if suspect.lsn <= self.backup_start {
             self.report(&suspect);
@@ -251,9 +255,13 @@ impl PageCheck {
         let seen = self.wrong.fetch_add(1, Ordering::Relaxed);
         if seen < PAGES_LISTED {
             let Suspect { path, block, stored, computed, .. } = page;
+            let doubt = match page.seen_twice {
+                true => "",
+                false => "; it could not be read a second time, and may have been in the middle of a write",
+            };
             self.outcome.find(Finding::error(
                 path,
-                format!("page {block} has checksum {stored:#06x}, its content {computed:#06x}"),
+                format!("page {block} has checksum {stored:#06x}, its content {computed:#06x}{doubt}"),
                 "keep the last backup without this finding, run `pg_amcheck`, restore the table from it",
             ));
         }

@@ -126,6 +126,12 @@ fn a_page_torn_by_a_write_is_left_to_the_log_whichever_half_is_new() {
     // Where nobody can look twice, the header alone decides.
     let new_first = [&new[..4096], &old[4096..]].concat();
     assert_eq!(check_between(span, "base/5/1259", 3 * 8192, &new_first, None), []);
+    // And where it says nothing, the doubt is said.
+    let old_first = [&old[..4096], &new[4096..]].concat();
+    let once = check_between(span, "base/5/1259", 3 * 8192, &old_first, None);
+    assert!(once.len() == 1 && once[0].message.contains("could not be read a second time"), "{once:?}");
+    let twice = check_between(span, "base/5/1259", 3 * 8192, &old_first, Some(&old_first));
+    assert!(twice.len() == 1 && !twice[0].message.contains("second time"), "{twice:?}");
 }
 
 #[test]
