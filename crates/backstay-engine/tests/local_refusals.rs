@@ -14,12 +14,14 @@ mod drive;
 mod judge;
 
 use std::fs;
+use std::time::Duration;
 
 use backstay_engine::Error;
 use backstay_engine::postgres::local::LocalBackup;
 use backstay_model::ErrorKind;
 use backstay_model::error::Classified;
 use backstay_model::parts::{PartSource, Step};
+use testkit::wait::wait_until;
 use testkit::{Postgres, PostgresOptions, StopMode};
 
 use judge::{judge, on_each_version, start};
@@ -48,6 +50,25 @@ fn a_standby_that_is_promoted_meanwhile_ends_the_backup() {
         assert_eq!(error.kind(), ErrorKind::Conflict);
         assert_eq!(outcome.facts(), None);
         assert!(!restored.join("global/pg_control").exists());
+    });
+}
+
+/// Pages of a copy from a standby are mended by the images in its primary's log.
+#[test]
+fn a_standby_whose_primary_writes_no_full_pages_is_refused_with_the_setting() {
+    on_each_version(|installation| {
+        let primary = start(installation);
+        let standby = primary.standby().unwrap();
+        primary.sql("ALTER SYSTEM SET full_page_writes = off; SELECT pg_reload_conf()").unwrap();
+        // The checkpointer hears of it when it gets to it.
+        wait_until(Duration::from_secs(30), "the setting is in force", || {
+            primary.sql("CHECKPOINT").unwrap();
+            primary.query_value("SELECT full_page_writes FROM pg_control_checkpoint()").unwrap() == "f"
+        })
+        .unwrap();
+        standby.wait_for_replay_of(&primary).unwrap();
+        let error = drive::begin(&drive::runtime(), &drive::settings(&standby)).map(drop).unwrap_err();
+        assert!(error.hints().iter().any(|hint| hint.contains("full_page_writes = on")), "{error:?}");
     });
 }
 

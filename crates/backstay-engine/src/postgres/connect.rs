@@ -152,6 +152,10 @@ impl Leash {
 }
 
 impl Drop for Leash {
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "nobody is left to await it: a courtesy of five seconds at most, on which nothing depends"
+    )]
     fn drop(&mut self) {
         const LIMIT: Duration = Duration::from_secs(5);
         let Some(token) = self.token.take() else { return };
