@@ -37,13 +37,21 @@ pub enum Error {
         into: PathBuf,
         /// A sound backup that ended before, when the stored data is at fault.
         instead: Option<BackupId>,
+        /// Every place that holds something of it, and nothing else.
+        remains: Vec<PathBuf>,
         #[source]
         source: Box<Error>,
     },
     #[error("target directory {} is not empty: an interrupted restore lies in it", into.display())]
-    RestoreInterrupted { into: PathBuf },
+    RestoreInterrupted {
+        into: PathBuf,
+        /// Every place that holds something of it, and nothing else.
+        remains: Vec<PathBuf>,
+        /// The argument that leads a restore to another place.
+        elsewhere: String,
+    },
     #[error("target directory {} is not empty: another restore is writing there", into.display())]
-    RestoreRunning { into: PathBuf },
+    RestoreRunning { into: PathBuf, elsewhere: String },
     #[error("the place {} of tablespace {name} is not empty", path.display())]
     TablespaceNotEmpty { name: String, location: String, path: PathBuf },
     #[error("the place {} of tablespace {name}, which was made while the backup ran, is not empty", path.display())]
@@ -119,7 +127,7 @@ impl Classified for Error {
             Error::Id(error) => error.hints(),
             Error::Refused { refusal } => refusal.hints.clone(),
             Error::NoSuchBackup { .. } => vec!["`backstay list` shows the ids of all backups".to_owned()],
-            Error::RestoreFailed { instance, into, instead, source, .. } => {
+            Error::RestoreFailed { instance, into, instead, remains, source, .. } => {
                 let mut hints = source.hints();
                 if let Some(instead) = instead {
                     hints.insert(
@@ -130,17 +138,18 @@ impl Classified for Error {
                         ),
                     );
                 }
-                hints
-                    .push(format!("empty the directory before the next attempt: `rm -r {}`", into.display()));
+                if !remains.is_empty() {
+                    hints.push(format!("clear what it left before the next attempt: `{}`", removal(remains)));
+                }
                 hints
             }
-            Error::RestoreInterrupted { into } => vec![
-                format!("`rm -r {}` clears it, then restore again", shell_word(into.as_os_str())),
-                "or choose another directory with `--into`".to_owned(),
+            Error::RestoreInterrupted { remains, elsewhere, .. } => vec![
+                format!("`{}` clears it, then restore again", removal(remains)),
+                format!("or choose another directory with `{elsewhere}`"),
             ],
             // No command: what clears a directory destroys what is being written.
-            Error::RestoreRunning { .. } => {
-                vec!["wait until it ends, or choose another directory with `--into`".to_owned()]
+            Error::RestoreRunning { elsewhere, .. } => {
+                vec![format!("wait until it ends, or choose another directory with `{elsewhere}`")]
             }
             // What lies there may be a living server's: it is never to be moved or removed.
             Error::TablespaceNotEmpty { location, .. } => {
@@ -171,6 +180,12 @@ impl Classified for Error {
     }
 }
 
+/// What removes them all, for a shell.
+fn removal(places: &[PathBuf]) -> String {
+    let words: Vec<_> = places.iter().map(|place| shell_word(place.as_os_str())).collect();
+    format!("rm -r {}", words.join(" "))
+}
+
 impl Error {
     pub(crate) fn broken(rule: impl Into<String>) -> Self {
         Error::Broken { rule: rule.into() }
@@ -196,10 +211,15 @@ mod tests {
                 backup: backup(),
                 into: "/srv/a".into(),
                 instead: Some("20261120T024300Z-7q3f".parse().unwrap()),
+                remains: vec!["/srv/a".into()],
                 source: Box::new(Error::Cancelled),
             },
-            Error::RestoreInterrupted { into: "/srv/a".into() },
-            Error::RestoreRunning { into: "/srv/a".into() },
+            Error::RestoreInterrupted {
+                into: "/srv/a".into(),
+                remains: vec!["/srv/a".into(), "/srv/it's fast".into()],
+                elsewhere: "--into".into(),
+            },
+            Error::RestoreRunning { into: "/srv/a".into(), elsewhere: "--into".into() },
             Error::TablespaceNotEmpty { name: "s".into(), location: "/old".into(), path: "/new".into() },
             Error::LateTablespaceNotEmpty { name: "s".into(), path: "/old".into() },
             Error::DrillOutside { backup: backup(), name: "s".into(), path: "/old".into() },
@@ -245,6 +265,12 @@ mod tests {
                 assert!(!words.iter().any(|word| hint.contains(word)), "{hint}");
             }
         }
+    }
+
+    #[test]
+    fn all_that_an_interrupted_restore_left_is_cleared_by_one_command() {
+        let hint = all()[3].hints().remove(0);
+        assert_eq!(hint, r"`rm -r /srv/a '/srv/it'\''s fast'` clears it, then restore again");
     }
 
     #[test]

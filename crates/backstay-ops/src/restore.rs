@@ -226,6 +226,7 @@ async fn failed(
         backup,
         into: options.into.clone(),
         instead,
+        remains: mark::remains(&options.into),
         source: Box::new(source),
     }
 }

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use super::facts::{Owner, Tablespace};
 use crate::{Error, Result};
 
-pub use self::seal::{SealOptions, Sealed};
+pub use self::seal::{SealOptions, Sealed, Settled};
 pub use self::space::SpaceNeeded;
 pub use self::write::PlaceTarget;
 

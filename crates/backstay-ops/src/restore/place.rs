@@ -1,11 +1,13 @@
 //! Place: the files of a backup into empty directories, `pg_control` last.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use backstay_engine::postgres::BackupFacts;
 use backstay_engine::postgres::facts::{Owner, Tablespace};
 use backstay_engine::postgres::place::{PlaceOptions, PlacePlan, PlaceTarget, SealOptions, SpaceNeeded};
+use backstay_engine::postgres::starting::shell_word;
 use backstay_model::parts::PartTarget;
 use backstay_model::plan::TablespacePlace;
 use backstay_model::{BackupRecord, Finding};
@@ -91,21 +93,50 @@ async fn fit(reader: &BackupReader, facts: &BackupFacts, place: &Where) -> Resul
 /// What lies in the way, by what it is: each is cleared in its own manner.
 fn in_the_way(error: backstay_engine::Error, facts: &BackupFacts, place: &Where) -> Error {
     let backstay_engine::Error::TargetNotEmpty { path } = &error else { return error.into() };
-    match mark::look(path) {
-        mark::Found::Running => return Error::RestoreRunning { into: path.clone() },
-        mark::Found::Interrupted => return Error::RestoreInterrupted { into: path.clone() },
-        mark::Found::Nothing => {}
-    }
     let late = facts.late_tablespaces.iter().find(|space| Path::new(&space.location) == path);
     if let Some(space) = late {
         return Error::LateTablespaceNotEmpty { name: space.name.clone(), path: path.clone() };
     }
-    match tablespaces(facts, place).into_iter().find(|space| Path::new(&space.new) == path) {
+    let into = path.clone();
+    let elsewhere = elsewhere(path, facts, place);
+    match mark::look(path) {
+        mark::Found::Running => return Error::RestoreRunning { into, elsewhere },
+        mark::Found::Interrupted => {
+            return Error::RestoreInterrupted { remains: remains(path, facts, place), into, elsewhere };
+        }
+        mark::Found::Nothing => {}
+    }
+    match space_at(path, facts, place) {
         Some(space) => {
             Error::TablespaceNotEmpty { name: space.name, location: space.old, path: path.clone() }
         }
         None => error.into(),
     }
+}
+
+/// The tablespace that this restore would put there.
+fn space_at(path: &Path, facts: &BackupFacts, place: &Where) -> Option<TablespacePlace> {
+    tablespaces(facts, place).into_iter().find(|space| Path::new(&space.new) == path)
+}
+
+/// The argument that leads a restore elsewhere than to this place.
+fn elsewhere(path: &Path, facts: &BackupFacts, place: &Where) -> String {
+    match space_at(path, facts, place) {
+        Some(space) => format!("--tablespace {}=NEW", shell_word(OsStr::new(&space.old))),
+        None => "--into".to_owned(),
+    }
+}
+
+/// Everything that interrupted restores left where this one is to go.
+fn remains(path: &Path, facts: &BackupFacts, place: &Where) -> Vec<PathBuf> {
+    let mut found = mark::remains(path);
+    for space in tablespaces(facts, place) {
+        let place = PathBuf::from(space.new);
+        if !found.contains(&place) && mark::look(&place) == mark::Found::Interrupted {
+            found.push(place);
+        }
+    }
+    found
 }
 
 /// The owner of the source's directory, where we may give files away at all.
@@ -121,9 +152,11 @@ pub(crate) async fn run(context: &Context, manifest: Manifest, place: &Where) ->
     let plan = fit(&reader, &facts, place).await?;
     context.check_cancelled()?;
     let directory = plan.directory.clone();
+    let spaces: Vec<PathBuf> = plan.tablespaces.values().cloned().collect();
+    let (known, wanted) = (facts.clone(), place.clone());
     let begin = move || {
         let target = plan.begin()?;
-        let mark = Mark::set(&directory).map_err(|source| not_begun(&directory, source))?;
+        let mark = Mark::set(&directory, spaces).map_err(|error| not_begun(error, &known, &wanted))?;
         Ok((target, mark))
     };
     let (target, mark) = off_thread(begin).await?;
@@ -139,10 +172,11 @@ pub(crate) async fn run(context: &Context, manifest: Manifest, place: &Where) ->
     let mut files = reader.files().await?;
     let target = Arc::into_inner(target)
         .ok_or_else(|| Error::broken("the target of a restore is still in use after its end"))?;
-    let (sealing, sealing_in) = (facts.clone(), place.directory.clone());
+    let sealing = facts.clone();
     let seal = move || {
-        let held = mark.hand_over().map_err(|source| not_written(&sealing_in, source))?;
-        let sealed = target.seal(&mut files, &sealing, &SealOptions::default())?;
+        let settled = target.settle(&mut files, &sealing, &SealOptions::default())?;
+        let held = mark.hand_over().map_err(|error| not_written(error.place, error.source))?;
+        let sealed = settled.let_it_start()?;
         drop(held);
         Ok(sealed)
     };
@@ -152,14 +186,17 @@ pub(crate) async fn run(context: &Context, manifest: Manifest, place: &Where) ->
     Ok(Placed { directory, record, facts, bytes, seconds, findings })
 }
 
-fn not_begun(directory: &Path, source: std::io::Error) -> Error {
+fn not_begun(error: mark::NotMarked, facts: &BackupFacts, place: &Where) -> Error {
+    let mark::NotMarked { place: path, source } = error;
     match source.kind() {
         // Between the look at the empty directory and now.
-        std::io::ErrorKind::AlreadyExists => Error::RestoreRunning { into: directory.to_owned() },
-        _ => not_written(directory, source),
+        std::io::ErrorKind::AlreadyExists => {
+            Error::RestoreRunning { elsewhere: elsewhere(&path, facts, place), into: path }
+        }
+        _ => not_written(path, source),
     }
 }
 
-fn not_written(path: &Path, source: std::io::Error) -> Error {
-    backstay_engine::Error::Write { path: path.to_owned(), source }.into()
+fn not_written(path: PathBuf, source: std::io::Error) -> Error {
+    backstay_engine::Error::Write { path, source }.into()
 }

@@ -1,10 +1,12 @@
 //! A restore that ends half-way, whatever ends it: what lies there cannot be started,
 //! nothing is written over it, and the error says what to do.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use backstay_engine::postgres::starting::shell_word;
 use rustix::process::Signal;
+use testkit::ownership::server_owner;
 use testkit::{Postgres, require_tampering, tampered};
 
 use super::lasting::Lasting;
@@ -97,6 +99,75 @@ fn a_file_system_that_reserves_no_space_takes_a_restore_as_well() {
         restore_with(&home, &into, &format!("fallocate:error={error}")).good();
         assert!(into.join("global/pg_control").exists(), "{error}");
     }
+}
+
+/// A server with a table in a tablespace at this place, backed up once.
+fn backed_up_with_a_tablespace() -> Option<(Postgres, Home, PathBuf)> {
+    let (server, home) = protected("orders")?;
+    let old = home.path("old");
+    std::fs::create_dir(&old).unwrap();
+    server_owner().unwrap().take(&old).unwrap();
+    server.sql(&format!("CREATE TABLESPACE fast LOCATION '{}'", old.display())).unwrap();
+    server.sql("CREATE TABLE t TABLESPACE fast AS SELECT generate_series(1, 20000) AS n").unwrap();
+    home.run(["backup"]).good();
+    Some((server, home, old))
+}
+
+/// The command in the hint that clears a place, as it stands there.
+#[track_caller]
+fn removal(refused: &Ran) -> String {
+    let command = refused.err.split('`').find(|words| words.starts_with("rm -r "));
+    command.unwrap_or_else(|| panic!("no command in {refused:#?}")).to_owned()
+}
+
+#[test]
+fn what_is_left_in_the_places_of_tablespaces_is_cleared_by_the_same_command() {
+    let Some((server, home, old)) = backed_up_with_a_tablespace() else { return };
+    if !require_tampering() {
+        return;
+    }
+    let (into, space, bystander) = (home.path("the copy"), home.path("it's fast"), home.path("bystander"));
+    std::fs::create_dir(&bystander).unwrap();
+    let moved = format!("{}={}", old.display(), space.display());
+    let words = ["restore", "orders", "--into", into.to_str().unwrap(), "--tablespace", &moved];
+    let both = [&into, &space].map(|place| shell_word(place.as_os_str()).into_owned());
+    let both = format!("rm -r {} {}", both[0], both[1]);
+    let clear = |command: &str| run(Command::new("sh").args(["-c", command])).good();
+
+    let rule = ["syncfs:error=EIO:when=1"];
+    let failed = run(&mut tampered(&home.command(words), "syncfs", &rule, None, &home.path("calls")));
+    let failed = failed.refused(6, &["the restore of backup", "cannot start"]);
+    assert_eq!(removal(&failed), both);
+    assert!(entries(&space) > 3, "the tablespace was not begun");
+    let again = home.run(words).refused(4, &["an interrupted restore lies in it", "`--into`"]);
+    assert_eq!(removal(&again), both);
+
+    // Whoever clears the data directory alone is told of the rest.
+    std::fs::remove_dir_all(&into).unwrap();
+    let elsewhere = format!("`--tablespace {}=NEW`", old.display());
+    let again = home.run(words).refused(4, &["an interrupted restore lies in it", &elsewhere]);
+    assert_eq!(removal(&again), format!("rm -r {}", shell_word(space.as_os_str())));
+    clear(&removal(&again));
+
+    let restore = Lasting::start(&home, "pwrite64", &words);
+    home.run(words).refused(4, &["another restore is writing there"]);
+    restore.signal(Signal::KILL);
+    drop(restore);
+    let again = home.run(words).refused(4, &["an interrupted restore lies in it"]);
+    assert_eq!(removal(&again), both);
+    clear(&removal(&again));
+
+    home.run(words).good();
+    assert!(bystander.is_dir());
+    let copy = Postgres::start_on(server.installation(), &into).unwrap();
+    assert_eq!(copy.query_value("SELECT count(*) FROM t").unwrap(), "20000");
+    let names = std::fs::read_dir(&space).unwrap().map(|entry| entry.unwrap().file_name());
+    let strange: Vec<_> = names.filter(|name| !name.to_string_lossy().starts_with("PG_15_")).collect();
+    assert!(strange.is_empty(), "{strange:?} stayed in the tablespace of a server");
+    // A place that is in use is never to be removed, whatever lies beside it.
+    let refused =
+        home.run(["restore", "orders", "--into", home.path("b").to_str().unwrap(), words[4], words[5]]);
+    assert!(!refused.refused(4, &["tablespace fast", "is not empty", &elsewhere]).err.contains("rm -r"));
 }
 
 #[test]

@@ -37,6 +37,19 @@ pub struct Sealed {
     pub findings: Vec<Finding>,
 }
 
+/// Everything is on the disk, and nothing can be started yet.
+pub struct Settled {
+    target: PlaceTarget,
+    sealed: Sealed,
+}
+
+impl Settled {
+    pub fn let_it_start(self) -> Result<Sealed> {
+        self.target.let_it_start()?;
+        Ok(self.sealed)
+    }
+}
+
 /// Files whose content is no longer the backup's.
 type Rewritten = HashMap<&'static str, (u64, u32)>;
 
@@ -51,6 +64,17 @@ impl PlaceTarget {
         facts: &BackupFacts,
         options: &SealOptions,
     ) -> Result<Sealed> {
+        self.settle(files, facts, options)?.let_it_start()
+    }
+
+    /// The same up to the last step, for a caller who has something of his own to
+    /// take out of the places first.
+    pub fn settle(
+        self,
+        files: &mut dyn ParentFiles,
+        facts: &BackupFacts,
+        options: &SealOptions,
+    ) -> Result<Settled> {
         let rewritten = self.rewrite(facts, options)?;
         let (sealed, owner, added) = self.write_manifest(files, facts, &rewritten)?;
         if let Some(spec) = owner {
@@ -66,8 +90,7 @@ impl PlaceTarget {
             }
         }
         self.synchronise()?;
-        self.let_it_start()?;
-        Ok(sealed)
+        Ok(Settled { target: self, sealed })
     }
 
     fn rewrite(&self, facts: &BackupFacts, options: &SealOptions) -> Result<Rewritten> {
