@@ -72,6 +72,11 @@ pub enum Error {
     },
     #[error("PostgreSQL {version} is not supported; 13 to 18 are")]
     UnsupportedVersion { version: String },
+    #[error(
+        "tablespace {} lies inside of the data directory: a backup may lack it, and a copy does not start with it",
+        .names.join(", ")
+    )]
+    TablespacesInside { names: Vec<String> },
     #[error("the server was restarted during the backup")]
     Restarted,
     #[error(
@@ -246,7 +251,9 @@ impl Classified for Error {
             Error::Login { source, .. } => source.kind(),
             Error::Server { source, .. } => source.kind(),
             Error::Privilege { .. } => ErrorKind::Denied,
-            Error::UnsupportedVersion { .. } | Error::ProgramMissing { .. } => ErrorKind::Unsupported,
+            Error::UnsupportedVersion { .. }
+            | Error::TablespacesInside { .. }
+            | Error::ProgramMissing { .. } => ErrorKind::Unsupported,
             Error::Promoted { .. } | Error::TargetNotEmpty { .. } | Error::TargetRunning { .. } => {
                 ErrorKind::Conflict
             }

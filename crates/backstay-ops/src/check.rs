@@ -3,6 +3,7 @@
 use backstay_engine::postgres::connect::Session;
 use backstay_engine::postgres::facts::{self, Privileges, ServerFacts};
 use backstay_engine::postgres::local::refuse_foreign;
+use backstay_engine::postgres::tablespaces;
 use backstay_model::Finding;
 use serde::Serialize;
 
@@ -51,6 +52,7 @@ pub(crate) async fn ask_server(instance: &Instance, way: Way) -> Result<(ServerF
         Way::Remote => privileges.require_remote()?,
     }
     let server = facts::read(&session, &address).await?;
+    tablespaces::refuse_inside(&server.tablespaces)?;
     if way == Way::Local
         && let Some(directory) = instance.postgres().data_directory.clone()
     {

@@ -39,6 +39,10 @@ pub(super) fn of(error: &Error) -> Vec<String> {
         Error::ConnectionLost { .. } | Error::Timeout { .. } => {
             "see the server's log, then run `backstay backup` again"
         }
+        Error::TablespacesInside { .. } => {
+            "move what is in it with `ALTER TABLE … SET TABLESPACE`, then `DROP TABLESPACE`; one made with a \
+             `LOCATION` outside is backed up"
+        }
         Error::UnsupportedVersion { .. } => "`pg_upgrade` brings an older server to a supported version",
         Error::Restarted | Error::Promoted { .. } | Error::ManifestMismatch { .. } => {
             "run `backstay backup` again"
@@ -158,6 +162,7 @@ mod tests {
                 grants: vec!["ALTER ROLE b REPLICATION".into()],
             },
             Error::UnsupportedVersion { version: "9.6".into() },
+            Error::TablespacesInside { names: vec!["one".into()] },
             said("58030").during("copy the backup"),
             said("58P01").during("copy the backup"),
             Error::ManifestMismatch { received: 2, listed: 3 },

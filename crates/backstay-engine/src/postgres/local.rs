@@ -117,6 +117,7 @@ impl LocalBackup {
         let privileges = Privileges::read(&session).await?;
         privileges.require_local()?;
         let mut facts = facts::read(&session, &address).await?;
+        tablespaces::refuse_inside(&facts.tablespaces)?;
         refuse_foreign(&root, &facts)?;
         let metadata = fs::metadata(&root).map_err(|source| Error::Read { path: root.clone(), source })?;
         if let Some(finding) = included::left_out(&facts) {
@@ -131,6 +132,7 @@ impl LocalBackup {
         facts.timeline = bracket.timeline;
         // The server's own map of them is made after the checkpoint.
         facts.tablespaces = bracket.tablespaces().await?;
+        tablespaces::refuse_inside(&facts.tablespaces)?;
         info!(start = %bracket.start_lsn, timeline = %bracket.timeline, "the backup has begun");
         let tablespaces = facts.tablespaces.iter().map(|space| space.oid).collect();
         let version_directory = format!("PG_{}_{}", facts.major(), control.catalog_version);
@@ -415,7 +417,7 @@ fn late_tablespaces(ended: &Ended) -> Result<Vec<Tablespace>> {
         return Err(Error::Protocol { reason: "its tablespace map is not one".to_owned() });
     };
     let noted: Vec<u32> = map.iter().map(|space| space.oid).collect();
-    Ok(tablespaces::late(ended.tablespaces.clone(), &noted))
+    tablespaces::late(ended.tablespaces.clone(), &noted)
 }
 
 fn log_range(facts: &BackupFacts) -> LogRange {

@@ -112,6 +112,7 @@ impl RemoteBackup {
         let privileges = Privileges::read(&session).await?;
         privileges.require_remote()?;
         let mut server = facts::read(&session, address).await?;
+        tablespaces::refuse_inside(&server.tablespaces)?;
         if let Some(finding) = included::left_out(&server) {
             outcome.find(finding);
         }
@@ -136,6 +137,7 @@ impl RemoteBackup {
         }
         server.timeline = backup.timeline;
         let listed = tablespaces::list(&session).await?;
+        tablespaces::refuse_inside(&listed)?;
         server.tablespaces = tablespaces::sent(&backup.tablespaces, &listed);
         let configuration = OutsideConfiguration::read(&session, &server, privileges.role).await;
         let incremental = sizes.is_some();
@@ -210,15 +212,16 @@ impl RemoteBackup {
     }
 
     /// As far as the server still answers: what is lost with it is a warning.
-    fn note_late_tablespaces(&mut self) {
+    fn note_late_tablespaces(&mut self) -> Result<()> {
         let noted: Vec<u32> = self.facts.server.tablespaces.iter().map(|space| space.oid).collect();
         self.facts.late_tablespaces = match self.pages.second_look.tablespaces() {
-            Ok(listed) => tablespaces::late(listed, &noted),
+            Ok(listed) => tablespaces::late(listed, &noted)?,
             Err(_) => Vec::new(),
         };
         if let Some(finding) = tablespaces::finding(&self.facts.late_tablespaces) {
             self.outcome.find(finding);
         }
+        Ok(())
     }
 
     fn step(&mut self, piece: Piece) -> Step {
@@ -268,7 +271,7 @@ impl PartSource for RemoteBackup {
             Some(Delivery::End { stop }) => {
                 self.facts.stop_lsn = stop;
                 self.ended = true;
-                self.note_late_tablespaces();
+                self.note_late_tablespaces()?;
                 if let Some(configuration) = self.configuration.take()
                     && let Some(finding) = configuration.finish(&mut self.tail)
                 {

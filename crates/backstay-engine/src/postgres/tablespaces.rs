@@ -6,13 +6,17 @@
 //! On the machine of the source that is the directory of a living server. So late
 //! ones are noted, a person is told, and a place of theirs that is in use is
 //! refused like any other target.
+//!
+//! One that lies in the data directory itself is no tablespace for a backup: PostgreSQL
+//! 15 sends nothing of it where its map of tablespaces is asked for, and recovery stops
+//! at the directory unless `allow_in_place_tablespaces` is on.
 
 use backstay_model::Finding;
 
 use super::connect::{Session, column};
 use super::facts::Tablespace;
 use super::walsender;
-use crate::Result;
+use crate::{Error, Result};
 
 /// What the server has now.
 pub async fn list(session: &Session) -> Result<Vec<Tablespace>> {
@@ -22,6 +26,13 @@ pub async fn list(session: &Session) -> Result<Vec<Tablespace>> {
     let space =
         |row| Ok(Tablespace { oid: column(row, 0)?, name: column(row, 1)?, location: column(row, 2)? });
     rows.iter().map(space).collect()
+}
+
+/// Refuses those that lie inside of the data directory.
+pub fn refuse_inside(spaces: &[Tablespace]) -> Result<()> {
+    let inside = spaces.iter().filter(|space| !space.location.starts_with('/'));
+    let names: Vec<String> = inside.map(|space| space.name.clone()).collect();
+    if names.is_empty() { Ok(()) } else { Err(Error::TablespacesInside { names }) }
 }
 
 /// What the server sends, under the names that a list of about the same time has.
@@ -38,11 +49,10 @@ pub(super) fn sent(spaces: &[walsender::Tablespace], listed: &[Tablespace]) -> V
     sent
 }
 
-/// Those of a later list that the backup's own does not have. One without a place
-/// of its own lies in the data directory and can do no harm.
-pub(super) fn late(listed: Vec<Tablespace>, noted: &[u32]) -> Vec<Tablespace> {
-    let is_late = |space: &Tablespace| space.location.starts_with('/') && !noted.contains(&space.oid);
-    listed.into_iter().filter(is_late).collect()
+/// Those of a later list that the backup's own does not have.
+pub(super) fn late(listed: Vec<Tablespace>, noted: &[u32]) -> Result<Vec<Tablespace>> {
+    refuse_inside(&listed)?;
+    Ok(listed.into_iter().filter(|space| !noted.contains(&space.oid)).collect())
 }
 
 pub(super) fn finding(late: &[Tablespace]) -> Option<Finding> {
@@ -82,10 +92,19 @@ mod tests {
 
     #[test]
     fn a_tablespace_that_the_backup_did_not_begin_with_is_late() {
-        let listed = vec![space(16, "/a"), space(17, "/b"), space(18, "pg_tblspc/18")];
-        assert_eq!(late(listed.clone(), &[16]), [space(17, "/b")]);
-        assert_eq!(late(listed, &[16, 17]), []);
+        let listed = vec![space(16, "/a"), space(17, "/b")];
+        assert_eq!(late(listed.clone(), &[16]).unwrap(), [space(17, "/b")]);
+        assert_eq!(late(listed, &[16, 17]).unwrap(), []);
         assert_eq!(finding(&[]), None);
         assert!(finding(&[space(17, "/b")]).unwrap().message.contains("/b"));
+    }
+
+    #[test]
+    fn a_tablespace_inside_of_the_data_directory_is_refused_from_the_beginning_and_late() {
+        let listed = vec![space(16, "/a"), space(18, "pg_tblspc/18")];
+        refuse_inside(&listed[..1]).unwrap();
+        let error = refuse_inside(&listed).unwrap_err();
+        assert!(error.to_string().contains("tablespace space18 lies inside"), "{error}");
+        assert!(late(listed, &[16]).is_err());
     }
 }

@@ -15,6 +15,7 @@ mod during_backup;
 mod failing_disk;
 mod fifty_kills;
 mod help;
+mod in_place;
 mod init;
 mod lasting;
 mod program;

@@ -85,7 +85,11 @@ impl Walk {
                 parent => format!("{parent}/{}", item.name),
             };
             let verdict = rules::verdict(&path);
-            if verdict == Verdict::Skip || path == rules::CONTROL_FILE || !self.is_ours(&path) {
+            if verdict == Verdict::Skip || path == rules::CONTROL_FILE {
+                continue;
+            }
+            if !self.is_ours(&path) {
+                self.tell_stranger(&path, item.inside);
                 continue;
             }
             if item.inside {
@@ -101,11 +105,22 @@ impl Walk {
     /// Whether an entry under `pg_tblspc` belongs to this cluster at this time.
     fn is_ours(&self, path: &str) -> bool {
         if let Some(number) = rules::tablespace_of(path) {
-            return self.tablespaces.contains(&number) || !self.root.join(path).is_symlink();
+            return self.tablespaces.contains(&number);
         }
         match rules::tablespace_containing(path) {
             Some((_, inside)) => inside.split('/').next() == Some(self.version_directory.as_str()),
             None => true,
+        }
+    }
+
+    /// A link that the server did not list belongs to a tablespace that was made since,
+    /// and the log makes it again. Anything else with a number for its name would stop
+    /// the recovery of a copy.
+    fn tell_stranger(&self, path: &str, inside: bool) {
+        let real = self.root.join(path);
+        let is_strange = |metadata: Metadata| !metadata.is_symlink();
+        if !inside && rules::tablespace_of(path).is_some() && real.symlink_metadata().is_ok_and(is_strange) {
+            self.pass_over(path, "no tablespace that the server knows");
         }
     }
 

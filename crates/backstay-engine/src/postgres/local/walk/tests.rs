@@ -74,7 +74,10 @@ fn only_known_tablespaces_and_our_version_are_entered() {
     let root = tree(&["pg_tblspc/"]);
     symlink(space.path(), root.path().join("pg_tblspc/16385")).unwrap();
     symlink(space.path(), root.path().join("pg_tblspc/99999")).unwrap();
-    let found = paths(walk(root.path(), &Outcome::new()));
+    fs::create_dir_all(root.path().join("pg_tblspc/77777/PG_15_202209061/5")).unwrap();
+    let outcome = Outcome::new();
+    let found = paths(walk(root.path(), &outcome));
+    assert_eq!(warned(&outcome), ["pg_tblspc/77777"], "recovery would stop at it");
     assert_eq!(
         found,
         [
