@@ -5,6 +5,7 @@
 //! `BASE_BACKUP`. Both take the log from start to stop along, so that every
 //! backup restores alone.
 
+pub mod accounts;
 pub mod connect;
 pub mod control;
 pub mod facts;

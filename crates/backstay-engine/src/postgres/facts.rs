@@ -86,12 +86,16 @@ pub struct DatabaseFacts {
 }
 
 /// Who owns a data directory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {
     pub user_id: u32,
     pub group_id: u32,
     /// Permission bits.
     pub mode: u32,
+    /// What the user is called where the backup was taken: the number may be another's
+    /// where it is restored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
 }
 
 fn is_none_of_them(count: &u32) -> bool {

@@ -31,6 +31,7 @@ use self::bracket::{Bracket, Ended};
 use self::file::{Content, Extents, HeldBytes, OpenFile, Toll};
 use self::log::LogRange;
 use self::walk::{Found, Walk};
+use super::accounts::Accounts;
 use super::connect::Session;
 use super::control::ControlFile;
 use super::facts::{self, Owner, Privileges, ServerFacts, Tablespace};
@@ -156,6 +157,7 @@ impl LocalBackup {
                 user_id: metadata.uid(),
                 group_id: metadata.gid(),
                 mode: metadata.mode() & 0o7777,
+                account: Accounts::of_this_machine().name_of(metadata.uid()),
             },
             facts,
             label: label.to_owned(),
@@ -284,7 +286,7 @@ impl LocalBackup {
             stop_lsn: ended.stop_lsn,
             timeline: self.bracket.timeline,
             label: self.label.clone(),
-            owner: Some(self.owner),
+            owner: Some(self.owner.clone()),
             server: self.facts.clone(),
             late_tablespaces: late_tablespaces(&ended)?,
         };

@@ -6,6 +6,7 @@
 //! reached the disk: a directory of an interrupted restore cannot start.
 
 mod incarnation;
+mod owner;
 mod seal;
 mod space;
 mod unconfigured;
@@ -70,7 +71,8 @@ impl PlacePlan {
             check_place(Path::new(&space.location))?;
         }
         let late_tablespaces = options.late_tablespaces.clone();
-        let plan = PlacePlan { directory, tablespaces, is_moved, late_tablespaces, owner: options.owner };
+        let plan =
+            PlacePlan { directory, tablespaces, is_moved, late_tablespaces, owner: options.owner.clone() };
         needed.check(&plan)?;
         Ok(plan)
     }

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::accounts::Accounts;
 use super::facts::ServerFacts;
 use super::programs::Programs;
 use crate::{Error, Result};
@@ -90,7 +91,7 @@ fn as_owner(line: &str, metadata: &Metadata) -> String {
     if us.as_raw() == user {
         return line.to_owned();
     }
-    let name = fs::read_to_string("/etc/passwd").ok().and_then(|text| account(&text, user));
+    let name = Accounts::of_this_machine().name_of(user);
     let switch = match (us.is_root(), name) {
         (true, Some(name)) => format!("runuser -u {} --", shell_word(OsStr::new(&name))),
         // It knows numbers only, where this machine has no name for them.
@@ -100,15 +101,6 @@ fn as_owner(line: &str, metadata: &Metadata) -> String {
     };
     // `pg_ctl` gives up where its user may not enter the directory one stands in.
     format!("(cd / && {switch} {line})")
-}
-
-/// The name of an account of this machine.
-fn account(accounts: &str, user_id: u32) -> Option<String> {
-    accounts.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)?.parse() == Ok(user_id)).then(|| name.to_owned())
-    })
 }
 
 struct Copy<'a> {

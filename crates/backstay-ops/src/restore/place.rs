@@ -141,7 +141,7 @@ fn remains(path: &Path, facts: &BackupFacts, place: &Where) -> Vec<PathBuf> {
 
 /// The owner of the source's directory, where we may give files away at all.
 fn owner(facts: &BackupFacts) -> Option<Owner> {
-    if rustix::process::geteuid().is_root() { facts.owner } else { None }
+    if rustix::process::geteuid().is_root() { facts.owner.clone() } else { None }
 }
 
 pub(crate) async fn run(context: &Context, manifest: Manifest, place: &Where) -> Result<Placed> {

@@ -14,6 +14,7 @@ mod broken_restore;
 mod during_backup;
 mod failing_disk;
 mod fifty_kills;
+mod foreign_owner;
 mod help;
 mod in_place;
 mod init;

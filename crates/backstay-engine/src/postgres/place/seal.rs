@@ -11,11 +11,13 @@ use backstay_model::Finding;
 use backstay_model::parts::{FileSpec, ParentFiles, PartKind};
 use crc_fast::crc32_iscsi;
 
+use super::super::accounts::Accounts;
 use super::super::manifest::{MANIFEST_FILE, ManifestWriter};
 use super::super::outcome::BackupFacts;
 use super::super::recover::{self, AUTO_CONF, MAIN_CONF, MappedTablespace};
 use super::super::{rules, tablespaces};
 use super::incarnation;
+use super::owner;
 use super::unconfigured;
 use super::write::{CONTROL_FILE_UNTIL_SEALED, PlaceTarget};
 use crate::{Error, Result};
@@ -164,11 +166,18 @@ impl PlaceTarget {
                 control = Some(file.spec);
             }
         }
-        let user_id = match &control {
-            Some(control) if self.may_give_away => control.user_id,
-            _ => rustix::process::geteuid().as_raw(),
+        let accounts = Accounts::of_this_machine();
+        let given_to = control.as_ref().filter(|_| self.may_give_away).map(|control| control.user_id);
+        let recorded = facts.owner.as_ref().and_then(|owner| owner.account.as_deref());
+        let (account, foreign) = match given_to {
+            Some(user_id) => (
+                Some(owner::meant(recorded, &accounts).to_owned()),
+                owner::finding(user_id, recorded, &accounts, self.plan.places()),
+            ),
+            None => (accounts.name_of(rustix::process::geteuid().as_raw()), None),
         };
-        let added = self.configure(facts, user_id)?;
+        let added = self.configure(facts, account)?;
+        sealed.findings.extend(foreign);
         for file in &added {
             manifest.file(file.name, file.size, file.modified, Some(file.crc32c)).map_err(failed)?;
         }

@@ -6,7 +6,7 @@
 //!
 //! Refuses to replace a file that the backup has.
 
-use std::fs::{self, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 
@@ -51,8 +51,8 @@ pub(super) struct Added {
 }
 
 impl PlaceTarget {
-    /// Writes what is missing. `user_id` is who the server will run as.
-    pub(super) fn configure(&self, backup: &BackupFacts, user_id: u32) -> Result<Vec<Added>> {
+    /// Writes what is missing. `account` is who the server is to run as.
+    pub(super) fn configure(&self, backup: &BackupFacts, account: Option<String>) -> Result<Vec<Added>> {
         let has = |name: &str| self.plan.directory.join(name).exists();
         // A main file that has always been in the directory leads to the others itself.
         if has(MAIN_CONF) && !backup.server.outside_configuration.contains_key(MAIN_CONF) {
@@ -61,7 +61,6 @@ impl PlaceTarget {
         let superuser = &backup.server.superuser;
         // Peers are known by their names on this machine. Without a map of names the
         // two must be the same.
-        let account = fs::read_to_string("/etc/passwd").ok().and_then(|text| account(&text, user_id));
         let other = account.filter(|name| name != superuser && !has(NAMES_CONF));
         let mut added = Vec::new();
         for (_, name) in CONFIGURATION_FILES.into_iter().filter(|(_, name)| !has(name)) {
@@ -156,24 +155,12 @@ fn quoted_name(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// The name of an account of this machine.
-fn account(accounts: &str, user_id: u32) -> Option<String> {
-    accounts.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)?.parse() == Ok(user_id)).then(|| name.to_owned())
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn an_owner_of_another_name_comes_in_by_the_map() {
-        let accounts = "root:x:0:0::/root:/bin/sh\nservice:x:26:26::/:/bin/false\n";
-        assert_eq!(account(accounts, 26).as_deref(), Some("service"));
-        assert_eq!(account(accounts, 27), None);
         assert!(access_conf("all", true).ends_with("\nlocal all \"all\" peer map=owner\n"));
         assert!(access_conf("postgres", false).ends_with("\nlocal all \"postgres\" peer\n"));
         assert!(names_conf("boss", Some("service")).ends_with("\nowner \"service\" \"boss\"\n"));

@@ -63,10 +63,10 @@ impl PlaceTarget {
     /// The recorded owner of the whole, on a directory that is no part of it.
     fn adopt_place(&self, place: &Path) -> Result<()> {
         let failed = |source| Error::TargetUnusable { path: place.to_owned(), source };
-        let mode = self.plan.owner.map_or(DIRECTORY_MODE, |owner| owner.mode);
+        let mode = self.plan.owner.as_ref().map_or(DIRECTORY_MODE, |owner| owner.mode);
         // The server accepts 0700 and 0750.
         fs::set_permissions(place, Permissions::from_mode(mode & 0o750 | DIRECTORY_MODE)).map_err(failed)?;
-        match self.plan.owner {
+        match &self.plan.owner {
             Some(owner) => self.give_away(place, owner.user_id, owner.group_id),
             None => Ok(()),
         }
