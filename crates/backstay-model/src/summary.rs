@@ -76,6 +76,13 @@ pub struct BackupSummary {
     pub condemned_at: Option<Timestamp>,
     pub verified_at: Option<Timestamp>,
     pub drilled_at: Option<Timestamp>,
+    /// Whether stored data of it is damaged: it cannot be restored as it is.
+    #[serde(default)]
+    pub damaged: bool,
+    /// Whether something was wrong with what it holds before it was stored, such as pages
+    /// with wrong checksums: it can be restored, and comes back as wrong.
+    #[serde(default)]
+    pub wrong_pages: bool,
     /// What the engine found while it was taken, then what verifications found.
     pub findings: Vec<Finding>,
 }
@@ -83,6 +90,7 @@ pub struct BackupSummary {
 impl BackupSummary {
     pub fn new(record: &BackupRecord, marks: BackupMarks) -> Self {
         let statistics = &record.statistics;
+        let (damaged, wrong_pages) = (marks.is_damaged(), !record.is_clean());
         let mut findings = record.findings.clone();
         findings.extend(marks.findings);
         Self {
@@ -111,6 +119,8 @@ impl BackupSummary {
             condemned_at: marks.condemned.and_then(|condemned| condemned.at),
             verified_at: marks.verified_at,
             drilled_at: marks.drilled_at,
+            damaged,
+            wrong_pages,
             findings,
         }
     }

@@ -2,7 +2,6 @@
 
 use std::fmt::Write;
 
-use backstay_model::FindingLevel;
 use backstay_model::summary::BackupSummary;
 use backstay_ops::list::BackupDetail;
 
@@ -48,8 +47,11 @@ pub fn list(output: &Output, backups: &[BackupSummary]) -> String {
 /// The words that matter before a restore, the gravest first.
 fn state(backup: &BackupSummary) -> String {
     let mut words = Vec::new();
-    if backup.findings.iter().any(|finding| finding.level == FindingLevel::Error) {
+    if backup.damaged {
         words.push("damaged");
+    }
+    if backup.wrong_pages {
+        words.push("wrong pages");
     }
     if backup.condemned {
         words.push("condemned");
@@ -89,6 +91,7 @@ pub fn show(output: &Output, detail: &BackupDetail) -> String {
         "amplification",
         format!("{:.2} (1.00 is a restore that reads nothing twice)", backup.restore_amplification),
     );
+    line("state", state(backup));
     line("encrypted", if backup.encrypted { "yes".to_owned() } else { "NO".to_owned() });
     line("verified", backup.verified_at.map_or("never".to_owned(), time));
     line("drilled", backup.drilled_at.map_or("never".to_owned(), time));

@@ -34,6 +34,14 @@ fn damage() -> Finding {
     )
 }
 
+fn wrong_page() -> Finding {
+    Finding::error(
+        "base/5/16384",
+        "page 1 has checksum 0x1234, its content 0x4321",
+        "keep the last backup without this finding, run `pg_amcheck`, restore the table from it",
+    )
+}
+
 fn summary(day: u8, backup_type: BackupType) -> BackupSummary {
     let incremental = backup_type == BackupType::Incremental;
     BackupSummary {
@@ -62,6 +70,8 @@ fn summary(day: u8, backup_type: BackupType) -> BackupSummary {
         condemned_at: None,
         verified_at: None,
         drilled_at: None,
+        damaged: false,
+        wrong_pages: false,
         findings: Vec::new(),
     }
 }
@@ -100,16 +110,21 @@ fn a_list_of_backups() {
     verified.verified_at = Some(at("2026-11-21T03:00:00Z"));
     let mut damaged = summary(20, BackupType::Full);
     damaged.findings = vec![damage()];
+    damaged.damaged = true;
     damaged.encrypted = false;
     damaged.drilled_at = Some(at("2026-11-20T03:00:00Z"));
-    assert_snapshot!(backups::list(&Output::plain(), &[verified, damaged]));
+    let mut wrong = summary(19, BackupType::Full);
+    wrong.findings = vec![wrong_page()];
+    wrong.wrong_pages = true;
+    assert_snapshot!(backups::list(&Output::plain(), &[verified, damaged, wrong]));
     assert_snapshot!(backups::list(&Output::plain(), &[]), @"no backups yet; `backstay backup` takes one");
 }
 
 #[test]
 fn one_backup_in_full() {
     let mut summary = summary(21, BackupType::Incremental);
-    summary.findings = vec![damage()];
+    summary.findings = vec![wrong_page()];
+    summary.wrong_pages = true;
     let facts =
         serde_json::json!({ "data_checksums": true, "server": { "version": "15.14", "tablespaces": [] } });
     assert_snapshot!(backups::show(&Output::plain(), &BackupDetail { summary, facts }));
