@@ -32,7 +32,8 @@ pub struct Proof {
     pub checks: Vec<Check>,
 }
 
-/// What `drill` tells, and what is stored of it as a proof.
+/// What `drill` tells, and what is stored of it as a proof. A step that was not done
+/// to its end has no seconds: a number that nobody measured is absent, never zero.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DrillReport {
     pub instance: InstanceId,
@@ -40,11 +41,11 @@ pub struct DrillReport {
     pub target: RecoveryTarget,
     pub at: Timestamp,
     pub sound: bool,
-    pub place_seconds: f64,
-    pub recover_seconds: f64,
-    pub prove_seconds: f64,
+    pub place_seconds: Option<f64>,
+    pub recover_seconds: Option<f64>,
+    pub prove_seconds: Option<f64>,
     /// From the first byte placed to a server that answers: place and recover.
-    pub recovery_time_seconds: f64,
+    pub recovery_time_seconds: Option<f64>,
     /// What was placed; with `place_seconds` it is the measured rate of a restore.
     pub restored_bytes: u64,
     pub checks: Vec<Check>,
@@ -66,8 +67,21 @@ impl DrillReport {
     pub fn place_rate(&self) -> Option<f64> {
         // Shorter than this is noise: a few files from the cache.
         const SHORTEST_SECONDS: f64 = 0.05;
-        (self.place_seconds >= SHORTEST_SECONDS && self.restored_bytes > 0)
-            .then(|| self.restored_bytes as f64 / self.place_seconds)
+        let seconds = self.place_seconds.filter(|seconds| *seconds >= SHORTEST_SECONDS)?;
+        (self.restored_bytes > 0).then(|| self.restored_bytes as f64 / seconds)
+    }
+
+    /// What was wrong, in one line: an error that was found, or a check that failed.
+    pub fn fault(&self) -> Option<String> {
+        let error = self.findings.iter().find(|finding| finding.level == FindingLevel::Error);
+        let error = error.and_then(|finding| {
+            finding.message.lines().next().map(|line| format!("{}: {line}", finding.subject))
+        });
+        let check = || {
+            let failed = self.checks.iter().find(|check| !check.ok)?;
+            Some(format!("{}: {} was expected, and {} found", failed.name, failed.expected, failed.found))
+        };
+        error.or_else(check)
     }
 }
 
@@ -86,5 +100,31 @@ mod tests {
         let fault = Finding::error("orders", "index is broken", "`REINDEX`");
         assert!(DrillReport::judge(std::slice::from_ref(&good), std::slice::from_ref(&note)));
         assert!(!DrillReport::judge(&[good], &[note, fault]));
+    }
+
+    /// As the first versions stored it.
+    const OLD: &str = r#"{
+        "instance": "orders", "backup": "20261121T024300Z-7q3f", "target": "latest",
+        "at": "2026-11-21T04:00:00Z", "sound": true, "place_seconds": 2.0, "recover_seconds": 0.5,
+        "prove_seconds": 1.0, "recovery_time_seconds": 2.5, "restored_bytes": 4096, "checks": [], "findings": []
+    }"#;
+
+    #[test]
+    fn a_proof_of_an_earlier_version_reads_as_ever() {
+        let report: DrillReport = serde_json::from_str(OLD).unwrap();
+        assert_eq!((report.recovery_time_seconds, report.place_rate()), (Some(2.5), Some(2048.0)));
+        assert_eq!(report.fault(), None);
+    }
+
+    #[test]
+    fn a_fault_is_told_in_one_line_and_what_was_not_done_has_no_seconds() {
+        let mut report: DrillReport = serde_json::from_str(OLD).unwrap();
+        report.place_seconds = None;
+        assert_eq!(report.place_rate(), None);
+        report.checks.push(Check::equal("recovery", "recovered", "did not start"));
+        assert_eq!(report.fault().unwrap(), "recovery: recovered was expected, and did not start found");
+        report.findings.push(Finding::warning("backup 1", "was passed over", "`backstay backup`"));
+        report.findings.push(Finding::error("backup 2", "it did not start:\nFATAL", "`backstay drill`"));
+        assert_eq!(report.fault().unwrap(), "backup 2: it did not start:");
     }
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::drill::DrillReport;
 use crate::finding::Finding;
-use crate::id::InstanceId;
+use crate::id::{BackupId, InstanceId};
 use crate::record::EngineKind;
 use crate::summary::BackupSummary;
 use crate::target::RecoveryTarget;
@@ -59,8 +59,10 @@ pub struct ArchiveStatus {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LastDrill {
     pub at: Timestamp,
+    pub backup: BackupId,
     pub target: RecoveryTarget,
-    pub recovery_time_seconds: f64,
+    /// `None` when no server answered.
+    pub recovery_time_seconds: Option<f64>,
     pub sound: bool,
     pub findings: Vec<Finding>,
 }
@@ -69,6 +71,7 @@ impl From<&DrillReport> for LastDrill {
     fn from(report: &DrillReport) -> Self {
         Self {
             at: report.at,
+            backup: report.backup.clone(),
             target: report.target.clone(),
             recovery_time_seconds: report.recovery_time_seconds,
             sound: report.sound,
@@ -104,7 +107,7 @@ impl Objectives {
     ) -> ObjectivesReport {
         let rpo_seconds = self.rpo.map(|rpo| rpo.as_secs_f64());
         let rto_seconds = self.rto.map(|rto| rto.as_secs_f64());
-        let time = last_drill.filter(|drill| drill.sound).map(|drill| drill.recovery_time_seconds);
+        let time = last_drill.filter(|drill| drill.sound).and_then(|drill| drill.recovery_time_seconds);
         let met = |measured: Option<f64>, limit: f64| measured.is_some_and(|measured| measured <= limit);
         ObjectivesReport {
             rpo_seconds,
@@ -140,8 +143,9 @@ mod tests {
     fn drill(seconds: f64, sound: bool) -> LastDrill {
         LastDrill {
             at: "2026-11-21T04:00:00Z".parse().unwrap(),
+            backup: "20261121T024300Z-7q3f".parse().unwrap(),
             target: RecoveryTarget::Latest,
-            recovery_time_seconds: seconds,
+            recovery_time_seconds: Some(seconds),
             sound,
             findings: Vec::new(),
         }

@@ -31,6 +31,8 @@ pub struct BackupMarks {
     pub condemned: Option<Condemned>,
     pub verified_at: Option<Timestamp>,
     pub drilled_at: Option<Timestamp>,
+    /// Whether that drill brought it back.
+    pub drill_sound: Option<bool>,
     /// What verifications found; any of level error means that it is damaged.
     pub findings: Vec<Finding>,
 }
@@ -76,6 +78,9 @@ pub struct BackupSummary {
     pub condemned_at: Option<Timestamp>,
     pub verified_at: Option<Timestamp>,
     pub drilled_at: Option<Timestamp>,
+    /// Whether the last drill of it brought it back; `null` when there was none.
+    #[serde(default)]
+    pub drill_sound: Option<bool>,
     /// Whether stored data of it is damaged: it cannot be restored as it is.
     #[serde(default)]
     pub damaged: bool,
@@ -119,6 +124,7 @@ impl BackupSummary {
             condemned_at: marks.condemned.and_then(|condemned| condemned.at),
             verified_at: marks.verified_at,
             drilled_at: marks.drilled_at,
+            drill_sound: marks.drill_sound,
             damaged,
             wrong_pages,
             findings,

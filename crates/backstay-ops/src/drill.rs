@@ -3,19 +3,23 @@
 //! Invariant: a drill never touches the source but to read, its server listens
 //! nowhere but on a private socket, it writes nowhere but in its directory, and it
 //! leaves nothing behind unless told to, whether it ends well, badly or on request.
-//! What a drill left that was killed is removed by the next one.
+//! What a drill left that was killed is removed by the next one. A drill that shows
+//! that a backup cannot be brought back is a report like any other, and noted; one
+//! that could not look is an error, and changes no note.
 
+mod course;
 mod leftovers;
 
 use std::fs::Permissions;
-use std::io::ErrorKind;
+use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use backstay_engine::postgres::BackupFacts;
 use backstay_model::drill::DrillReport;
+use backstay_model::error::Classified as _;
 use backstay_model::plan::{RestorePlan, RestoreRequest};
-use backstay_model::{Finding, InstanceId, RecoveryTarget};
+use backstay_model::{ErrorKind, Finding, InstanceId, RecoveryTarget};
 use backstay_repo::manifest::Manifest;
 use jiff::{SignedDuration, Timestamp};
 
@@ -28,8 +32,12 @@ use crate::notes;
 use crate::restore::place::{self, Where};
 use crate::restore::recover::Afterlife;
 use crate::restore::{self, prove, recover};
+use crate::status::with_causes;
 
+use course::Course;
 use leftovers::Alive;
+
+pub use course::could_not_look;
 
 /// What a person may say of one drill.
 #[derive(Debug, Clone)]
@@ -49,20 +57,29 @@ pub async fn run(context: &Context, instance: &Instance, options: &DrillOptions)
     let at = context.clock.now();
     let left = leftovers::sweep(&instance.id, &options.directory).await;
     let scratch = make_directory(&options.directory, &instance.id, at)?;
+    let mut kept_at = None;
     let alive = Alive::mark(&scratch)?;
-    let drilled = drill(context, instance, options, &scratch, at).await;
-    let removed = if options.keep && drilled.is_ok() {
+    let mut course = Course::default();
+    let drilled = drill(context, instance, options, &scratch, &mut course).await;
+    let drilled = drilled.or_else(|error| match context.cancel.is_cancelled() {
+        // Whatever broke off then, broke off because of that.
+        true => Err(Error::Cancelled),
+        false => course.take_in(error),
+    });
+    // Half of a copy is of no use to anybody.
+    let removed = if options.keep && drilled.is_ok() && course.place_seconds.is_some() {
+        kept_at = Some(scratch.join(DATA).display().to_string());
         alive.hand_over().map_err(|source| Error::Remove { path: scratch.clone(), source })
     } else {
         let removed = remove(scratch.clone()).await;
         drop(alive);
         removed
     };
-    let mut report = drilled?;
+    drilled?;
+    let report = course.report(&instance.id, &options.target, at);
+    let mut report = report.ok_or_else(|| Error::broken("a drill has ended without a backup"))?;
     report.findings.extend(left);
-    if options.keep {
-        report.kept_at = Some(scratch.join(DATA).display().to_string());
-    }
+    report.kept_at = kept_at;
     if let Err(error) = removed {
         // The proof stands; the space it takes is a nuisance that must be said, and so
         // is a copy to be kept that the next drill would take for a dead one's.
@@ -73,7 +90,17 @@ pub async fn run(context: &Context, instance: &Instance, options: &DrillOptions)
         ));
     }
     context.progress.enter("note the proof");
-    notes::add_proof(context, &report).await?;
+    if let Err(error) = notes::add_proof(context, &report).await {
+        if error.kind() == ErrorKind::Cancelled {
+            return Err(error);
+        }
+        // What was seen is worth telling, and most of all when it was bad.
+        report.findings.push(Finding::warning(
+            instance.id.as_str(),
+            format!("this drill could not be noted in the repository: {}", with_causes(&error)),
+            "see whether backstay may write to repository.store, and run `backstay drill` again",
+        ));
+    }
     Ok(report)
 }
 
@@ -85,6 +112,7 @@ async fn plan(
     instance: &Instance,
     options: &DrillOptions,
     scratch: &Path,
+    course: &mut Course,
 ) -> Result<(RestorePlan, Manifest, Where)> {
     let request = RestoreRequest {
         instance: instance.id.clone(),
@@ -93,7 +121,7 @@ async fn plan(
         into: scratch.join(DATA).display().to_string(),
         start: true,
     };
-    let (plan, manifest, facts) = choose(context, &request).await?;
+    let (plan, manifest, facts) = choose(context, &request, course).await?;
     recover::check(instance, &facts.server)?;
     // The places of the tablespaces are in use by the source.
     let moved = facts.server.tablespaces.iter();
@@ -104,7 +132,11 @@ async fn plan(
 
 /// The base of a drill. One in whose log a tablespace is made is passed over: replay
 /// writes to the place it had, wherever the rest was put.
-async fn choose(context: &Context, request: &RestoreRequest) -> Result<(RestorePlan, Manifest, BackupFacts)> {
+async fn choose(
+    context: &Context,
+    request: &RestoreRequest,
+    course: &mut Course,
+) -> Result<(RestorePlan, Manifest, BackupFacts)> {
     context.progress.enter("plan");
     let mut known = context.unless_cancelled(Known::read(context, &request.instance)).await?;
     let mut newest_passed = None;
@@ -113,16 +145,19 @@ async fn choose(context: &Context, request: &RestoreRequest) -> Result<(RestoreP
         let (mut plan, manifest) = restore::choose_among(context, request, &mut known).await?;
         if let Some(refusal) = plan.refusals.first() {
             let refused = Error::Refused { refusal: refusal.clone() };
+            course.backup = course::refused_as_damaged(request, &known);
             return Err(newest_passed.unwrap_or(refused));
         }
         let manifest = manifest.ok_or_else(|| Error::broken("a plan without refusals has no base"))?;
-        let facts = BackupFacts::from_json(&manifest.record.facts)?;
         let backup = manifest.record.id.clone();
+        course.backup = Some(backup.clone());
+        let facts = BackupFacts::from_json(&manifest.record.facts)?;
         let Some(late) = facts.late_tablespaces.first() else {
             plan.findings.extend(passed);
             return Ok((plan, manifest, facts));
         };
         known.backups.retain(|(record, _)| record.id != backup);
+        course.backup = None;
         passed.push(Finding::warning(
             format!("backup {backup}"),
             format!(
@@ -145,36 +180,23 @@ async fn drill(
     instance: &Instance,
     options: &DrillOptions,
     scratch: &Path,
-    at: Timestamp,
-) -> Result<DrillReport> {
-    let (plan, manifest, place) = plan(context, instance, options, scratch).await?;
+    course: &mut Course,
+) -> Result<()> {
+    let (plan, manifest, place) = plan(context, instance, options, scratch, course).await?;
+    course.findings = plan.findings;
     let placed = place::run(context, manifest, &place).await.map_err(of_a_drill)?;
+    course.backup = Some(placed.record.id.clone());
+    (course.place_seconds, course.restored_bytes) = (Some(placed.seconds), placed.bytes);
 
     let watch = Stopwatch::start();
     let server = recover::start(context, instance, &placed, Afterlife::Discarded).await?;
-    let recover_seconds = watch.seconds();
+    course.recover_seconds = Some(watch.seconds());
     let watch = Stopwatch::start();
-    let (checks, mut findings) = prove::run(context, server, &placed, Afterlife::Discarded).await?;
-    let prove_seconds = watch.seconds();
-    findings.extend(plan.findings);
-    let report = DrillReport {
-        instance: instance.id.clone(),
-        backup: placed.record.id,
-        target: options.target.clone(),
-        at,
-        // A newer backup that is damaged is a finding of the plan and makes the
-        // drill unsound: what was asked for is not what could be had.
-        sound: DrillReport::judge(&checks, &findings),
-        place_seconds: placed.seconds,
-        recover_seconds,
-        prove_seconds,
-        recovery_time_seconds: placed.seconds + recover_seconds,
-        restored_bytes: placed.bytes,
-        checks,
-        findings,
-        kept_at: None,
-    };
-    Ok(report)
+    let (checks, findings) = prove::run(context, server, &placed, Afterlife::Discarded).await?;
+    course.prove_seconds = Some(watch.seconds());
+    course.checks = checks;
+    course.findings.splice(0..0, findings);
+    Ok(())
 }
 
 /// The words of a restore name `--into`; a drill has a setting instead.
@@ -199,7 +221,7 @@ fn make_directory(below: &Path, instance: &InstanceId, at: Timestamp) -> Result<
         let failed = |source| Error::DrillDirectory { path: scratch.clone(), source };
         // Above it nothing is made: a setting that is mistyped must not fill another disk.
         match std::fs::DirBuilder::new().mode(DIRECTORY_MODE).create(&scratch) {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists && seconds < AT_ONCE => seconds += 1,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && seconds < AT_ONCE => seconds += 1,
             Err(source) => return Err(failed(source)),
             // The mask of the process may have taken away what the server's user needs.
             Ok(()) => {
@@ -212,7 +234,7 @@ fn make_directory(below: &Path, instance: &InstanceId, at: Timestamp) -> Result<
 
 async fn remove(scratch: PathBuf) -> Result<()> {
     off_thread(move || match std::fs::remove_dir_all(&scratch) {
-        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
             Err(Error::Remove { path: scratch, source })
         }
         _ => Ok(()),

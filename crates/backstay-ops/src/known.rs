@@ -57,10 +57,12 @@ impl Known {
             .into_iter()
             .map(|record| {
                 let verdict = verdicts.remove(&record.id).unwrap_or_default();
+                let drill = proofs.iter().rfind(|proof| proof.backup == record.id);
                 let marks = BackupMarks {
                     condemned: markers.condemned.get(&record.id).map(|at| Condemned { at: *at }),
                     verified_at: verdict.verified_at,
-                    drilled_at: proofs.iter().rfind(|proof| proof.backup == record.id).map(|proof| proof.at),
+                    drilled_at: drill.map(|proof| proof.at),
+                    drill_sound: drill.map(|proof| proof.sound),
                     findings: verdict.findings,
                 };
                 (record, marks)
@@ -93,7 +95,7 @@ impl Known {
         let last = self.proofs.iter().rfind(|proof| proof.sound);
         MeasuredRates {
             place_bytes_per_second: last.and_then(DrillReport::place_rate),
-            recover_seconds: last.map(|proof| proof.recover_seconds),
+            recover_seconds: last.and_then(|proof| proof.recover_seconds),
         }
     }
 

@@ -5,6 +5,7 @@
 
 use backstay_engine::postgres::connect::Session;
 use backstay_engine::postgres::{BackupFacts, PostgresSettings, facts};
+use backstay_model::drill::DrillReport;
 use backstay_model::error::Classified;
 use backstay_model::status::{
     ArchiveState, ArchiveStatus, Health, InstanceStatus, LastDrill, RecoveryWindow,
@@ -50,6 +51,9 @@ pub async fn run(context: &Context, instance: &Instance) -> Result<InstanceStatu
     {
         (health, health_reason) = (Health::Degraded, Some(finding.message.clone()));
     }
+    if let (Health::Ok, Some(proof)) = (health, known.proofs.last().filter(|proof| !proof.sound)) {
+        (health, health_reason) = (Health::Degraded, Some(of_failed_drill(proof)));
+    }
     if let (Health::Ok, Some((record, _))) = (health, from_the_future) {
         let reason =
             format!("{} is from the future, so nobody knows how old it is: a clock is wrong", record.id);
@@ -76,6 +80,12 @@ pub async fn run(context: &Context, instance: &Instance) -> Result<InstanceStatu
     })
 }
 
+/// What the last drill says, which outweighs every sound one before it.
+fn of_failed_drill(proof: &DrillReport) -> String {
+    let fault = proof.fault().map(|fault| format!(": {fault}")).unwrap_or_default();
+    format!("the drill of backup {} at {} was NOT sound{fault}", proof.backup, proof.at)
+}
+
 /// Whether the server answers as it should, and who it is.
 async fn probe(settings: &PostgresSettings) -> (Health, Option<String>, Option<u64>) {
     let asked = async {
@@ -98,7 +108,7 @@ async fn probe(settings: &PostgresSettings) -> (Health, Option<String>, Option<u
     }
 }
 
-fn with_causes(error: &dyn std::error::Error) -> String {
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(source) = cause {

@@ -17,7 +17,8 @@ mod show;
 mod status;
 mod verify;
 
-use backstay_model::Fault;
+use backstay_model::verify::VerifyReport;
+use backstay_model::{ErrorKind, Fault};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{Arguments, Verb};
@@ -28,7 +29,9 @@ use crate::session::Session;
 /// A run that did what it was asked.
 const DONE: u8 = 0;
 /// A proof that failed: the same as a verification with findings.
-const NOT_SOUND: u8 = backstay_model::verify::VerifyReport::EXIT_FINDINGS;
+const NOT_SOUND: u8 = VerifyReport::EXIT_FINDINGS;
+/// Nobody could prove anything: the same as a verification that could not look.
+const NOT_SEEN: u8 = VerifyReport::EXIT_UNSEEN;
 
 pub async fn run(arguments: Arguments, output: Output, cancel: CancellationToken) -> Result<u8, Fault> {
     let global = &arguments.global;
@@ -63,13 +66,52 @@ impl Verdict {
     }
 
     fn worsen(&mut self, code: u8) {
-        // A bug outweighs the rest; the codes above 1 are ordered by gravity.
-        if self.0 != 1 && (code == 1 || code > self.0) {
+        // A bug outweighs the rest, and known damage what nobody has seen yet; the
+        // other codes are ordered by gravity.
+        let gravity = |code: u8| match code {
+            1 => u8::MAX,
+            NOT_SOUND => u8::MAX - 1,
+            other => other,
+        };
+        if gravity(code) > gravity(self.0) {
             self.0 = code;
         }
     }
 
     fn code(&self) -> u8 {
         self.0
+    }
+}
+
+/// Whether an error of opening or reading the repository says nothing about the
+/// backups, only that nobody saw them. A wrong argument or configuration keeps its own
+/// code.
+fn could_not_look(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::Unavailable | ErrorKind::Denied | ErrorKind::Corrupt | ErrorKind::Internal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_gravest_verdict_wins_in_whatever_order_they_come() {
+        for (codes, gravest) in [
+            (&[0, NOT_SEEN, NOT_SOUND][..], NOT_SOUND),
+            (&[NOT_SEEN, 3, 0], NOT_SEEN),
+            (&[NOT_SOUND, 10], NOT_SOUND),
+            (&[NOT_SOUND, 1, NOT_SEEN], 1),
+            (&[0, 0], 0),
+        ] {
+            for reversed in [false, true] {
+                let mut verdict = Verdict::default();
+                let mut codes = codes.to_vec();
+                if reversed {
+                    codes.reverse();
+                }
+                codes.iter().for_each(|code| verdict.worsen(*code));
+                assert_eq!(verdict.code(), gravest, "{codes:?}");
+            }
+        }
     }
 }

@@ -56,7 +56,9 @@ fn state(backup: &BackupSummary) -> String {
     if backup.condemned {
         words.push("condemned");
     }
-    if backup.drilled_at.is_some() {
+    if backup.drill_sound == Some(false) {
+        words.push("drill failed");
+    } else if backup.drilled_at.is_some() {
         words.push("drilled");
     } else if backup.verified_at.is_some() {
         words.push("verified");
@@ -94,7 +96,8 @@ pub fn show(output: &Output, detail: &BackupDetail) -> String {
     line("state", state(backup));
     line("encrypted", if backup.encrypted { "yes".to_owned() } else { "NO".to_owned() });
     line("verified", backup.verified_at.map_or("never".to_owned(), time));
-    line("drilled", backup.drilled_at.map_or("never".to_owned(), time));
+    let ended = if backup.drill_sound == Some(false) { ", NOT sound" } else { "" };
+    line("drilled", backup.drilled_at.map_or("never".to_owned(), |at| time(at) + ended));
     if backup.condemned {
         line(
             "condemned",

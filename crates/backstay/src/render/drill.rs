@@ -1,15 +1,49 @@
 //! What drills proved, and how long recovery took.
 
 use backstay_model::drill::DrillReport;
+use backstay_model::{InstanceId, RecoveryTarget};
+use serde::Serialize;
 
+use super::errors::Told;
 use super::lines::{findings, labelled, quiet, size, span};
 use super::table::{Align, Table};
 use super::{Output, Tone};
 
-pub fn reports(output: &Output, reports: &[DrillReport]) -> String {
+/// What became of the drill of one instance.
+#[derive(Debug, Clone, Serialize)]
+#[serde(untagged)]
+pub enum Drilled {
+    Ended(DrillReport),
+    /// Nobody knows whether the backup is sound: it is neither `true` nor `false`.
+    NotToTheEnd {
+        instance: InstanceId,
+        backup: Option<String>,
+        target: RecoveryTarget,
+        sound: Option<bool>,
+        error: Told,
+    },
+}
+
+impl Drilled {
+    pub fn not_to_the_end(instance: &InstanceId, target: &RecoveryTarget, error: Told) -> Self {
+        let (instance, target) = (instance.clone(), target.clone());
+        Drilled::NotToTheEnd { instance, backup: None, target, sound: None, error }
+    }
+}
+
+/// The others were told as errors, when they happened.
+pub fn all(output: &Output, drilled: &[Drilled]) -> String {
+    let ended = drilled.iter().filter_map(|one| match one {
+        Drilled::Ended(report) => Some(report),
+        Drilled::NotToTheEnd { .. } => None,
+    });
+    reports(output, ended)
+}
+
+fn reports<'a>(output: &Output, reports: impl Iterator<Item = &'a DrillReport>) -> String {
     // A copy that is kept must be found.
     let is_quiet = |report: &DrillReport| output.quiet && report.sound && report.kept_at.is_none();
-    let blocks = reports.iter().map(|report| match is_quiet(report) {
+    let blocks = reports.map(|report| match is_quiet(report) {
         true => quiet(output, &format!("{}: drill of {}", report.instance, report.backup), &report.findings),
         false => one(output, report),
     });
@@ -24,10 +58,15 @@ fn one(output: &Output, report: &DrillReport) -> String {
     };
     let mut text = format!("{}: backup {} {verdict}\n", report.instance, report.backup);
     let mut line = |label: &str, value: String| text.push_str(&labelled(label, &value));
-    line("recovery time", span(report.recovery_time_seconds));
-    line("place", format!("{} ({})", span(report.place_seconds), size(report.restored_bytes)));
-    line("recover", span(report.recover_seconds));
-    line("prove", span(report.prove_seconds));
+    let mut took = |label: &str, seconds: Option<f64>, what: &str| {
+        if let Some(seconds) = seconds {
+            line(label, span(seconds) + what);
+        }
+    };
+    took("recovery time", report.recovery_time_seconds, "");
+    took("place", report.place_seconds, &format!(" ({})", size(report.restored_bytes)));
+    took("recover", report.recover_seconds, "");
+    took("prove", report.prove_seconds, "");
     if let Some(path) = &report.kept_at {
         line("kept at", path.clone());
     }

@@ -1,6 +1,6 @@
 //! How each instance is: what could be lost, how long it would take, what is promised.
 
-use backstay_model::status::{ArchiveState, Health, InstanceStatus};
+use backstay_model::status::{ArchiveState, Health, InstanceStatus, LastDrill};
 
 use super::lines::{findings, labelled, size, span, time};
 use super::{Output, Tone};
@@ -85,10 +85,12 @@ fn lost(status: &InstanceStatus) -> String {
 fn recovery_time(status: &InstanceStatus) -> String {
     let objectives = &status.objectives;
     let measured = match &status.last_drill {
-        Some(drill) if drill.sound => {
-            format!("{}, measured by the drill of {}", span(drill.recovery_time_seconds), time(drill.at))
+        Some(LastDrill { sound: true, at, recovery_time_seconds: Some(seconds), .. }) => {
+            format!("{}, measured by the drill of {}", span(*seconds), time(*at))
         }
-        Some(drill) => format!("not known: the drill of {} was NOT sound", time(drill.at)),
+        Some(drill) => {
+            format!("not known: the drill of {} was NOT sound, of backup {}", time(drill.at), drill.backup)
+        }
         None => "not known; `backstay drill` measures it".to_owned(),
     };
     measured + &objective(objectives.rto_seconds, objectives.rto_met)

@@ -70,6 +70,7 @@ fn summary(day: u8, backup_type: BackupType) -> BackupSummary {
         condemned_at: None,
         verified_at: None,
         drilled_at: None,
+        drill_sound: None,
         damaged: false,
         wrong_pages: false,
         findings: Vec::new(),
@@ -112,7 +113,7 @@ fn a_list_of_backups() {
     damaged.findings = vec![damage()];
     damaged.damaged = true;
     damaged.encrypted = false;
-    damaged.drilled_at = Some(at("2026-11-20T03:00:00Z"));
+    (damaged.drilled_at, damaged.drill_sound) = (Some(at("2026-11-20T03:00:00Z")), Some(false));
     let mut wrong = summary(19, BackupType::Full);
     wrong.findings = vec![wrong_page()];
     wrong.wrong_pages = true;
@@ -157,8 +158,9 @@ fn the_status_of_two_instances() {
         last_backup: Some(summary(21, BackupType::Incremental)),
         last_drill: Some(LastDrill {
             at: at("2026-11-21T04:00:00Z"),
+            backup: "20261121T024300Z-7q3f".parse().unwrap(),
             target: RecoveryTarget::Latest,
-            recovery_time_seconds: 3.2,
+            recovery_time_seconds: Some(3.2),
             sound: true,
             findings: Vec::new(),
         }),
@@ -230,10 +232,10 @@ fn a_drill_that_failed() {
         target: RecoveryTarget::Latest,
         at: at("2026-11-21T04:00:00Z"),
         sound: false,
-        place_seconds: 1.2,
-        recover_seconds: 0.8,
-        prove_seconds: 65.0,
-        recovery_time_seconds: 2.0,
+        place_seconds: Some(1.2),
+        recover_seconds: Some(0.8),
+        prove_seconds: Some(65.0),
+        recovery_time_seconds: Some(2.0),
         restored_bytes: 1000 << 20,
         checks: checks(),
         findings: vec![Finding::error(
@@ -243,7 +245,7 @@ fn a_drill_that_failed() {
         )],
         kept_at: Some("/var/tmp/drill-x".into()),
     };
-    assert_snapshot!(drill::reports(&Output::plain(), &[report]));
+    assert_snapshot!(drill::all(&Output::plain(), &[drill::Drilled::Ended(report)]));
 }
 
 #[test]

@@ -1,12 +1,18 @@
-//! `backstay drill`: exit 0 proved, 20 when a proof failed.
+//! `backstay drill`: exit 0 proved, 20 a backup cannot be brought back, 21 could not
+//! look.
+//!
+//! Each instance has its own result, also the one of which nothing could be seen.
 
-use backstay_model::{Fault, RecoveryTarget};
-use backstay_ops::drill::DrillOptions;
+use backstay_model::{Fault, InstanceId, RecoveryTarget};
+use backstay_ops::Context;
+use backstay_ops::drill::{DrillOptions, could_not_look};
 
-use super::{NOT_SOUND, Verdict};
+use super::{NOT_SEEN, NOT_SOUND, Verdict};
 use crate::args::DrillArguments;
+use crate::config;
 use crate::error::Error;
-use crate::render::drill;
+use crate::render::drill::{self, Drilled};
+use crate::render::errors::Told;
 use crate::session::Session;
 
 pub async fn run(session: &Session, arguments: &DrillArguments) -> Result<u8, Fault> {
@@ -17,28 +23,59 @@ pub async fn run(session: &Session, arguments: &DrillArguments) -> Result<u8, Fa
         None => std::env::temp_dir(),
     };
     let options = DrillOptions { target, directory, keep: arguments.keep };
-    let context = session.context().await?;
-    let mut reports = Vec::new();
     let mut verdict = Verdict::default();
+    let drilled = match session.context().await {
+        Ok(context) => each(session, &context, instances, &options, &mut verdict).await,
+        Err(fault) if super::could_not_look(fault.kind()) => {
+            let error = Told::fault(&fault);
+            session.output.error(&error);
+            verdict.worsen(NOT_SEEN);
+            let unseen = |(id, _)| Drilled::not_to_the_end(&id, &options.target, error.clone());
+            instances.into_iter().map(unseen).collect()
+        }
+        Err(fault) => return Err(fault),
+    };
+    session.output.result(&drilled, |output| drill::all(output, &drilled)).map_err(Error::Print)?;
+    Ok(verdict.code())
+}
+
+async fn each(
+    session: &Session,
+    context: &Context,
+    instances: Vec<(InstanceId, config::Result<backstay_ops::Instance>)>,
+    options: &DrillOptions,
+    verdict: &mut Verdict,
+) -> Vec<Drilled> {
+    let mut all = Vec::new();
     for (id, instance) in instances {
-        let drilled = async {
-            let instance = instance?;
-            let _bar = session.bar(id.as_str());
-            backstay_ops::drill::run(&context, &instance, &options).await.map_err(Fault::from)
+        let ended = match instance {
+            Err(error) => Err((Fault::from(error), false)),
+            Ok(instance) => {
+                let _bar = session.bar(id.as_str());
+                let ended = backstay_ops::drill::run(context, &instance, options).await;
+                ended.map_err(|error| {
+                    let unseen = could_not_look(&error);
+                    (Fault::from(error), unseen)
+                })
+            }
         };
-        match drilled.await {
+        all.push(match ended {
             Ok(report) => {
                 if !report.sound {
                     verdict.worsen(NOT_SOUND);
                 }
-                reports.push(report);
+                Drilled::Ended(report)
             }
-            Err(fault) => verdict.failed(session, &fault),
-        }
+            Err((fault, unseen)) => {
+                let error = Told::fault(&fault);
+                session.output.error(&error);
+                verdict.worsen(if unseen { NOT_SEEN } else { fault.kind().exit_code() });
+                Drilled::not_to_the_end(&id, &options.target, error)
+            }
+        });
         if session.cancel.is_cancelled() {
             break;
         }
     }
-    session.output.result(&reports, |output| drill::reports(output, &reports)).map_err(Error::Print)?;
-    Ok(verdict.code())
+    all
 }

@@ -1,9 +1,10 @@
 //! `backstay verify`: exit 0 sound, 20 findings, 21 could not look.
 
 use backstay_model::verify::{VerifyLevel, VerifyReport};
-use backstay_model::{BackupId, ErrorKind, Fault, InstanceId};
+use backstay_model::{BackupId, Fault, InstanceId};
 use backstay_ops::verify::Subject;
 
+use super::could_not_look;
 use crate::args::{VerifyArguments, VerifyDepth};
 use crate::error::Error;
 use crate::render::errors::Told;
@@ -43,10 +44,4 @@ fn subject(text: Option<&str>) -> Result<Subject, Fault> {
             Err(_) => Subject::Instance(text.parse::<InstanceId>()?),
         },
     })
-}
-
-/// Whether an error says nothing about the backups, only that nobody saw them. A
-/// wrong argument or configuration keeps its own code.
-fn could_not_look(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::Unavailable | ErrorKind::Denied | ErrorKind::Corrupt | ErrorKind::Internal)
 }

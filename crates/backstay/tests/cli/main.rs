@@ -12,6 +12,7 @@ mod bad_configuration;
 mod bad_input;
 mod broken_restore;
 mod during_backup;
+mod failed_drills;
 mod failing_disk;
 mod fifty_kills;
 mod foreign_owner;

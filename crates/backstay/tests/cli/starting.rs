@@ -113,7 +113,7 @@ fn without_the_programs_a_copy_is_made_and_the_package_is_named_but_no_start_is_
     let words = ["restore", "orders", "--into", into.to_str().unwrap()];
     home.run(words.iter().chain(&["--start"])).refused(7, &["PostgreSQL 15", "postgresql-15"]);
     assert!(!into.exists(), "it was begun");
-    home.run(["drill", "orders"]).refused(7, &["postgresql-15"]);
+    home.run(["drill", "orders"]).refused(21, &["postgresql-15"]);
     let restored = home.run(words).good();
     assert!(labelled(&restored.out, "to start it").contains("`postgresql-15`"), "{restored:#?}");
 }
