@@ -29,5 +29,6 @@ mod second_signal;
 mod settings;
 mod space;
 mod starting;
+mod stopped_drills;
 mod story;
 mod tablespaces;
