@@ -135,6 +135,12 @@ impl Fault {
     pub fn hints(&self) -> Vec<String> {
         self.0.hints()
     }
+
+    /// The error that was carried, for whoever knows both sides of the wall.
+    pub fn carried<E: Error + 'static>(&self) -> Option<&E> {
+        let carried: &(dyn Error + 'static) = &*self.0;
+        carried.downcast_ref()
+    }
 }
 
 impl fmt::Display for Fault {

@@ -13,6 +13,8 @@ use backstay_model::id::IdError;
 use backstay_model::plan::Refusal;
 use backstay_model::{BackupId, ByteSize, InstanceId};
 
+use crate::restore::{Instead, Offer};
+
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 #[derive(Debug, thiserror::Error)]
@@ -35,8 +37,7 @@ pub enum Error {
         instance: InstanceId,
         backup: BackupId,
         into: PathBuf,
-        /// A sound backup that ended before, when the stored data is at fault.
-        instead: Option<BackupId>,
+        instead: Instead,
         /// Every place that holds something of it, and nothing else.
         remains: Vec<PathBuf>,
         #[source]
@@ -127,18 +128,21 @@ impl Classified for Error {
             Error::Id(error) => error.hints(),
             Error::Refused { refusal } => refusal.hints.clone(),
             Error::NoSuchBackup { .. } => vec!["`backstay list` shows the ids of all backups".to_owned()],
-            Error::RestoreFailed { instance, into, instead, remains, source, .. } => {
+            Error::RestoreFailed { instance, instead, remains, source, .. } => {
                 let mut hints = source.hints();
-                if let Some(instead) = instead {
-                    hints.insert(
+                match instead {
+                    Instead::Unsaid => {}
+                    Instead::Other(offer) => hints.insert(0, offer_hint(offer, remains)),
+                    Instead::Nothing => hints.insert(
                         0,
                         format!(
-                            "`backstay restore {instance} --backup {instead} --into {}` restores the one before",
-                            into.display()
+                            "no other backup of {instance} does without what failed; `backstay backup {instance}` \
+                             stores again what the database still has"
                         ),
-                    );
+                    ),
                 }
-                if !remains.is_empty() {
+                // A backup that is offered is offered with what makes room for it.
+                if !remains.is_empty() && !matches!(instead, Instead::Other(_)) {
                     hints.push(format!("clear what it left before the next attempt: `{}`", removal(remains)));
                 }
                 hints
@@ -180,6 +184,16 @@ impl Classified for Error {
     }
 }
 
+/// The whole way to a backup that is offered, as one line for a shell.
+fn offer_hint(offer: &Offer, remains: &[PathBuf]) -> String {
+    let clear = if remains.is_empty() { String::new() } else { format!("{} && ", removal(remains)) };
+    let which = if offer.is_older { "the newest one before" } else { "the next one after" };
+    format!(
+        "`{clear}backstay restore {}` restores {which} that does not need what failed, of {}",
+        offer.arguments, offer.finished_at
+    )
+}
+
 /// What removes them all, for a shell.
 fn removal(places: &[PathBuf]) -> String {
     let words: Vec<_> = places.iter().map(|place| shell_word(place.as_os_str())).collect();
@@ -210,7 +224,12 @@ mod tests {
                 instance: "orders".parse().unwrap(),
                 backup: backup(),
                 into: "/srv/a".into(),
-                instead: Some("20261120T024300Z-7q3f".parse().unwrap()),
+                instead: Instead::Other(Box::new(Offer {
+                    backup: "20261120T024300Z-7q3f".parse().unwrap(),
+                    finished_at: "2026-11-20T02:43:02Z".parse().unwrap(),
+                    is_older: true,
+                    arguments: "orders --backup 20261120T024300Z-7q3f --into /srv/a --start".into(),
+                })),
                 remains: vec!["/srv/a".into()],
                 source: Box::new(Error::Cancelled),
             },
@@ -277,6 +296,9 @@ mod tests {
     fn a_failed_restore_offers_the_backup_before_first() {
         let failed = &all()[2];
         assert_eq!(failed.kind(), ErrorKind::Cancelled);
-        assert!(failed.hints()[0].contains("--backup 20261120T024300Z-7q3f --into /srv/a"));
+        let hint = "`rm -r /srv/a && backstay restore orders --backup 20261120T024300Z-7q3f --into /srv/a \
+                    --start` restores the newest one before that does not need what failed, of \
+                    2026-11-20T02:43:02Z";
+        assert_eq!(failed.hints(), [hint]);
     }
 }

@@ -11,7 +11,7 @@ use backstay_repo::repo::Listed;
 
 use crate::context::Context;
 use crate::error::Result;
-use crate::notes;
+use crate::notes::{self, Seen};
 
 pub(crate) mod verdict;
 
@@ -88,6 +88,30 @@ impl Known {
         }
         self.backups.retain(|(record, _)| record.id != *backup);
         Ok(false)
+    }
+
+    /// Adds what was just seen of one backup: to it, and to every other that needs an
+    /// object which is damaged.
+    pub async fn add(&mut self, context: &Context, instance: &InstanceId, seen: &Seen) -> Result<()> {
+        for (record, marks) in &mut self.backups {
+            if record.id == seen.backup {
+                marks.findings.extend(seen.findings.iter().cloned());
+                continue;
+            }
+            if marks.is_damaged() || seen.damaged_objects.is_empty() {
+                continue;
+            }
+            context.check_cancelled()?;
+            // One that is gone or does not open is seen by whoever goes on to use it.
+            let Found::There(manifest) = manifest(context, instance, &record.id).await? else { continue };
+            let needed = manifest.needed_objects();
+            for name in needed.iter().map(|name| name.as_str()) {
+                if seen.damaged_objects.iter().any(|damaged| damaged == name) {
+                    marks.findings.push(verdict::shared(name, &seen.backup, &record.id));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// What the last sound drill measured.

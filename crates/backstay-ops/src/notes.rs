@@ -28,6 +28,10 @@ const NOTES_OF_ONE_SECOND: u32 = 64;
 pub(crate) struct Verification {
     pub at: Timestamp,
     pub level: VerifyLevel,
+    /// Seen by a restore, which stops at the first damage it meets: it says nothing of the
+    /// rest of the backup, and verifies none.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub in_passing: bool,
     /// Every backup that was looked at, the sound ones with nothing to say.
     pub backups: Vec<Seen>,
 }

@@ -13,9 +13,8 @@ use backstay_model::drill::{DrillReport, Proof};
 use backstay_model::error::Classified;
 use backstay_model::plan::restore::{Refusal, RestoreRequest};
 use backstay_model::plan::{RestorePlan, plan_restore};
-use backstay_model::{BackupId, ErrorKind, RecoveryTarget, VerifyLevel};
+use backstay_model::{BackupId, ErrorKind, InstanceId, RecoveryTarget, VerifyLevel};
 use backstay_repo::manifest::Manifest;
-use backstay_repo::store::{Operation, StoreError};
 use serde::Serialize;
 
 use crate::clock::Stopwatch;
@@ -23,12 +22,16 @@ use crate::context::{Context, off_thread, workers};
 use crate::error::{Error, Result};
 use crate::instance::Instance;
 use crate::known::Known;
+use crate::notes::Seen;
 
+mod damage;
+mod instead;
 mod mark;
 pub(crate) mod place;
 pub(crate) mod prove;
 pub(crate) mod recover;
 
+pub use instead::{Instead, Offer};
 use recover::Afterlife;
 
 /// What a person may say of one restore.
@@ -38,10 +41,12 @@ pub struct RestoreOptions {
     pub backup: Option<BackupId>,
     pub target: RecoveryTarget,
     pub into: PathBuf,
-    /// `(where it lay, where it is put)`.
-    pub tablespaces: Vec<(PathBuf, PathBuf)>,
+    /// `(where it lay, its name or its number; where it is put)`.
+    pub tablespaces: Vec<(String, PathBuf)>,
     /// Start a private server on the directory, prove that it is readable, and stop it.
     pub start: bool,
+    /// Damage that the plan meets is not noted, either.
+    pub dry_run: bool,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -58,7 +63,7 @@ pub struct RestoreReport {
 }
 
 /// What would be done, and every reason not to. Looks at the repository and at
-/// the target directory, and changes neither.
+/// the target directory, and changes neither, but for a note of damage that it meets.
 pub async fn plan(context: &Context, instance: &Instance, options: &RestoreOptions) -> Result<RestorePlan> {
     let request = RestoreRequest {
         instance: instance.id.clone(),
@@ -67,39 +72,56 @@ pub async fn plan(context: &Context, instance: &Instance, options: &RestoreOptio
         into: options.into.display().to_string(),
         start: options.start,
     };
-    let (mut plan, manifest) = choose(context, &request).await?;
-    let Some(manifest) = manifest else { return Ok(plan) };
-    let facts = BackupFacts::from_json(&manifest.record.facts)?;
+    let notes = if options.dry_run { Notes::None } else { Notes::Written };
     let place = place_options(options);
-    plan.tablespaces = place::tablespaces(&facts, &place);
-    let mut checks = vec![place::check(context, manifest, &facts, &place).await];
-    if options.start {
-        checks.push(recover::check(instance, &facts.server));
-    }
-    for error in checks.into_iter().filter_map(Result::err) {
-        if matches!(error.kind(), ErrorKind::Cancelled | ErrorKind::Internal) {
-            return Err(error);
-        }
-        plan.refuse(Refusal::from_error(&error));
-    }
-    Ok(plan)
-}
-
-/// The plan as far as the repository decides it, and the manifest of its base.
-pub(crate) async fn choose(
-    context: &Context,
-    request: &RestoreRequest,
-) -> Result<(RestorePlan, Option<Manifest>)> {
     context.progress.enter("plan");
     let mut known = context.unless_cancelled(Known::read(context, &request.instance)).await?;
-    choose_among(context, request, &mut known).await
+    loop {
+        let (mut plan, manifest) = choose_whole(context, &request, &mut known, notes).await?;
+        let Some(manifest) = manifest else { return Ok(plan) };
+        let facts = BackupFacts::from_json(&manifest.record.facts)?;
+        let fit = place::check(context, manifest.clone(), &facts, &place).await;
+        if let Some(seen) = fit.as_ref().err().and_then(|error| damage::seen_in(error, &manifest)) {
+            meet(context, &request.instance, &mut known, notes, VerifyLevel::Digest, seen).await?;
+            continue;
+        }
+        plan.tablespaces = place::tablespaces(&facts, &place);
+        let mut checks = vec![fit];
+        if options.start {
+            checks.push(recover::check(instance, &facts.server));
+        }
+        for error in checks.into_iter().filter_map(Result::err) {
+            if matches!(error.kind(), ErrorKind::Cancelled | ErrorKind::Internal) {
+                return Err(error);
+            }
+            plan.refuse(Refusal::from_error(&error));
+        }
+        return Ok(plan);
+    }
 }
 
-/// The same among the backups that the caller has left in.
+/// Whether damage that a plan meets leaves a trace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Notes {
+    Written,
+    None,
+}
+
+/// The plan as far as the repository decides it, and the manifest of its base, among
+/// the backups that the caller has left in.
 pub(crate) async fn choose_among(
     context: &Context,
     request: &RestoreRequest,
     known: &mut Known,
+) -> Result<(RestorePlan, Option<Manifest>)> {
+    choose_whole(context, request, known, Notes::Written).await
+}
+
+async fn choose_whole(
+    context: &Context,
+    request: &RestoreRequest,
+    known: &mut Known,
+    notes: Notes,
 ) -> Result<(RestorePlan, Option<Manifest>)> {
     loop {
         let plan = plan_restore(request, &known.backups, &known.unreadable, known.rates());
@@ -107,25 +129,32 @@ pub(crate) async fn choose_among(
         let manifest = context.repo.manifest(&request.instance, base).await?;
         // An object that is gone is better known now than half-way. The plan is made
         // again with what was seen; each round adds one damaged backup.
-        if is_whole(context, known, manifest.clone()).await? {
+        let progress = context.progress.clone();
+        let level = VerifyLevel::Existence;
+        let listed =
+            context.repo.verify(manifest.clone(), level, workers(), progress, &context.cancel).await?;
+        if listed.report.sound {
             return Ok((plan, Some(manifest)));
         }
+        let seen = damage::seen_by(listed, &manifest);
+        meet(context, &request.instance, known, notes, level, seen).await?;
     }
 }
 
-/// Whether every object of a backup is there; what is not is noted in `known`.
-async fn is_whole(context: &Context, known: &mut Known, manifest: Manifest) -> Result<bool> {
-    let base = manifest.record.id.clone();
-    let progress = context.progress.clone();
-    let verified =
-        context.repo.verify(manifest, VerifyLevel::Existence, workers(), progress, &context.cancel).await?;
-    if verified.report.sound {
-        return Ok(true);
+/// Damage that a plan meets: known from now on, to it and to others.
+async fn meet(
+    context: &Context,
+    instance: &InstanceId,
+    known: &mut Known,
+    notes: Notes,
+    level: VerifyLevel,
+    seen: Seen,
+) -> Result<()> {
+    known.add(context, instance, &seen).await?;
+    if notes == Notes::Written {
+        damage::note(context, instance, level, seen).await;
     }
-    if let Some((_, marks)) = known.backups.iter_mut().find(|(record, _)| record.id == base) {
-        marks.findings.extend(verified.report.findings);
-    }
-    Ok(false)
+    Ok(())
 }
 
 /// Does what the plan says. The plan must be of the same options.
@@ -141,9 +170,9 @@ pub async fn run(
     let base = plan.base.clone().ok_or_else(|| Error::broken("a plan without refusals has no base"))?;
     let clock = Stopwatch::start();
     let manifest = context.repo.manifest(&instance.id, &base).await?;
-    let placed = match place::run(context, manifest, &place_options(options)).await {
+    let placed = match place::run(context, manifest.clone(), &place_options(options)).await {
         Ok(placed) => placed,
-        Err(error) => return Err(failed(context, instance, options, base, error).await),
+        Err(error) => return Err(failed(context, options, &manifest, error).await),
     };
     let mut report = RestoreReport {
         plan,
@@ -172,84 +201,28 @@ pub async fn run(
 }
 
 fn place_options(options: &RestoreOptions) -> place::Where {
-    place::Where {
-        directory: options.into.clone(),
-        moved: options
-            .tablespaces
-            .iter()
-            .map(|(old, new)| (old.to_string_lossy().into_owned(), new.clone()))
-            .collect(),
-    }
+    place::Where { directory: options.into.clone(), moved: options.tablespaces.clone() }
 }
 
-/// Whether another backup may do what this one could not. An object that is gone,
-/// that the disk does not give back or that we may not read is as good as damaged
-/// to whoever stands there; a store that is away holds no other backup either.
-fn is_of_stored_data(error: &Error) -> bool {
-    let unreadable = match error {
-        Error::Repo(backstay_repo::Error::Store(error)) => matches!(
-            error,
-            StoreError::NotFound { .. }
-                | StoreError::Denied { operation: Operation::Get | Operation::GetRange, .. }
-                | StoreError::Io { operation: Operation::Get | Operation::GetRange, .. }
-        ),
-        _ => false,
-    };
-    unreadable || error.kind() == ErrorKind::Corrupt
-}
-
-/// The error of a restore that had begun. When the stored data is at fault, a
-/// sound backup that ended before is offered.
-async fn failed(
-    context: &Context,
-    instance: &Instance,
-    options: &RestoreOptions,
-    backup: BackupId,
-    source: Error,
-) -> Error {
+/// The error of a restore that had begun. When the stored data is at fault, a backup
+/// that does without it is offered.
+async fn failed(context: &Context, options: &RestoreOptions, manifest: &Manifest, source: Error) -> Error {
     if matches!(source.kind(), ErrorKind::Conflict | ErrorKind::Invalid) {
         // Refused before the first byte: what is in the directory is not ours.
         return source;
     }
-    let mut instead = None;
-    if is_of_stored_data(&source)
-        && let Ok(known) = Known::read(context, &instance.id).await
-    {
-        let mut sound = known
-            .newest_first()
-            .into_iter()
-            .filter(|(record, marks)| !marks.is_damaged() && record.id < backup);
-        instead = sound.next().map(|(record, _)| record.id.clone());
-    }
+    let record = &manifest.record;
+    let instead = match damage::unusable_in(&source, manifest) {
+        // A store that is away holds no other backup, either.
+        None => Instead::Unsaid,
+        Some(seen) => instead::choose(context, options, record, &seen).await.unwrap_or(Instead::Unsaid),
+    };
     Error::RestoreFailed {
-        instance: instance.id.clone(),
-        backup,
+        instance: record.instance.clone(),
+        backup: record.id.clone(),
         into: options.into.clone(),
         instead,
         remains: mark::remains(&options.into),
         source: Box::new(source),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn another_backup_is_offered_when_an_object_cannot_be_read_and_not_when_the_store_is_away() {
-        let store = |error: StoreError| is_of_stored_data(&Error::Repo(error.into()));
-        let object = || "orders/maps/a/0".to_owned();
-        let cause = || std::io::Error::other("the disk gives it not back").into();
-        assert!(store(StoreError::Io { operation: Operation::GetRange, object: object(), cause: cause() }));
-        assert!(store(StoreError::Denied { operation: Operation::Get, object: object(), cause: cause() }));
-        assert!(store(StoreError::NotFound { object: object() }));
-        assert!(store(StoreError::WrongRange { object: object(), offset: 0, length: 2, got: 1 }));
-        assert!(!store(StoreError::Unavailable {
-            operation: Operation::Get,
-            object: object(),
-            cause: cause()
-        }));
-        assert!(!store(StoreError::Io { operation: Operation::List, object: object(), cause: cause() }));
-        assert!(!is_of_stored_data(&Error::Cancelled));
     }
 }

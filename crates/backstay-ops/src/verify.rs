@@ -137,7 +137,7 @@ async fn look(
 }
 
 /// The objects of a backup that its verification found damaged.
-fn damaged_of(needed: &HashSet<ObjectName>, findings: &[Finding]) -> Vec<String> {
+pub(crate) fn damaged_of(needed: &HashSet<ObjectName>, findings: &[Finding]) -> Vec<String> {
     let errors = findings.iter().filter(|finding| finding.level == FindingLevel::Error);
     let subjects: HashSet<&str> = errors.map(|finding| finding.subject.as_str()).collect();
     let mut damaged: Vec<String> = needed
@@ -174,7 +174,7 @@ async fn remember(
     if backups.is_empty() {
         return;
     }
-    let note = Verification { at: context.clock.now(), level, backups };
+    let note = Verification { at: context.clock.now(), level, in_passing: false, backups };
     if let Err(error) = notes::add_verification(context, instance, &note).await {
         report.found(Finding::info(
             instance.as_str(),

@@ -14,7 +14,7 @@ mod unread;
 mod window;
 
 pub(crate) use proven::Proven;
-pub use restore::{Damage, Depth, OnDamage, RestoreOptions, RestoreSummary};
+pub use restore::{Damage, Depth, OnDamage, RestoreOptions, RestoreSummary, damage_in};
 
 use crate::layout::InstanceLayout;
 use crate::manifest::Manifest;

@@ -219,9 +219,9 @@ pub struct RestoreArguments {
     /// The empty or new directory to restore into
     #[arg(long, value_name = "DIR")]
     pub into: PathBuf,
-    /// Put the tablespace that lay at OLD to NEW
+    /// Put a tablespace to the directory NEW; OLD is where it lay, its name or its number
     #[arg(long, value_name = "OLD=NEW", value_parser = tablespace)]
-    pub tablespace: Vec<(PathBuf, PathBuf)>,
+    pub tablespace: Vec<(String, PathBuf)>,
     /// Start a private server on the restored directory and prove that it is readable
     #[arg(long)]
     pub start: bool,
@@ -339,9 +339,30 @@ fn named_file(text: &str) -> Result<(String, PathBuf), String> {
     }
 }
 
-fn tablespace(text: &str) -> Result<(PathBuf, PathBuf), String> {
+/// OLD is a location, a name or a number; what has a slash is a location, and those are
+/// absolute.
+fn tablespace(text: &str) -> Result<(String, PathBuf), String> {
+    let is_meant = |old: &str| old.starts_with('/') || !old.is_empty() && !old.contains('/');
     match text.split_once('=') {
-        Some((old, new)) if old.starts_with('/') && new.starts_with('/') => Ok((old.into(), new.into())),
-        _ => Err("this is not OLD=NEW with two absolute paths, such as /mnt/fast=/restore/fast".to_owned()),
+        Some((old, new)) if is_meant(old) && new.starts_with('/') => Ok((old.to_owned(), new.into())),
+        _ => Err("this is not OLD=NEW with the place or the name of a tablespace and an absolute path, \
+                  such as /mnt/fast=/restore/fast or fast=/restore/fast"
+            .to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tablespace_is_named_by_its_place_its_name_or_its_number_and_goes_to_an_absolute_path() {
+        for old in ["/mnt/fast", "fast", "16385", "the fast one"] {
+            let (named, new) = tablespace(&format!("{old}=/restore/fast")).unwrap();
+            assert_eq!((&*named, new), (old, PathBuf::from("/restore/fast")));
+        }
+        for bad in ["", "fast", "=/restore/fast", "fast=", "fast=restore/fast", "mnt/fast=/restore/fast"] {
+            assert!(tablespace(bad).is_err(), "{bad:?}");
+        }
     }
 }

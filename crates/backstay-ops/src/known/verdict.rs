@@ -48,7 +48,8 @@ impl Verdict {
 
 /// What holds now of each backup. A later look that went at least as deep
 /// replaces an earlier one; a shallower one only adds, because a listing says
-/// nothing about bytes that were read and found wrong.
+/// nothing about bytes that were read and found wrong. So does what a restore met in
+/// passing, however deep: it has not looked at the rest.
 pub(super) fn conclude(instance: &InstanceId, in_order: &[Verification]) -> HashMap<BackupId, Verdict> {
     let layout = InstanceLayout::new(instance.clone());
     let mut verdicts: HashMap<BackupId, Verdict> = HashMap::new();
@@ -57,11 +58,15 @@ pub(super) fn conclude(instance: &InstanceId, in_order: &[Verification]) -> Hash
             let verdict = verdicts.entry(seen.backup.clone()).or_default();
             if verdict.look.is_none_or(|look| look.level <= verification.level) {
                 verdict.look = Some(Look { at: verification.at, level: verification.level });
-                verdict.findings.clear();
-                verdict.damaged_packs.clear();
-                verdict.damaged_objects.clear();
+                if !verification.in_passing {
+                    verdict.findings.clear();
+                    verdict.damaged_packs.clear();
+                    verdict.damaged_objects.clear();
+                }
             }
-            verdict.verified_at = Some(verification.at);
+            if !verification.in_passing {
+                verdict.verified_at = Some(verification.at);
+            }
             for finding in &seen.findings {
                 if !verdict.findings.contains(finding) {
                     verdict.findings.push(finding.clone());
@@ -89,10 +94,10 @@ pub(crate) fn in_force(
     there: &HashSet<BackupId>,
     stored: &HashSet<String>,
 ) -> HashSet<usize> {
-    let mut looks: HashMap<&BackupId, Vec<(usize, VerifyLevel, &Seen)>> = HashMap::new();
+    let mut looks: HashMap<&BackupId, Vec<(usize, &Verification, &Seen)>> = HashMap::new();
     for (place, verification) in in_order.iter().enumerate() {
         for seen in &verification.backups {
-            looks.entry(&seen.backup).or_default().push((place, verification.level, seen));
+            looks.entry(&seen.backup).or_default().push((place, verification, seen));
         }
     }
     let mut needed = HashSet::new();
@@ -100,26 +105,30 @@ pub(crate) fn in_force(
         // What `conclude` begins with: the last look that went at least as deep as all before.
         let mut deepest = VerifyLevel::Existence;
         let mut begins = 0;
-        for (at, (_, level, _)) in looks.iter().enumerate() {
-            if *level >= deepest {
-                (deepest, begins) = (*level, at);
+        for (at, (_, look, _)) in looks.iter().enumerate() {
+            if look.level >= deepest {
+                deepest = look.level;
+                if !look.in_passing {
+                    begins = at;
+                }
             }
         }
         let looks = &looks[begins..];
-        let shares = |(_, _, seen): &(usize, VerifyLevel, &Seen)| {
+        let verified = looks.iter().rposition(|(_, look, _)| !look.in_passing);
+        let shares = |(_, _, seen): &(usize, &Verification, &Seen)| {
             seen.damaged_objects.iter().any(|object| stored.contains(object))
         };
         if !there.contains(backup) && !looks.iter().any(shares) {
             continue;
         }
         let mut said: Vec<&Seen> = Vec::new();
-        for (at, (place, _, seen)) in looks.iter().enumerate() {
+        for (at, (place, look, seen)) in looks.iter().enumerate() {
             let known = said.iter().any(|before| {
                 seen.findings.iter().all(|finding| before.findings.contains(finding))
                     && seen.damaged_packs.iter().all(|pack| before.damaged_packs.contains(pack))
                     && seen.damaged_objects.iter().all(|object| before.damaged_objects.contains(object))
             });
-            if at == 0 || !known || at + 1 == looks.len() {
+            if at == 0 || !known || look.in_passing || Some(at) == verified {
                 needed.insert(*place);
                 said.push(seen);
             }
@@ -173,15 +182,20 @@ pub(super) async fn share_damage(
         };
         for object in manifest.needed_objects() {
             let Some(found_in) = damaged.elsewhere(object.as_str(), &record.id, verdict) else { continue };
-            verdict.findings.push(Finding::error(
-                object.as_str(),
-                format!("it is damaged, as the verification of {found_in} found, and this backup needs it"),
-                format!("`backstay verify {}` names what is lost", record.id),
-            ));
+            verdict.findings.push(shared(object.as_str(), found_in, &record.id));
         }
         listed.records.push(record);
     }
     Ok(())
+}
+
+/// What an object that was found damaged in one backup means for another that needs it.
+pub(super) fn shared(object: &str, found_in: &BackupId, backup: &BackupId) -> Finding {
+    Finding::error(
+        object,
+        format!("it is damaged, as was found in {found_in}, and this backup needs it"),
+        format!("`backstay verify {backup}` names what is lost"),
+    )
 }
 
 /// Which objects are damaged, and who says so.

@@ -10,13 +10,14 @@ use backstay_engine::postgres::place::{PlaceOptions, PlacePlan, PlaceTarget, Sea
 use backstay_engine::postgres::starting::shell_word;
 use backstay_model::parts::PartTarget;
 use backstay_model::plan::TablespacePlace;
-use backstay_model::{BackupRecord, Finding};
+use backstay_model::{BackupRecord, Finding, VerifyLevel};
 use backstay_repo::manifest::Manifest;
 use backstay_repo::reader::{BackupReader, Depth, OnDamage, RestoreOptions};
 
 use crate::clock::Stopwatch;
 use crate::context::{Context, off_thread, workers};
 use crate::error::{Error, Result};
+use crate::restore::damage;
 use crate::restore::mark::{self, Mark};
 
 /// Where the files go.
@@ -41,11 +42,7 @@ pub(crate) struct Placed {
 /// Where each tablespace outside of the data directory lay, and where it goes.
 pub(crate) fn tablespaces(facts: &BackupFacts, place: &Where) -> Vec<TablespacePlace> {
     let moved = |space: &Tablespace| {
-        let of_space = |old: &str| {
-            let trimmed = if old.len() > 1 { old.trim_end_matches('/') } else { old };
-            trimmed == space.location || old == space.name || old == space.oid.to_string()
-        };
-        let (_, new) = place.moved.iter().rev().find(|(old, _)| of_space(old))?;
+        let (_, new) = place.moved.iter().rev().find(|(old, _)| names(old, space))?;
         Some(std::path::absolute(new).unwrap_or_else(|_| new.clone()).display().to_string())
     };
     let stays = |space: &Tablespace| TablespacePlace {
@@ -60,6 +57,12 @@ pub(crate) fn tablespaces(facts: &BackupFacts, place: &Where) -> Vec<TablespaceP
         TablespacePlace { new: moved(space).unwrap_or_else(|| stays.old.clone()), ..stays }
     });
     known.chain(facts.late_tablespaces.iter().map(stays)).collect()
+}
+
+/// Whether a person means this tablespace: by its location, its name or its number.
+pub(super) fn names(old: &str, space: &Tablespace) -> bool {
+    let trimmed = if old.len() > 1 { old.trim_end_matches('/') } else { old };
+    trimmed == space.location || old == space.name || old == space.oid.to_string()
 }
 
 /// Whether the directories are fit, without writing anything.
@@ -144,7 +147,18 @@ fn owner(facts: &BackupFacts) -> Option<Owner> {
     if rustix::process::geteuid().is_root() { facts.owner.clone() } else { None }
 }
 
+/// Places a backup. Stored data that turns out to be damaged is noted.
 pub(crate) async fn run(context: &Context, manifest: Manifest, place: &Where) -> Result<Placed> {
+    let placed = put(context, manifest.clone(), place).await;
+    if let Err(error) = &placed
+        && let Some(seen) = damage::seen_in(error, &manifest)
+    {
+        damage::note(context, &manifest.record.instance, VerifyLevel::Digest, seen).await;
+    }
+    placed
+}
+
+async fn put(context: &Context, manifest: Manifest, place: &Where) -> Result<Placed> {
     let watch = Stopwatch::start();
     let record = manifest.record.clone();
     let facts = BackupFacts::from_json(&record.facts)?;

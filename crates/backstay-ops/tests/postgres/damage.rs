@@ -6,6 +6,9 @@ use backstay_ops::backup::BackupOptions;
 use backstay_ops::restore::RestoreOptions;
 use backstay_ops::verify::Subject;
 use backstay_ops::{backup, list, restore, verify};
+use backstay_repo::store::Operation;
+use backstay_repo::store::faulty::{FaultyStore, Injection, denied};
+use jiff::SignedDuration;
 use testkit::PostgresVersion;
 
 use crate::house::House;
@@ -66,6 +69,87 @@ async fn a_flipped_bit_ends_the_restore_and_the_backup_before_is_offered() {
     assert_eq!(error.kind(), ErrorKind::Corrupt);
     assert!(error.hints()[0].contains(&format!("--backup {}", first.id)), "{:?}", error.hints());
     assert!(!wanted.into.join("global/pg_control").exists(), "what is half placed could start");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_backup_before_is_offered_by_the_order_in_which_they_were_taken() {
+    let Some((house, [_, second])) = two_backups().await else { return };
+    house.clock.turn(SignedDuration::from_hours(-24 * 365));
+    house
+        .server
+        .sql("CREATE TABLE third AS SELECT n, md5(n::text) FROM generate_series(1, 20000) n")
+        .unwrap();
+    let third = backup::run(&house.context, &house.instance, &BackupOptions::default()).await.unwrap();
+    assert!(third.id < second.id, "the clock was set back");
+    flip_a_bit(&house.objects(&format!("packs/{}", third.id))[0]);
+    let wanted = options(&house, "restored");
+    let plan = restore::plan(&house.context, &house.instance, &wanted).await.unwrap();
+    assert_eq!(plan.base, Some(third.id));
+    let error = restore::run(&house.context, &house.instance, &wanted, plan).await.unwrap_err();
+    assert!(error.hints()[0].contains(&format!("--backup {}", second.id)), "{:?}", error.hints());
+    assert!(error.hints()[0].contains("the newest one before"), "{:?}", error.hints());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_that_cannot_be_noted_is_told_all_the_same() {
+    let Some((house, [first, second])) = two_backups().await else { return };
+    flip_a_bit(&house.objects(&format!("packs/{}", second.id))[0]);
+    let read_only = |disk| {
+        FaultyStore::new(disk, |call| match call.operation {
+            Operation::Put => Injection::Fail(denied(call)),
+            _ => Injection::Pass,
+        })
+    };
+    let context = house.with_store(read_only).await;
+    let wanted = options(&house, "restored");
+    let plan = restore::plan(&context, &house.instance, &wanted).await.unwrap();
+    let error = restore::run(&context, &house.instance, &wanted, plan).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
+    assert!(error.hints()[0].contains(&format!("--backup {}", first.id)), "{:?}", error.hints());
+    let listed = list::run(&house.context, None).await.unwrap();
+    assert!(listed.backups.iter().all(|backup| !backup.damaged), "it was noted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_that_may_not_be_read_is_passed_by_and_noted_nowhere() {
+    let Some((house, [first, second])) = two_backups().await else { return };
+    let own = format!("packs/{}", second.id);
+    let context = house.with_store(move |disk| {
+        FaultyStore::new(disk, move |call| match call.operation {
+            Operation::Get | Operation::GetRange if call.object.contains(&own) => {
+                Injection::Fail(denied(call))
+            }
+            _ => Injection::Pass,
+        })
+    });
+    let context = context.await;
+    let wanted = options(&house, "restored");
+    let plan = restore::plan(&context, &house.instance, &wanted).await.unwrap();
+    let error = restore::run(&context, &house.instance, &wanted, plan).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
+    assert!(error.hints()[0].contains(&format!("--backup {}", first.id)), "{:?}", error.hints());
+    let listed = list::run(&house.context, None).await.unwrap();
+    assert!(listed.backups.iter().all(|backup| !backup.damaged), "it is whole");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_map_that_does_not_open_is_met_by_the_plan_which_takes_the_backup_before() {
+    let Some((house, [first, second])) = two_backups().await else { return };
+    for map in house.objects(&format!("maps/{}/", second.id)) {
+        flip_a_bit(&map);
+    }
+    let wanted = options(&house, "restored");
+    let plan = restore::plan(&house.context, &house.instance, &wanted).await.unwrap();
+    assert_eq!((plan.base.as_ref(), plan.refusals.len()), (Some(&first.id), 0), "{plan:?}");
+    assert_eq!(plan.findings[0].subject, second.id.as_str());
+    restore::run(&house.context, &house.instance, &wanted, plan).await.unwrap();
+    let shown = list::show(&house.context, &second.id).await.unwrap().summary;
+    assert!(
+        shown.damaged && shown.verified_at.is_none(),
+        "what was met in passing verifies nothing: {shown:?}"
+    );
+    let report = verify::run(&house.context, &Subject::Backup(second.id), VerifyLevel::Digest).await.unwrap();
+    assert_eq!(report.exit_code(), 20);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -178,7 +178,7 @@ async fn tablespaces_go_where_they_are_sent_and_a_drill_keeps_away_from_their_pl
     assert_eq!(plan.refusals[0].kind, ErrorKind::Conflict);
     assert!(plan.refusals[0].message.contains(space.to_str().unwrap()), "{:?}", plan.refusals);
 
-    options.tablespaces.push((space.clone(), house.place("moved")));
+    options.tablespaces.push((space.display().to_string(), house.place("moved")));
     let plan = restore::plan(&house.context, &house.instance, &options).await.unwrap();
     restore::run(&house.context, &house.instance, &options, plan).await.unwrap();
     let restored = Postgres::start_on(house.server.installation(), &options.into).unwrap();

@@ -406,22 +406,27 @@ impl Report<'_> {
 
 /// The object and what is wrong with it; any other error comes back as it is.
 pub(crate) fn facts_of_damage(error: Error) -> Result<(String, String)> {
-    match error {
-        Error::Damaged { object, reason } => Ok((object, reason)),
-        Error::Missing { object, needed_by } => {
-            Ok((object, format!("it is missing, and {needed_by} needs it")))
-        }
-        Error::Store(StoreError::NotFound { object }) => Ok((object, "it is missing".to_owned())),
+    damage_in(&error).ok_or(error)
+}
+
+/// The stored object that an error says is damaged, and what is wrong with it; nothing
+/// for an error that is about anything else.
+pub fn damage_in(error: &Error) -> Option<(String, String)> {
+    let (object, reason) = match error {
+        Error::Damaged { object, reason } => (object, reason.clone()),
+        Error::Missing { object, needed_by } => (object, format!("it is missing, and {needed_by} needs it")),
+        Error::Store(StoreError::NotFound { object }) => (object, "it is missing".to_owned()),
         Error::Store(StoreError::WrongRange { object, .. }) => {
-            Ok((object, "it is shorter than its manifest says".to_owned()))
+            (object, "it is shorter than its manifest says".to_owned())
         }
         // A sector that cannot be read is as lost as one that was never written; a
         // store that is away is not, and comes back as `Unavailable`.
         Error::Store(StoreError::Io { operation: Operation::Get | Operation::GetRange, object, cause }) => {
-            Ok((object, format!("it cannot be read: {cause}")))
+            (object, format!("it cannot be read: {cause}"))
         }
-        other => Err(other),
-    }
+        _ => return None,
+    };
+    Some((object.clone(), reason))
 }
 
 /// The packs that are being read, with their frame tables.

@@ -21,6 +21,7 @@ pub async fn run(session: &Session, arguments: &RestoreArguments) -> Result<u8, 
         into: std::path::absolute(&arguments.into).unwrap_or_else(|_| arguments.into.clone()),
         tablespaces: arguments.tablespace.clone(),
         start: arguments.start,
+        dry_run: arguments.dry_run,
     };
     let context = session.context().await?;
     let plan = backstay_ops::restore::plan(&context, &instance, &options).await?;

@@ -11,6 +11,7 @@
 mod bad_configuration;
 mod bad_input;
 mod broken_restore;
+mod damaged_restore;
 mod during_backup;
 mod failed_drills;
 mod failing_disk;

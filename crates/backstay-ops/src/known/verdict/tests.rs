@@ -18,6 +18,7 @@ fn look(hour: u8, level: VerifyLevel, damaged: bool) -> Verification {
     Verification {
         at: format!("2026-11-21T{hour:02}:00:00Z").parse().unwrap(),
         level,
+        in_passing: false,
         backups: vec![Seen {
             backup: id(),
             findings: damaged.then(finding).into_iter().collect(),
@@ -43,6 +44,23 @@ fn a_shallow_look_that_is_clean_does_not_clear_what_a_deep_one_found() {
     assert!(is_damaged(&[look(1, Digest, false), look(2, Existence, true)]));
 }
 
+fn met(hour: u8) -> Verification {
+    Verification { in_passing: true, ..look(hour, VerifyLevel::Digest, true) }
+}
+
+#[test]
+fn what_a_restore_met_in_passing_adds_and_is_cleared_by_a_look_as_deep() {
+    use VerifyLevel::{Digest, Existence};
+    assert!(is_damaged(&[look(1, Digest, false), met(2), look(3, Existence, false)]));
+    assert!(!is_damaged(&[met(1), look(2, Digest, false)]));
+    let verdict = |looks: &[Verification]| conclude(&orders(), looks).remove(&id()).unwrap();
+    let verified = verdict(&[look(1, Digest, false), met(2)]);
+    assert_eq!(verified.verified_at, Some(look(1, Digest, false).at), "it verified nothing");
+    let mut other_pack = met(2);
+    other_pack.backups[0].damaged_packs = vec![(id(), 2)];
+    assert_eq!(verdict(&[met(1), other_pack]).damaged_packs, [(id(), 1), (id(), 2)]);
+}
+
 #[test]
 fn the_time_of_the_last_look_counts_whatever_its_depth() {
     let looks = [look(1, VerifyLevel::Digest, false), look(2, VerifyLevel::Existence, false)];
@@ -53,14 +71,19 @@ fn the_time_of_the_last_look_counts_whatever_its_depth() {
 fn what_is_not_in_force_changes_nothing_when_it_goes() {
     use VerifyLevel::{Digest, Existence, Structure};
     let there = HashSet::from([id()]);
-    // Every history of five looks, each of any depth, clean or not.
+    // Every history of five looks, each of any depth, clean or not, or met in passing.
     let each = [Existence, Structure, Digest].map(|level| [(level, true), (level, false)]).concat();
+    let each: Vec<_> = each
+        .into_iter()
+        .map(|(level, damaged)| (level, damaged, false))
+        .chain([(Existence, true, true), (Digest, true, true)])
+        .collect();
     let mut dropped = 0;
     for number in 0..each.len().pow(5) {
         let looks: Vec<Verification> = (0..5_u32)
             .map(|hour| {
-                let (level, damaged) = each[number / each.len().pow(hour) % each.len()];
-                look(hour as u8, level, damaged)
+                let (level, damaged, in_passing) = each[number / each.len().pow(hour) % each.len()];
+                Verification { in_passing, ..look(hour as u8, level, damaged) }
             })
             .collect();
         let needed = in_force(&looks, &there, &HashSet::new());

@@ -1,0 +1,95 @@
+//! What can be restored instead of a backup whose stored data failed half-way.
+//!
+//! Invariant: a backup that needs the object which failed is never offered, and the
+//! command that is offered can be typed as it stands.
+
+use std::ffi::OsStr;
+use std::path::Path;
+
+use backstay_engine::postgres::BackupFacts;
+use backstay_engine::postgres::starting::shell_word;
+use backstay_model::{BackupId, BackupRecord, RecoveryTarget};
+use jiff::Timestamp;
+
+use super::{RestoreOptions, place};
+use crate::context::Context;
+use crate::error::Result;
+use crate::known::Known;
+use crate::notes::Seen;
+
+/// What a person may do who wanted a backup that could not be restored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Instead {
+    /// The stored data is not at fault, and another backup would fare no better; or the
+    /// others could not be looked at.
+    Unsaid,
+    Other(Box<Offer>),
+    /// The stored data is at fault, and no other backup does without it.
+    Nothing,
+}
+
+/// A backup that does without what failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    pub backup: BackupId,
+    pub finished_at: Timestamp,
+    /// Whether it was taken before the one that failed.
+    pub is_older: bool,
+    /// Everything behind `backstay restore`.
+    pub arguments: String,
+}
+
+/// The newest older backup that is not known to be damaged and does without what was
+/// seen; when there is none, the next newer one.
+pub(super) async fn choose(
+    context: &Context,
+    options: &RestoreOptions,
+    failed: &BackupRecord,
+    seen: &Seen,
+) -> Result<Instead> {
+    let instance = &failed.instance;
+    let mut known = Known::read(context, instance).await?;
+    known.add(context, instance, seen).await?;
+    let sound = known.newest_first().into_iter().filter(|(_, marks)| !marks.is_damaged());
+    let (older, newer): (Vec<_>, Vec<_>) = sound
+        .map(|(record, _)| record)
+        .filter(|record| record.id != failed.id)
+        .partition(|record| record.order() < failed.order());
+    let newest_older = older.first().map(|record| (*record, true));
+    let Some((record, is_older)) = newest_older.or(newer.last().map(|record| (*record, false))) else {
+        return Ok(Instead::Nothing);
+    };
+    Ok(Instead::Other(Box::new(Offer {
+        backup: record.id.clone(),
+        finished_at: record.finished_at,
+        is_older,
+        arguments: arguments(record, options),
+    })))
+}
+
+/// What was asked for, with this backup in place of the one that failed.
+fn arguments(record: &BackupRecord, options: &RestoreOptions) -> String {
+    let mut words = vec![record.instance.to_string(), "--backup".to_owned(), record.id.to_string()];
+    // Any other target is the end of the backup that failed.
+    if options.target == RecoveryTarget::Immediate {
+        words.extend(["--to".to_owned(), options.target.to_string()]);
+    }
+    words.extend(["--into".to_owned(), word(&options.into)]);
+    let facts = BackupFacts::from_json(&record.facts);
+    let spaces = facts.map(|facts| facts.server.tablespaces).unwrap_or_default();
+    for (old, new) in &options.tablespaces {
+        // One that this backup does not have would be refused.
+        if spaces.iter().any(|space| place::names(old, space)) {
+            let moved = format!("{old}={}", new.display());
+            words.extend(["--tablespace".to_owned(), word(Path::new(&moved))]);
+        }
+    }
+    if options.start {
+        words.push("--start".to_owned());
+    }
+    words.join(" ")
+}
+
+fn word(path: &Path) -> String {
+    shell_word(OsStr::new(path)).into_owned()
+}
