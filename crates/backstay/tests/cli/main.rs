@@ -21,6 +21,7 @@ mod help;
 mod in_place;
 mod init;
 mod lasting;
+mod linked_log;
 mod program;
 mod quiet;
 mod rates;
