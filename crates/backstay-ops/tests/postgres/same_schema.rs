@@ -62,7 +62,7 @@ async fn a_drill_compares_the_schemas_that_held_and_says_which_did_not() {
         assert_eq!(compared(&report, database), Some(true), "{report:#?}");
     }
     let check = report.checks.iter().find(|check| check.name == "schema in postgres").unwrap();
-    assert!(check.expected.contains("tables") && check.expected.contains("digest"), "{check:?}");
+    assert!(check.expected.contains("relations") && check.expected.contains("digest"), "{check:?}");
 
     let Some(report) = drilled_after("ALTER TABLE orders ADD COLUMN late text", true).await else { return };
     assert!(report.sound, "{report:#?}");
