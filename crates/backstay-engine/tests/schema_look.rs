@@ -51,6 +51,7 @@ fn a_look_that_is_dropped_does_not_go_on_at_the_server() {
         let runtime = drive::runtime();
         let holder = runtime.block_on(Session::open(&address)).unwrap();
         runtime.block_on(hold(&holder));
+        #[allow(clippy::disallowed_methods, reason = "it is ended below")]
         let looking = runtime.spawn(async move { Schemas::look(&address).await });
         testkit::wait_until(LIMIT, "the look to wait", || running(&server) == "1").unwrap();
         looking.abort();
