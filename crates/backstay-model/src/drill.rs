@@ -71,6 +71,19 @@ impl DrillReport {
         (self.restored_bytes > 0).then(|| self.restored_bytes as f64 / seconds)
     }
 
+    /// Whether this backup came back whole. A drill that had to pass over a newer one is
+    /// not sound, and says nothing against the one that it took.
+    pub fn brought_back(&self) -> bool {
+        let is_of_another =
+            |finding: &Finding| finding.subject.parse::<BackupId>().is_ok_and(|id| id != self.backup);
+        self.prove_seconds.is_some()
+            && self.checks.iter().all(|check| check.ok)
+            && self
+                .findings
+                .iter()
+                .all(|finding| finding.level != FindingLevel::Error || is_of_another(finding))
+    }
+
     /// What was wrong, in one line: an error that was found, or a check that failed.
     pub fn fault(&self) -> Option<String> {
         let error = self.findings.iter().find(|finding| finding.level == FindingLevel::Error);
@@ -114,6 +127,19 @@ mod tests {
         let report: DrillReport = serde_json::from_str(OLD).unwrap();
         assert_eq!((report.recovery_time_seconds, report.place_rate()), (Some(2.5), Some(2048.0)));
         assert_eq!(report.fault(), None);
+    }
+
+    #[test]
+    fn a_newer_backup_that_was_passed_over_says_nothing_against_the_one_that_came_back() {
+        let mut report: DrillReport = serde_json::from_str(OLD).unwrap();
+        report.findings.push(Finding::error("20261122T024300Z-7q3f", "it is damaged", "`backstay verify`"));
+        report.sound = DrillReport::judge(&report.checks, &report.findings);
+        assert!(!report.sound && report.brought_back());
+        report.findings.push(Finding::error("base/1/1259", "page 3 is wrong", "`backstay verify`"));
+        assert!(!report.brought_back());
+        report.findings.clear();
+        report.checks.push(Check::equal("recovery", "recovered", "did not start"));
+        assert!(!report.brought_back());
     }
 
     #[test]

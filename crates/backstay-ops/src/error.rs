@@ -148,7 +148,7 @@ impl Classified for Error {
                 hints
             }
             Error::RestoreInterrupted { remains, elsewhere, .. } => vec![
-                format!("`{}` clears it, then restore again", removal(remains)),
+                format!("`{}` clears it, then restore again{}", removal(remains), unless_used(remains)),
                 format!("or choose another directory with `{elsewhere}`"),
             ],
             // No command: what clears a directory destroys what is being written.
@@ -195,6 +195,11 @@ fn offer_hint(offer: &Offer, remains: &[PathBuf]) -> String {
 }
 
 /// What removes them all, for a shell.
+/// A tablespace may be made in a place that holds our mark: PostgreSQL does not mind.
+fn unless_used(places: &[PathBuf]) -> &'static str {
+    if places.len() > 1 { "; first see that no server has begun to use one of these places" } else { "" }
+}
+
 fn removal(places: &[PathBuf]) -> String {
     let words: Vec<_> = places.iter().map(|place| shell_word(place.as_os_str())).collect();
     format!("rm -r {}", words.join(" "))

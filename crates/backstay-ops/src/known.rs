@@ -62,7 +62,7 @@ impl Known {
                     condemned: markers.condemned.get(&record.id).map(|at| Condemned { at: *at }),
                     verified_at: verdict.verified_at,
                     drilled_at: drill.map(|proof| proof.at),
-                    drill_sound: drill.map(|proof| proof.sound),
+                    drill_sound: drill.map(DrillReport::brought_back),
                     findings: verdict.findings,
                 };
                 (record, marks)

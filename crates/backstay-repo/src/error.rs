@@ -86,6 +86,10 @@ pub enum Error {
 
     #[error("{object} is damaged: {reason}")]
     Damaged { object: String, reason: String },
+    /// As good as damaged to whoever stands there, and no proof: a disk or a network that
+    /// did not give it back may do so the next time.
+    #[error("{object} is as good as damaged: {reason}")]
+    Unread { object: String, reason: String },
     #[error("{object} is missing, and {needed_by} needs it")]
     Missing { object: String, needed_by: String },
     #[error("there is no backup {backup} of {instance}")]
@@ -196,9 +200,10 @@ impl Classified for Error {
                 _ => ErrorKind::Unavailable,
             },
             Error::NoRandomness | Error::KeepsChanging { .. } => ErrorKind::Unavailable,
-            Error::Damaged { .. } | Error::Missing { .. } | Error::BackupVanished { .. } => {
-                ErrorKind::Corrupt
-            }
+            Error::Damaged { .. }
+            | Error::Unread { .. }
+            | Error::Missing { .. }
+            | Error::BackupVanished { .. } => ErrorKind::Corrupt,
             Error::Cancelled => ErrorKind::Cancelled,
             Error::Broken { .. } => ErrorKind::Internal,
         }
@@ -265,7 +270,7 @@ impl Classified for Error {
                     "delete {object} from the store by hand, every secret still opens everything; then `backstay key rotate` with the secrets of all slots"
                 )];
             }
-            Error::Damaged { .. } | Error::Missing { .. } => {
+            Error::Damaged { .. } | Error::Unread { .. } | Error::Missing { .. } => {
                 "`backstay verify --level digest` names everything that is damaged and what it costs"
             }
             Error::NoSuchBackup { .. } => "`backstay list` shows the backups",
@@ -339,6 +344,7 @@ mod tests {
             Error::RotationUnderWay,
             Error::BadSlotName { slot },
             Error::Damaged { object: "a".into(), reason: "b".into() },
+            Error::Unread { object: "a".into(), reason: "b".into() },
             Error::Missing { object: "a".into(), needed_by: "b".into() },
             Error::NoSuchBackup { instance: instance.clone(), backup: backup.clone() },
             Error::AlreadyRunning {

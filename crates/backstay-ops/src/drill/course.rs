@@ -11,7 +11,7 @@ use backstay_model::error::Classified;
 use backstay_model::plan::{RestoreRequest, plan_restore};
 use backstay_model::{BackupId, ErrorKind, Finding, InstanceId, RecoveryTarget};
 use backstay_repo::Error as RepoError;
-use backstay_repo::store::{Operation, StoreError};
+use backstay_repo::store::StoreError;
 use jiff::Timestamp;
 
 use crate::error::Error;
@@ -108,12 +108,10 @@ pub(super) fn refused_as_damaged(request: &RestoreRequest, known: &Known) -> Opt
 fn blames_the_backup(error: &Error) -> bool {
     match error {
         Error::Engine(error) => is_of_the_copy(error),
-        // As in a verification: an object that is gone or that the disk does not give
-        // back is as good as damaged.
-        Error::Repo(RepoError::Store(
-            StoreError::NotFound { .. }
-            | StoreError::Io { operation: Operation::Get | Operation::GetRange, .. },
-        )) => true,
+        // As in a verification: what is gone is as good as damaged. What the disk or the
+        // network did not give back may come the next time.
+        Error::Repo(RepoError::Store(StoreError::NotFound { .. })) => true,
+        Error::Repo(RepoError::Store(StoreError::Io { .. }) | RepoError::Unread { .. }) => false,
         Error::Repo(_) | Error::Refused { .. } => error.kind() == ErrorKind::Corrupt,
         _ => false,
     }
@@ -122,7 +120,9 @@ fn blames_the_backup(error: &Error) -> bool {
 /// The same of the engine. No server but the one on the copy is asked in a drill.
 fn is_of_the_copy(error: &EngineError) -> bool {
     match error {
-        EngineError::Scratch { log, .. } => !WANT_OF_ROOM.iter().any(|word| log.contains(word)),
+        EngineError::Scratch { what, log } => {
+            !what.ends_with("in time") && !OF_THE_MACHINE.iter().any(|word| log.contains(word))
+        }
         EngineError::Login { source, .. } => !is_of_the_machine(source),
         EngineError::Server { source, .. } => !is_of_the_machine(source),
         // It had answered, and broke off when it was asked more.
@@ -132,8 +132,16 @@ fn is_of_the_copy(error: &EngineError) -> bool {
 }
 
 /// What a server writes in its log that did not get the room it needs, in the words of
-/// the C library.
-const WANT_OF_ROOM: [&str; 3] = ["No space left on device", "Disk quota exceeded", "Cannot allocate memory"];
+/// the C library; that was killed, as the kernel does where memory ends; or that does not
+/// find here the library of an extension.
+const OF_THE_MACHINE: [&str; 6] = [
+    "No space left on device",
+    "Disk quota exceeded",
+    "Cannot allocate memory",
+    "was terminated by signal 9",
+    "could not access file \"",
+    "could not load library \"",
+];
 
 /// Out of memory, disk or connections; an error of the disk below the copy; somebody
 /// who ended a statement or the server.

@@ -19,10 +19,18 @@ use crate::notes::{self, Seen, Verification};
 use crate::verify::damaged_of;
 
 /// What an error says of the stored data of a backup; nothing when it is about
-/// anything else.
+/// anything else. Nor when the disk or the network did not give an object back: once is
+/// no proof, and what is noted here keeps the next restore from a backup.
 pub(super) fn seen_in(error: &Error, manifest: &Manifest) -> Option<Seen> {
-    let (object, reason) = damaged(error)?;
+    let (object, reason) = damaged(error).filter(|_| is_proof(error))?;
     Some(seen(object, reason, manifest))
+}
+
+fn is_proof(error: &Error) -> bool {
+    use backstay_repo::Error as RepoError;
+    let unread =
+        |error| matches!(error, &RepoError::Store(StoreError::Io { .. }) | &RepoError::Unread { .. });
+    !of_the_repository(error).is_some_and(unread)
 }
 
 fn damaged(error: &Error) -> Option<(String, String)> {
@@ -39,8 +47,8 @@ fn of_the_repository(error: &Error) -> Option<&backstay_repo::Error> {
     causes.filter_map(|error| error.downcast_ref::<Fault>()).find_map(Fault::carried)
 }
 
-/// The same, and beyond it what is damaged to nobody but whoever stands there: an object
-/// that may not be read. Never noted.
+/// The same, and beyond it what is as good as damaged to whoever stands there: an object
+/// that is not given back, or may not be read. Never noted.
 pub(super) fn unusable_in(error: &Error, manifest: &Manifest) -> Option<Seen> {
     let (object, reason) = damaged(error).or_else(|| denied(error))?;
     Some(seen(object, reason, manifest))
@@ -122,6 +130,9 @@ mod tests {
                 (is_damaged, is_denied),
                 "{error}"
             );
+            // What was not given back once is told, and not noted.
+            let is_io = matches!(error, Error::Repo(backstay_repo::Error::Store(StoreError::Io { .. })));
+            assert_eq!(is_proof(&error), !is_io, "{error}");
             for (found, _) in damaged(&error).into_iter().chain(denied(&error)) {
                 assert_eq!(found, object());
             }

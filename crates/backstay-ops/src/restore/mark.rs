@@ -57,8 +57,19 @@ pub(super) fn remains(directory: &Path) -> Vec<PathBuf> {
     }
     let listed = fs::read(directory.join(MARK)).unwrap_or_default();
     let spaces = listed.split(|byte| *byte == 0).map(|path| Path::new(OsStr::from_bytes(path)));
-    let left = spaces.filter(|space| space.is_absolute() && look(space) == Found::Interrupted);
+    let left = spaces.filter(|space| space.is_absolute() && is_left(space));
     std::iter::once(directory).chain(left).map(Path::to_owned).collect()
+}
+
+/// Whether the place of a tablespace holds what an interrupted restore left, and nothing
+/// beside it: a restore makes the mark there, and one directory for the server's version.
+/// What else lies there came later, and is somebody's.
+pub(super) fn is_left(space: &Path) -> bool {
+    let ours = |name: &OsStr| name == MARK || name.as_bytes().starts_with(b"PG_");
+    let entries = fs::read_dir(space).and_then(|entries| entries.collect::<io::Result<Vec<_>>>());
+    look(space) == Found::Interrupted
+        && entries
+            .is_ok_and(|entries| entries.len() <= 2 && entries.iter().all(|entry| ours(&entry.file_name())))
 }
 
 /// A place whose mark could not be made or taken away.
@@ -127,7 +138,12 @@ fn make(place: &Path, content: &[u8]) -> Result<File, NotMarked> {
 }
 
 fn lock(file: &File, directory: &Path) {
-    if let Err(error) = flock(file, FlockOperation::NonBlockingLockExclusive) {
+    let locked = match flock(file, FlockOperation::NonBlockingLockExclusive) {
+        // Somebody looks whether we live, for a moment: nobody else holds a lock on it.
+        Err(Errno::WOULDBLOCK) => flock(file, FlockOperation::LockExclusive),
+        other => other,
+    };
+    if let Err(error) = locked {
         debug!(directory = %directory.display(), %error, "the mark of the restore cannot be locked");
     }
 }
@@ -163,6 +179,21 @@ mod tests {
         assert_eq!(look(directory), Found::Interrupted);
         fs::write(directory.join(CONTROL_FILE), "").unwrap();
         assert_eq!(look(directory), Found::Nothing, "it is somebody's cluster");
+    }
+
+    #[test]
+    fn a_place_that_somebody_uses_since_is_never_named() {
+        let place = tempfile::tempdir().unwrap();
+        let place = place.path();
+        drop(make(place, b"").unwrap());
+        assert!(is_left(place));
+        fs::create_dir(place.join("PG_15_202209061")).unwrap();
+        assert!(is_left(place));
+        fs::create_dir(place.join("PG_16_202307071")).unwrap();
+        assert!(!is_left(place), "a tablespace of another version");
+        fs::remove_dir(place.join("PG_16_202307071")).unwrap();
+        fs::write(place.join("notes.txt"), "").unwrap();
+        assert!(!is_left(place), "somebody's file");
     }
 
     fn house() -> (tempfile::TempDir, [PathBuf; 3]) {

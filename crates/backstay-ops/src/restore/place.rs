@@ -135,7 +135,7 @@ fn remains(path: &Path, facts: &BackupFacts, place: &Where) -> Vec<PathBuf> {
     let mut found = mark::remains(path);
     for space in tablespaces(facts, place) {
         let place = PathBuf::from(space.new);
-        if !found.contains(&place) && mark::look(&place) == mark::Found::Interrupted {
+        if !found.contains(&place) && mark::is_left(&place) {
             found.push(place);
         }
     }

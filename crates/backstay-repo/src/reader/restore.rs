@@ -376,12 +376,16 @@ impl Report<'_> {
     /// Notes damage, or ends the restore. Only what is a fact about stored bytes is
     /// damage: a store that is away is an error either way.
     fn damaged(&self, error: Error, pack: Option<(BackupId, u32)>, pieces: &[Piece]) -> Result<()> {
+        let is_proof = !matches!(error, Error::Store(StoreError::Io { .. }));
         let (object, reason) = facts_of_damage(error)?;
         for piece in pieces {
             piece.outlet.skip(u64::from(piece.length));
         }
         if self.on_damage == OnDamage::Stop {
-            return Err(Error::Damaged { object, reason });
+            return Err(match is_proof {
+                true => Error::Damaged { object, reason },
+                false => Error::Unread { object, reason },
+            });
         }
         let mut damage = self.damage.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = damage.entry((object.clone(), reason.clone())).or_insert_with(|| Damage {
@@ -413,7 +417,7 @@ pub(crate) fn facts_of_damage(error: Error) -> Result<(String, String)> {
 /// for an error that is about anything else.
 pub fn damage_in(error: &Error) -> Option<(String, String)> {
     let (object, reason) = match error {
-        Error::Damaged { object, reason } => (object, reason.clone()),
+        Error::Damaged { object, reason } | Error::Unread { object, reason } => (object, reason.clone()),
         Error::Missing { object, needed_by } => (object, format!("it is missing, and {needed_by} needs it")),
         Error::Store(StoreError::NotFound { object }) => (object, "it is missing".to_owned()),
         Error::Store(StoreError::WrongRange { object, .. }) => {

@@ -1,6 +1,7 @@
 use std::io;
 
 use backstay_model::plan::Refusal;
+use backstay_repo::store::Operation;
 
 use super::*;
 
@@ -30,8 +31,7 @@ fn what_is_stored_wrongly_or_does_not_start_is_the_backups_fault() {
     for error in [
         Error::Repo(RepoError::Damaged { object: "orders/packs/a".into(), reason: "no".into() }),
         Error::Repo(StoreError::NotFound { object: "orders/packs/a".into() }.into()),
-        io_error(Operation::GetRange),
-        ended("FATAL:  could not access file \"timescaledb\": No such file or directory"),
+        ended("FATAL:  could not open directory \"pg_twophase\": No such file or directory"),
         said("XX001").during("count the relations").into(),
         EngineError::ConnectionLost { action: "read", source: "closed".into() }.into(),
         refused(ErrorKind::Corrupt),
@@ -58,6 +58,10 @@ fn what_is_in_the_way_of_the_look_is_not() {
             StoreError::Denied { operation: Operation::Get, object: "a".into(), cause: cause() }.into(),
         ),
         io_error(Operation::List),
+        io_error(Operation::GetRange),
+        ended("FATAL:  could not access file \"timescaledb\": No such file or directory"),
+        ended("LOG:  server process (PID 9) was terminated by signal 9: Killed"),
+        EngineError::Scratch { what: "become ready in time", log: String::new() }.into(),
         EngineError::ProgramMissing { program: "postgres", major: 15 }.into(),
         EngineError::Write { path: "/drills".into(), source: io::Error::from(io::ErrorKind::StorageFull) }
             .into(),
