@@ -4,7 +4,7 @@
 //! passing damage on to every backup that needs the damaged object. A look that
 //! went less deep never clears what a deeper one found.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use backstay_model::{BackupId, Finding, InstanceId, VerifyLevel};
 use backstay_repo::layout::InstanceLayout;
@@ -35,8 +35,9 @@ pub(super) struct Verdict {
     look: Option<Look>,
     pub findings: Vec<Finding>,
     damaged_packs: Vec<(BackupId, u32)>,
-    /// Names of packs and maps.
-    damaged_objects: BTreeSet<String>,
+    /// Names of packs and maps, and the look that found each first. A later look of less
+    /// depth, or in passing, finds what `look` was too early for.
+    damaged_objects: BTreeMap<String, Look>,
 }
 
 impl Verdict {
@@ -75,7 +76,10 @@ pub(super) fn conclude(instance: &InstanceId, in_order: &[Verification]) -> Hash
             // The first notes named packs alone.
             let packs = seen.damaged_packs.iter();
             let packs = packs.map(|(session, number)| layout.pack(session, *number).as_str().to_owned());
-            verdict.damaged_objects.extend(packs.chain(seen.damaged_objects.iter().cloned()));
+            let look = Look { at: verification.at, level: verification.level };
+            for object in packs.chain(seen.damaged_objects.iter().cloned()) {
+                verdict.damaged_objects.entry(object).or_insert(look);
+            }
             for pack in &seen.damaged_packs {
                 if !verdict.damaged_packs.contains(pack) {
                     verdict.damaged_packs.push(pack.clone());
@@ -212,10 +216,10 @@ impl Damaged {
             verdicts.iter().filter(|(_, verdict)| !verdict.damaged_objects.is_empty()).collect();
         in_order.sort_by_key(|(id, _)| *id);
         for (found_in, verdict) in in_order {
-            for object in &verdict.damaged_objects {
+            for (object, look) in &verdict.damaged_objects {
                 damaged.by_object.entry(object.clone()).or_default().push(damaged.looks.len());
+                damaged.looks.push((found_in.clone(), *look));
             }
-            damaged.looks.push((found_in.clone(), verdict.look.unwrap_or_default()));
         }
         damaged
     }
@@ -228,7 +232,7 @@ impl Damaged {
     /// The backup in which this object was found damaged, unless this one's own
     /// looks have said as much, or know better.
     fn elsewhere(&self, object: &str, backup: &BackupId, verdict: &Verdict) -> Option<&BackupId> {
-        if verdict.damaged_objects.contains(object) {
+        if verdict.damaged_objects.contains_key(object) {
             return None;
         }
         let looks = self.by_object.get(object)?.iter().filter_map(|place| self.looks.get(*place));

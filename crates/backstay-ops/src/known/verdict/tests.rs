@@ -133,6 +133,16 @@ fn a_damaged_map_is_known_of_a_backup_that_nobody_looked_at_since() {
 }
 
 #[test]
+fn a_shallow_look_finds_what_a_deep_one_was_too_early_for() {
+    use VerifyLevel::{Digest, Existence};
+    for late in [look(3, Existence, true), Verification { in_passing: true, ..look(3, Existence, true) }] {
+        let damaged = Damaged::of(&conclude(&orders(), &[look(1, Digest, false), late]));
+        assert_eq!(damaged.elsewhere(&map(), &other(), &seen_again(2, Digest)), Some(&id()));
+        assert_eq!(damaged.elsewhere(&map(), &other(), &seen_again(4, Existence)), None);
+    }
+}
+
+#[test]
 fn a_note_of_packs_alone_is_still_read_and_shared() {
     let old = format!(
         r#"{{"at":"2026-11-21T02:00:00Z","level":"digest",
