@@ -15,7 +15,7 @@ use super::{MapError, SessionIndex, Sessions};
 use crate::container::Container;
 use crate::frame::FrameOpener;
 use crate::layout::InstanceLayout;
-use crate::reader::restore::facts_of_damage;
+use crate::reader::restore::as_damage;
 use crate::seal::{ObjectKind, SealKeys};
 use crate::store::Store;
 use crate::{Error, Result};
@@ -118,7 +118,7 @@ impl MapFrames {
             return Err(Error::damaged(&name, "a map names it and the manifest does not"));
         };
         let open = Container::open(&self.store, &self.keys, ObjectKind::Map, &name, size);
-        let opened = self.handle.block_on(open).map_err(gone);
+        let opened = self.handle.block_on(open).map_err(as_damage);
         let container = Arc::new(opened?);
         evict(&mut self.containers, CACHED_CONTAINERS);
         self.containers.insert((session, map), (self.clock, Arc::clone(&container)));
@@ -145,7 +145,7 @@ impl MapFrames {
             last += 1;
         }
         let got = self.handle.block_on(self.store.get_range(container.name(), first.offset, length));
-        let bytes = got.map_err(|error| gone(error.into()))?;
+        let bytes = got.map_err(|error| as_damage(error.into()))?;
         self.requested_bytes += length;
         let mut wanted = None;
         for number in frame..=last {
@@ -163,15 +163,6 @@ impl MapFrames {
             self.frames.insert((session, map, number), (self.clock, parsed));
         }
         wanted.ok_or_else(|| Error::broken("the wanted frame is the first of its stretch"))
-    }
-}
-
-/// A map object that the manifest names and the store does not have, or cannot
-/// read, is damage and not a wrong question.
-fn gone(error: Error) -> Error {
-    match facts_of_damage(error) {
-        Ok((object, reason)) => Error::Damaged { object, reason },
-        Err(other) => other,
     }
 }
 

@@ -376,7 +376,8 @@ impl Report<'_> {
     /// Notes damage, or ends the restore. Only what is a fact about stored bytes is
     /// damage: a store that is away is an error either way.
     fn damaged(&self, error: Error, pack: Option<(BackupId, u32)>, pieces: &[Piece]) -> Result<()> {
-        let is_proof = !matches!(error, Error::Store(StoreError::Io { .. }));
+        let error = as_damage(error);
+        let is_proof = !matches!(error, Error::Unread { .. });
         let (object, reason) = facts_of_damage(error)?;
         for piece in pieces {
             piece.outlet.skip(u64::from(piece.length));
@@ -411,6 +412,18 @@ impl Report<'_> {
 /// The object and what is wrong with it; any other error comes back as it is.
 pub(crate) fn facts_of_damage(error: Error) -> Result<(String, String)> {
     damage_in(&error).ok_or(error)
+}
+
+/// An error of stored data in its own words; any other as it is. An object that is named
+/// and that the store does not have, or cannot read, is damage and not a wrong question.
+pub(crate) fn as_damage(error: Error) -> Error {
+    match (damage_in(&error), &error) {
+        (Some((object, reason)), Error::Store(StoreError::Io { .. }) | Error::Unread { .. }) => {
+            Error::Unread { object, reason }
+        }
+        (Some((object, reason)), _) => Error::Damaged { object, reason },
+        (None, _) => error,
+    }
 }
 
 /// The stored object that an error says is damaged, and what is wrong with it; nothing

@@ -94,14 +94,20 @@ fn a_store_that_gives_nothing_back_ends_in_one_clear_error() {
     let into = home.path("restored");
     let restore = home.command(["restore", "orders", "--into", into.to_str().unwrap()]);
     let with = |rule: &str| run(&mut tampered(&restore, "pread64", &[rule], None, &home.path("calls")));
-    let ran = with("pread64:error=EIO:when=12+");
     let hint = format!("rm -r {}", into.display());
-    // A sector that cannot be read is as lost as one that was never written.
-    ran.refused(8, &["cannot start", "Input/output error", "backstay verify", &hint]);
-    assert!(!into.join("global/pg_control").exists());
-    std::fs::remove_dir_all(&into).unwrap();
+    // In the maps, in the packs, and whichever of them a thread comes to first.
+    for first in [10, 12] {
+        let ran = with(&format!("pread64:error=EIO:when={first}+"));
+        // A sector that cannot be read is as lost as one that was never written.
+        let ran = ran.refused(8, &["Input/output error", "backstay verify"]);
+        assert!(!into.join("global/pg_control").exists());
+        if into.exists() {
+            assert!(ran.err.contains("cannot start") && ran.err.contains(&hint), "{}", ran.err);
+            std::fs::remove_dir_all(&into).unwrap();
+        }
+    }
 
-    // A file server that lost a handle once is asked again, and nobody needs to know.
+    // That was no proof, so nothing was noted. A file server that lost a handle once is asked again, and nobody needs to know.
     with("pread64:error=ESTALE:when=12").good();
     let calls = std::fs::read_to_string(home.path("calls")).unwrap();
     assert!(calls.contains("ESTALE"), "no call was hit");
