@@ -294,7 +294,10 @@ mod tests {
     #[test]
     fn all_that_an_interrupted_restore_left_is_cleared_by_one_command() {
         let hint = all()[3].hints().remove(0);
-        assert_eq!(hint, r"`rm -r /srv/a '/srv/it'\''s fast'` clears it, then restore again");
+        let (command, rest) = hint.split_once(" clears it, then restore again").unwrap();
+        assert_eq!(command, r"`rm -r /srv/a '/srv/it'\''s fast'`");
+        // A server may have begun to use the place of a tablespace since.
+        assert!(rest.contains("no server"), "{rest}");
     }
 
     #[test]
