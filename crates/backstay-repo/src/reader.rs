@@ -6,15 +6,17 @@ use backstay_model::error::Fault;
 use backstay_model::parts::{ParentFile, ParentFiles};
 use tokio::runtime::Handle;
 
+pub(crate) mod damage;
 mod fetch;
 mod outlet;
 mod proven;
-pub(crate) mod restore;
+mod restore;
 mod unread;
 mod window;
 
+pub use damage::{Damage, damage_in};
 pub(crate) use proven::Proven;
-pub use restore::{Damage, Depth, OnDamage, RestoreOptions, RestoreSummary, damage_in};
+pub use restore::{Depth, OnDamage, RestoreOptions, RestoreSummary};
 
 use crate::layout::InstanceLayout;
 use crate::manifest::Manifest;

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::layout::{InstanceLayout, ObjectName};
 use crate::manifest::Manifest;
-use crate::reader::restore::facts_of_damage;
+use crate::reader::damage::facts_of_damage;
 use crate::reader::{BackupReader, Damage, Depth, OnDamage, Proven, RestoreOptions};
 use crate::repo::Repo;
 use crate::{Error, Result};

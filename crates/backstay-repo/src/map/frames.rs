@@ -15,7 +15,7 @@ use super::{MapError, SessionIndex, Sessions};
 use crate::container::Container;
 use crate::frame::FrameOpener;
 use crate::layout::InstanceLayout;
-use crate::reader::restore::as_damage;
+use crate::reader::damage::as_damage;
 use crate::seal::{ObjectKind, SealKeys};
 use crate::store::Store;
 use crate::{Error, Result};

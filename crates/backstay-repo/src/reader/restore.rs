@@ -3,7 +3,7 @@
 //! The same walk serves a verification, which has no target and does not stop at
 //! the first damage.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,17 +14,17 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::BackupReader;
+use super::damage::{Damage, Report};
 use super::fetch::{Fetcher, Unusable};
 use super::outlet::Outlet;
 use super::proven::Proven;
 use super::unread::{Unread, UnreadRun};
-use super::window::{Batch, Piece, Window, batches};
+use super::window::{Batch, Window, batches};
 use crate::container::Container;
 use crate::map::{
     Block, BlockCursor, FileRecord, MapFrames, SessionIndex, ZERO_HASH, block_count, block_length,
 };
 use crate::seal::ObjectKind;
-use crate::store::{Operation, StoreError};
 use crate::{Error, Result};
 
 /// Blocks asked of the map in one go.
@@ -33,8 +33,6 @@ const SLICE_BLOCKS: usize = 512;
 const QUEUE_PER_WORKER: usize = 2;
 /// Packs whose frame tables are kept: about 40 KiB each.
 const OPEN_PACKS: usize = 64;
-/// Files named in one finding; all are counted.
-const FILES_NAMED: usize = 10;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnDamage {
@@ -58,18 +56,6 @@ pub enum Depth {
     Tables,
     /// Every frame is opened, and every block compared with its hash.
     Frames,
-}
-
-/// One object that could not be used.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Damage {
-    pub object: String,
-    pub reason: String,
-    /// Some of the files that need it, and how many blocks.
-    pub files: BTreeSet<String>,
-    pub blocks: u64,
-    /// The pack, when it is one.
-    pub pack: Option<(BackupId, u32)>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -109,14 +95,6 @@ struct Restore<'a> {
     progress: Arc<Progress>,
     stop: &'a CancellationToken,
     handle: Handle,
-}
-
-/// What workers and planner report to.
-struct Report<'a> {
-    on_damage: OnDamage,
-    stop: &'a CancellationToken,
-    failure: Mutex<Option<Error>>,
-    damage: Mutex<HashMap<(String, String), Damage>>,
 }
 
 impl Restore<'_> {
@@ -362,88 +340,6 @@ fn work(fetcher: Result<Fetcher>, receiver: &Mutex<Receiver<Batch>>, report: &Re
             report.fail(error);
         }
     }
-}
-
-impl Report<'_> {
-    fn fail(&self, error: Error) {
-        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-        if failure.is_none() && !(self.stop.is_cancelled() && matches!(error, Error::Cancelled)) {
-            *failure = Some(error);
-        }
-        self.stop.cancel();
-    }
-
-    /// Notes damage, or ends the restore. Only what is a fact about stored bytes is
-    /// damage: a store that is away is an error either way.
-    fn damaged(&self, error: Error, pack: Option<(BackupId, u32)>, pieces: &[Piece]) -> Result<()> {
-        let error = as_damage(error);
-        let is_proof = !matches!(error, Error::Unread { .. });
-        let (object, reason) = facts_of_damage(error)?;
-        for piece in pieces {
-            piece.outlet.skip(u64::from(piece.length));
-        }
-        if self.on_damage == OnDamage::Stop {
-            return Err(match is_proof {
-                true => Error::Damaged { object, reason },
-                false => Error::Unread { object, reason },
-            });
-        }
-        let mut damage = self.damage.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = damage.entry((object.clone(), reason.clone())).or_insert_with(|| Damage {
-            object,
-            reason,
-            files: BTreeSet::new(),
-            blocks: 0,
-            pack: None,
-        });
-        if pack.is_some() {
-            entry.pack = pack;
-        }
-        for piece in pieces {
-            entry.blocks += piece.hashes.len() as u64;
-            if entry.files.len() < FILES_NAMED {
-                entry.files.insert(piece.outlet.path().to_owned());
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The object and what is wrong with it; any other error comes back as it is.
-pub(crate) fn facts_of_damage(error: Error) -> Result<(String, String)> {
-    damage_in(&error).ok_or(error)
-}
-
-/// An error of stored data in its own words; any other as it is. An object that is named
-/// and that the store does not have, or cannot read, is damage and not a wrong question.
-pub(crate) fn as_damage(error: Error) -> Error {
-    match (damage_in(&error), &error) {
-        (Some((object, reason)), Error::Store(StoreError::Io { .. }) | Error::Unread { .. }) => {
-            Error::Unread { object, reason }
-        }
-        (Some((object, reason)), _) => Error::Damaged { object, reason },
-        (None, _) => error,
-    }
-}
-
-/// The stored object that an error says is damaged, and what is wrong with it; nothing
-/// for an error that is about anything else.
-pub fn damage_in(error: &Error) -> Option<(String, String)> {
-    let (object, reason) = match error {
-        Error::Damaged { object, reason } | Error::Unread { object, reason } => (object, reason.clone()),
-        Error::Missing { object, needed_by } => (object, format!("it is missing, and {needed_by} needs it")),
-        Error::Store(StoreError::NotFound { object }) => (object, "it is missing".to_owned()),
-        Error::Store(StoreError::WrongRange { object, .. }) => {
-            (object, "it is shorter than its manifest says".to_owned())
-        }
-        // A sector that cannot be read is as lost as one that was never written; a
-        // store that is away is not, and comes back as `Unavailable`.
-        Error::Store(StoreError::Io { operation: Operation::Get | Operation::GetRange, object, cause }) => {
-            (object, format!("it cannot be read: {cause}"))
-        }
-        _ => return None,
-    };
-    Some((object.clone(), reason))
 }
 
 /// The packs that are being read, with their frame tables.
