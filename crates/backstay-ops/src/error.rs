@@ -13,7 +13,7 @@ use backstay_model::id::IdError;
 use backstay_model::plan::Refusal;
 use backstay_model::{BackupId, ByteSize, InstanceId};
 
-use crate::restore::{Instead, Offer};
+use crate::restore::{Instead, Offer, Remains};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -38,16 +38,14 @@ pub enum Error {
         backup: BackupId,
         into: PathBuf,
         instead: Instead,
-        /// Every place that holds something of it, and nothing else.
-        remains: Vec<PathBuf>,
+        remains: Remains,
         #[source]
         source: Box<Error>,
     },
     #[error("target directory {} is not empty: an interrupted restore lies in it", into.display())]
     RestoreInterrupted {
         into: PathBuf,
-        /// Every place that holds something of it, and nothing else.
-        remains: Vec<PathBuf>,
+        remains: Remains,
         /// The argument that leads a restore to another place.
         elsewhere: String,
     },
@@ -143,12 +141,13 @@ impl Classified for Error {
                 }
                 // A backup that is offered is offered with what makes room for it.
                 if !remains.is_empty() && !matches!(instead, Instead::Other(_)) {
-                    hints.push(format!("clear what it left before the next attempt: `{}`", removal(remains)));
+                    hints
+                        .push(format!("clear what it left before the next attempt: `{}`", remains.command()));
                 }
                 hints
             }
             Error::RestoreInterrupted { remains, elsewhere, .. } => vec![
-                format!("`{}` clears it, then restore again{}", removal(remains), unless_used(remains)),
+                format!("`{}` clears it, then restore again{}", remains.command(), unless_used(remains)),
                 format!("or choose another directory with `{elsewhere}`"),
             ],
             // No command: what clears a directory destroys what is being written.
@@ -185,8 +184,8 @@ impl Classified for Error {
 }
 
 /// The whole way to a backup that is offered, as one line for a shell.
-fn offer_hint(offer: &Offer, remains: &[PathBuf]) -> String {
-    let clear = if remains.is_empty() { String::new() } else { format!("{} && ", removal(remains)) };
+fn offer_hint(offer: &Offer, remains: &Remains) -> String {
+    let clear = if remains.is_empty() { String::new() } else { format!("{} && ", remains.command()) };
     let which = if offer.is_older { "the newest one before" } else { "the next one after" };
     format!(
         "`{clear}backstay restore {}` restores {which} that does not need what failed, of {}",
@@ -194,15 +193,12 @@ fn offer_hint(offer: &Offer, remains: &[PathBuf]) -> String {
     )
 }
 
-/// What removes them all, for a shell.
 /// A tablespace may be made in a place that holds our mark: PostgreSQL does not mind.
-fn unless_used(places: &[PathBuf]) -> &'static str {
-    if places.len() > 1 { "; first see that no server has begun to use one of these places" } else { "" }
-}
-
-fn removal(places: &[PathBuf]) -> String {
-    let words: Vec<_> = places.iter().map(|place| shell_word(place.as_os_str())).collect();
-    format!("rm -r {}", words.join(" "))
+fn unless_used(remains: &Remains) -> &'static str {
+    match remains.are_several() {
+        true => "; first see that no server has begun to use one of these places",
+        false => "",
+    }
 }
 
 impl Error {
@@ -235,12 +231,12 @@ mod tests {
                     is_older: true,
                     arguments: "orders --backup 20261120T024300Z-7q3f --into /srv/a --start".into(),
                 })),
-                remains: vec!["/srv/a".into()],
+                remains: Remains::loose(&["/srv/a"]),
                 source: Box::new(Error::Cancelled),
             },
             Error::RestoreInterrupted {
                 into: "/srv/a".into(),
-                remains: vec!["/srv/a".into(), "/srv/it's fast".into()],
+                remains: Remains::loose(&["/srv/a", "/srv/it's fast"]),
                 elsewhere: "--into".into(),
             },
             Error::RestoreRunning { into: "/srv/a".into(), elsewhere: "--into".into() },

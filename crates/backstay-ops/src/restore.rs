@@ -30,9 +30,11 @@ mod mark;
 pub(crate) mod place;
 pub(crate) mod prove;
 pub(crate) mod recover;
+mod remains;
 
 pub use instead::{Instead, Offer};
 use recover::Afterlife;
+pub use remains::Remains;
 
 /// What a person may say of one restore.
 #[derive(Debug, Clone, Default)]
@@ -222,7 +224,7 @@ async fn failed(context: &Context, options: &RestoreOptions, manifest: &Manifest
         backup: record.id.clone(),
         into: options.into.clone(),
         instead,
-        remains: mark::remains(&options.into),
+        remains: Remains::of(mark::remains(&options.into)),
         source: Box::new(source),
     }
 }

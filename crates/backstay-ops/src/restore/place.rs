@@ -19,6 +19,7 @@ use crate::context::{Context, off_thread, workers};
 use crate::error::{Error, Result};
 use crate::restore::damage;
 use crate::restore::mark::{self, Mark};
+use crate::restore::remains::Remains;
 
 /// Where the files go.
 #[derive(Debug, Clone)]
@@ -131,7 +132,7 @@ fn elsewhere(path: &Path, facts: &BackupFacts, place: &Where) -> String {
 }
 
 /// Everything that interrupted restores left where this one is to go.
-fn remains(path: &Path, facts: &BackupFacts, place: &Where) -> Vec<PathBuf> {
+fn remains(path: &Path, facts: &BackupFacts, place: &Where) -> Remains {
     let mut found = mark::remains(path);
     for space in tablespaces(facts, place) {
         let place = PathBuf::from(space.new);
@@ -139,7 +140,7 @@ fn remains(path: &Path, facts: &BackupFacts, place: &Where) -> Vec<PathBuf> {
             found.push(place);
         }
     }
-    found
+    Remains::of(found)
 }
 
 /// The owner of the source's directory, where we may give files away at all.
