@@ -139,6 +139,8 @@ async fn choose(
 ) -> Result<(RestorePlan, Manifest, BackupFacts)> {
     context.progress.enter("plan");
     let mut known = context.unless_cancelled(Known::read(context, &request.instance)).await?;
+    // What the last drill said is no news to this one.
+    known.backups.iter_mut().for_each(|(_, marks)| marks.drill_sound = None);
     let mut newest_passed = None;
     let mut passed = Vec::new();
     loop {

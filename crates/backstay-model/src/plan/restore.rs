@@ -16,6 +16,7 @@ use crate::summary::BackupMarks;
 use crate::target::RecoveryTarget;
 
 mod not_clean;
+mod not_proved;
 mod reach;
 mod steps;
 

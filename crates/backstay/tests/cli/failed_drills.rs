@@ -80,7 +80,12 @@ fn a_drill_of_a_damaged_backup_is_remembered_until_one_is_sound_again() {
 
     flip_a_bit(&pack);
     home.run(["verify", "orders"]).good();
-    drill(&home, &["orders"]).good();
+    let restore = ["restore", "orders", "--dry-run", "--into", "/srv/restored"];
+    let warned = "was NOT sound";
+    assert!(home.run(restore).good().out.contains(warned), "whoever restores it is not told");
+    let again = drill(&home, &["orders"]).good();
+    assert!(!again.out.contains(warned), "{again:#?}");
+    assert!(!home.run(restore).good().out.contains(warned));
     assert_eq!(status(&home)["health"], "ok");
     assert!(listed(&home).contains("drilled"), "{}", listed(&home));
 }

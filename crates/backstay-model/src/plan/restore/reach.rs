@@ -4,7 +4,7 @@
 //! and every other target is refused with the nearest ones named: half of what
 //! was asked for would be worse than a clear no.
 
-use super::{Refusal, RestoreRequest, not_clean};
+use super::{Refusal, RestoreRequest, not_clean, not_proved};
 use crate::error::ErrorKind;
 use crate::finding::{Finding, FindingLevel};
 use crate::id::BackupId;
@@ -56,9 +56,7 @@ pub(super) fn choose_base<'a>(
         } else if marks.is_damaged() {
             Err(damaged(request, record, marks, newest_first))
         } else {
-            let mut findings: Vec<Finding> = not_clean::finding(record, newest_first).into_iter().collect();
-            findings.extend(condemned_note(record, marks));
-            Ok(Choice { base: record, findings })
+            Ok(Choice { base: record, findings: told_of(record, marks, newest_first).collect() })
         };
     }
 
@@ -84,9 +82,19 @@ pub(super) fn choose_base<'a>(
             format!("`backstay verify {instance}` names what is damaged"),
         )
     }));
-    findings.extend(not_clean::finding(base, newest_first));
-    findings.extend(condemned_note(base, marks));
+    findings.extend(told_of(base, marks, newest_first));
     Ok(Choice { base, findings })
+}
+
+/// What a person should know of a base that is taken.
+fn told_of(
+    base: &BackupRecord,
+    marks: &BackupMarks,
+    newest_first: &[&Backup],
+) -> impl Iterator<Item = Finding> + use<> {
+    let not_clean = not_clean::finding(base, newest_first).into_iter();
+    let not_proved = not_proved::finding(base, marks, newest_first);
+    not_clean.chain(not_proved).chain(condemned_note(base, marks))
 }
 
 fn stop(record: &BackupRecord) -> Option<Lsn> {

@@ -136,6 +136,28 @@ fn where_no_clean_backup_came_before_the_warning_says_so_and_a_clean_base_has_no
     assert_eq!(plan(&request("latest"), &backups).findings, []);
 }
 
+fn drilled(n: u8, sound: bool) -> (BackupRecord, BackupMarks) {
+    let at = Some("2026-11-21T23:00:00Z".parse().unwrap());
+    (record(n), BackupMarks { drilled_at: at, drill_sound: Some(sound), ..BackupMarks::default() })
+}
+
+#[test]
+fn a_base_that_no_drill_brought_back_is_taken_with_a_warning_that_names_one_that_was() {
+    let backups = [drilled(1, true), drilled(2, true), sound(3), drilled(4, false)];
+    for wanted in [None, Some(record(4).id)] {
+        let plan = plan(&RestoreRequest { backup: wanted, ..request("latest") }, &backups);
+        assert_eq!((plan.base, plan.findings.len()), (Some(record(4).id), 1));
+        let warning = &plan.findings[0];
+        assert_eq!(warning.level, crate::FindingLevel::Warning);
+        assert_eq!(warning.message, "the drill of this backup at 2026-11-21T23:00:00Z was NOT sound");
+        let offer = format!("`backstay restore orders --backup {} --into DIR`", record(2).id);
+        assert!(warning.remedy.starts_with(&offer), "{}", warning.remedy);
+    }
+    let alone = plan(&request("latest"), &backups[3..]);
+    assert!(alone.findings[0].remedy.starts_with("`backstay drill orders`"), "{:?}", alone.findings);
+    assert_eq!(plan(&request("latest"), &backups[..3]).findings, []);
+}
+
 #[test]
 fn the_oldest_backup_being_damaged_a_newer_one_is_offered() {
     let mut request = request("latest");
