@@ -188,6 +188,25 @@ fn a_server_whose_superuser_is_another_says_so_at_once() {
 }
 
 #[test]
+fn a_server_of_which_a_process_dies_ends_and_its_log_says_how() {
+    on_each_version(|installation| {
+        let copy = restored(installation);
+        drive::runtime().block_on(async {
+            let mut scratch = start(installation, &copy.directory, &copy.stored.facts.server).await.unwrap();
+            let session = scratch.session("postgres").await.unwrap();
+            let row = session.row("ask who it is", "SELECT pg_backend_pid()", &[]).await.unwrap();
+            let backend = rustix::process::Pid::from_raw(column::<i32>(&row, 0).unwrap()).unwrap();
+            rustix::process::kill_process(backend, rustix::process::Signal::KILL).unwrap();
+            let lost = session.row("ask again", "SELECT pg_sleep(600)", &[]).await.err().unwrap();
+            assert!(matches!(lost, Error::ConnectionLost { .. }), "{lost:?}");
+            let why = scratch.why_lost(lost).await;
+            assert!(matches!(why, Error::Scratch { what: "answer to the end", .. }), "{why:?}");
+            assert!(why.to_string().contains("was terminated by signal 9"), "{why}");
+        });
+    });
+}
+
+#[test]
 fn a_server_that_cannot_start_says_why_and_is_gone() {
     on_each_version(|installation| {
         let copy = restored(installation);

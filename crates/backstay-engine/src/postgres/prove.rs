@@ -69,7 +69,20 @@ impl Default for ProveOptions {
     }
 }
 
-/// Asks a running scratch server.
+/// Whether the server may have ended in the middle of a question: nothing that is asked
+/// after this would be an answer of the copy.
+pub fn broke_off(error: &Error) -> bool {
+    /// What the other sessions hear when one process dies.
+    const CRASH_SHUTDOWN: &str = "57P02";
+    match error {
+        Error::ConnectionLost { .. } | Error::Connect { .. } => true,
+        Error::Server { source, .. } => source.code == CRASH_SHUTDOWN,
+        _ => false,
+    }
+}
+
+/// Asks a running scratch server. An error for which [`broke_off`] holds is the end of
+/// the server, and [`Scratch::why_lost`] knows more.
 pub async fn prove(scratch: &Scratch, facts: &BackupFacts, options: &ProveOptions) -> Result<Proof> {
     let mut proof = Proof::default();
     let session = scratch.session(FIRST_DATABASE).await?;
@@ -86,6 +99,7 @@ pub async fn prove(scratch: &Scratch, facts: &BackupFacts, options: &ProveOption
         let known = facts.server.databases.iter().find(|known| known.name == *name);
         let session = match scratch.session(name).await {
             Ok(session) => session,
+            Err(error) if broke_off(&error) => return Err(error),
             Err(error) => {
                 let found = chain(&error);
                 proof.checks.push(Check::that(false, format!("database {name}"), "opens", found));
@@ -285,6 +299,7 @@ impl Prover<'_> {
                     let found = format!("{rows} rows");
                     self.proof.checks.push(Check::that(true, name, "readable", found));
                 }
+                Some(Err(error)) if broke_off(&error) => return Err(error),
                 Some(Err(error)) => {
                     self.proof.checks.push(Check::that(false, name, "readable", chain(&error)));
                 }
@@ -331,6 +346,7 @@ impl Prover<'_> {
             let name = self.name(&format!("index {index}"));
             match self.bounded("walk an index", &statement).await {
                 Some(Ok(_)) => self.proof.checks.push(Check::that(true, name, "ordered", "ordered")),
+                Some(Err(error)) if broke_off(&error) => return Err(error),
                 Some(Err(error)) => {
                     self.proof.checks.push(Check::that(false, name, "ordered", chain(&error)));
                 }

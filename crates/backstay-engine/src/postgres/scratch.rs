@@ -59,6 +59,8 @@ const START_LIMIT: Duration = Duration::from_secs(30 * 60);
 /// A fast stop writes a checkpoint of at most `shared_buffers`.
 const STOP_LIMIT: Duration = Duration::from_secs(120);
 /// How often is looked whether it is ready or gone.
+/// From the death of one of its processes to that of the server.
+const END_LIMIT: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(25);
 /// Every cluster has it; `postgres` may be dropped.
 pub(super) const FIRST_DATABASE: &str = "template1";
@@ -216,6 +218,19 @@ impl Scratch {
         }
     }
 
+    /// Why a session broke off: in the server's words, if it ended.
+    pub async fn why_lost(&mut self, lost: Error) -> Error {
+        let ended = tokio::time::timeout(END_LIMIT, async {
+            while self.ended().is_none() {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        });
+        match ended.await {
+            Ok(()) => Error::Scratch { what: "answer to the end", log: self.log_end() },
+            Err(_) => lost,
+        }
+    }
+
     /// The last lines the server wrote.
     pub fn log_end(&self) -> String {
         let text = fs::read(self.private.join("log")).unwrap_or_default();
@@ -316,6 +331,8 @@ fn settings(private: &Path, facts: &ServerFacts, options: &ScratchOptions) -> Ve
         "log_statement=none".to_owned(),
         "lc_messages=C".to_owned(),
         "max_connections=20".to_owned(),
+        // When one of its processes dies it is to end, so that its log says why.
+        "restart_after_crash=off".to_owned(),
         "max_wal_senders=0".to_owned(),
         // A subscription of the copy would take the source's changes from its slot.
         "max_logical_replication_workers=0".to_owned(),

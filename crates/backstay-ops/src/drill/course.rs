@@ -163,6 +163,11 @@ fn told(error: &Error, backup: &BackupId) -> (String, String) {
 
 /// The line of a log that says why a server ended; all of them, when none does.
 fn gravest(log: &str) -> String {
+    // What the others say when one process dies is that it died.
+    let died = log.lines().find_map(|line| line.find(DIED).and_then(|_| line.split_once("LOG: ")));
+    if let Some((_, died)) = died {
+        return died.trim().to_owned();
+    }
     let word_of = |line: &str| ["FATAL: ", "PANIC: "].iter().find_map(|word| line.find(word));
     let grave = |line: &'_ str| word_of(line).and_then(|at| line.get(at..).map(str::to_owned));
     // What it says to whoever knocks meanwhile is no reason.
@@ -173,6 +178,8 @@ fn gravest(log: &str) -> String {
     }
 }
 
+/// What a server writes of a process of its own that did not end by itself.
+const DIED: &str = " was terminated by signal ";
 /// How every refusal of a server begins that is not ready: it starts up, recovers or
 /// shuts down.
 const NOT_YET: &str = "the database system is ";

@@ -8,13 +8,13 @@ use backstay_model::drill::Check;
 use super::place::Placed;
 use super::recover::Afterlife;
 use crate::context::Context;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// The answers. The server is stopped whatever they are; when it is asked to
 /// stop, by an error or on request, dropping it ends it.
 pub(crate) async fn run(
     context: &Context,
-    server: Scratch,
+    mut server: Scratch,
     placed: &Placed,
     afterlife: Afterlife,
 ) -> Result<(Vec<Check>, Vec<Finding>)> {
@@ -25,7 +25,12 @@ pub(crate) async fn run(
         options.indexes = 0;
     }
     let asked = async { Ok(prove::prove(&server, &placed.facts, &options).await?) };
-    let proof = context.unless_cancelled(asked).await?;
+    let proof = match context.unless_cancelled(asked).await {
+        Err(Error::Engine(lost)) if prove::broke_off(&lost) => {
+            return Err(server.why_lost(lost).await.into());
+        }
+        asked => asked?,
+    };
     let stopped = server.stop().await?;
     let mut checks: Vec<Check> = proof.checks.into_iter().map(in_common_words).collect();
     if afterlife == Afterlife::Discarded && placed.facts.server.data_checksums {

@@ -104,7 +104,9 @@ fn of_a_log_the_line_is_told_that_says_why() {
                2026-11-21 15:00:00.002 UTC [8] FATAL:  the database system is in recovery mode\n\
                2026-11-21 15:00:00.003 UTC [7] LOG:  database system is shut down";
     assert_eq!(gravest(log), "FATAL: could not open directory \"pg_twophase\": gone");
-    let crash =
-        "LOG:  server process (PID 9) was terminated by signal 11: Segmentation fault\nLOG:  shut down";
-    assert_eq!(gravest(crash), crash);
+    let crash = "LOG:  server process (PID 9) was terminated by signal 11: Segmentation fault\n\
+                 FATAL:  the database system is shutting down";
+    assert_eq!(gravest(crash), "server process (PID 9) was terminated by signal 11: Segmentation fault");
+    let quiet = "LOG:  starting\nLOG:  shut down";
+    assert_eq!(gravest(quiet), quiet);
 }
