@@ -9,6 +9,7 @@ mod incarnation;
 mod owner;
 mod seal;
 mod space;
+mod stretch;
 mod unconfigured;
 mod write;
 

@@ -87,6 +87,10 @@ impl Window {
     }
 
     /// The pieces by pack, each in the order of frames; the window is empty afterwards.
+    ///
+    /// The pack with the fewest bytes comes first: the pages of the increments, strewn
+    /// over the files, are there when the bulk of a file arrives around them, and every
+    /// stretch that is written to its end is complete, and can go to the disk in one.
     pub fn take_by_pack(&mut self) -> Vec<((SessionIndex, u32), Vec<Piece>)> {
         self.blocks = 0;
         self.files = 0;
@@ -95,8 +99,9 @@ impl Window {
         for piece in self.pieces.drain(..) {
             packs.entry((piece.place.session, piece.place.pack)).or_default().push(piece);
         }
+        let bytes = |pieces: &[Piece]| pieces.iter().map(|piece| u64::from(piece.length)).sum::<u64>();
         let mut packs: Vec<_> = packs.into_iter().collect();
-        packs.sort_by_key(|(pack, _)| *pack);
+        packs.sort_by_cached_key(|(pack, pieces)| (bytes(pieces), *pack));
         for (_, pieces) in &mut packs {
             pieces.sort_by_key(|piece| (piece.place.frame, piece.place.offset));
         }

@@ -3,9 +3,9 @@
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
 use std::num::NonZeroU64;
+use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use backstay_model::Fault;
 use backstay_model::parts::{FileSpec, ParentFile, PartKind, PartTarget, PartWriter};
@@ -14,6 +14,7 @@ use rustix::io::Errno;
 
 use super::super::rules;
 use super::PlacePlan;
+use super::stretch::Stretches;
 use crate::{Error, Result};
 
 /// Files of at least as many bytes get their space when they are made.
@@ -125,7 +126,7 @@ impl PlaceTarget {
                 let failed = |source| Error::Write { path: real.clone(), source };
                 give_length(&file, shape.size).map_err(failed)?;
                 self.dress(&file, &real, spec)?;
-                Ok(Some(Box::new(Placed { file, real, written_bytes: AtomicU64::new(0) })))
+                Ok(Some(Box::new(Placed { file, real, stretches: Stretches::of(shape.size) })))
             }
         }
     }
@@ -219,23 +220,22 @@ fn give_length(file: &File, length: u64) -> io::Result<()> {
     }
 }
 
-/// Dirty bytes of one file after which their way to the disk begins.
-const WRITE_BACK_BYTES: u64 = 16 << 20;
-
 struct Placed {
     file: File,
     real: PathBuf,
-    written_bytes: AtomicU64,
+    stretches: Stretches,
 }
 
 impl Placed {
-    /// Starts the write-back of what lies around a position, without waiting, so that
-    /// the disk works while we decompress; left alone, everything would wait for the
-    /// one `syncfs` of the end. It is advice: whether it was taken does not matter, and
-    /// an error of the write-back itself comes back from `syncfs`.
-    fn push(&self, around: u64) {
-        let from = around.saturating_sub(WRITE_BACK_BYTES);
-        let _ = rustix::fs::fadvise(&self.file, from, NonZeroU64::new(around - from), Advice::DontNeed);
+    /// Starts the write-back of a range without waiting for it, so that the disk works
+    /// while we decompress; left alone, everything would wait for the one `syncfs` of the
+    /// end. It is advice: whether it was taken does not matter, and an error of the
+    /// write-back itself comes back from `syncfs`.
+    fn push(&self, range: Range<u64>) {
+        // No length would mean the rest of the file.
+        if let length @ Some(_) = NonZeroU64::new(range.end - range.start) {
+            let _ = rustix::fs::fadvise(&self.file, range.start, length, Advice::DontNeed);
+        }
     }
 }
 
@@ -244,16 +244,13 @@ impl PartWriter for Placed {
         self.file
             .write_all_at(bytes, offset)
             .map_err(|source| Fault::new(Error::Write { path: self.real.clone(), source }))?;
-        let length = bytes.len() as u64;
-        let before = self.written_bytes.fetch_add(length, Ordering::Relaxed);
-        if before / WRITE_BACK_BYTES != (before + length) / WRITE_BACK_BYTES {
-            self.push(offset + length);
-        }
+        self.stretches.written(offset, bytes.len() as u64, |complete| self.push(complete));
         Ok(())
     }
 
     /// Durability comes for all files at once, in `seal`.
     fn finish(&self) -> Result<(), Fault> {
+        self.stretches.rest(|begun| self.push(begun));
         Ok(())
     }
 }
