@@ -9,6 +9,7 @@
 //! and writing; nothing here does either.
 
 pub mod drill;
+pub mod dump;
 pub mod error;
 pub mod finding;
 pub mod id;

@@ -1,0 +1,255 @@
+//! Portable dumps: what one is made of, and what its sidecar says of it.
+//!
+//! A dump is a plain file that opens without Backstay. Its shape (who wrote it, how it
+//! is compressed, how it is encrypted) decides its extension, and the extension tells a
+//! person which programs open it. Never a base backup: nothing can be recovered on it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::id::{BackupId, InstanceId};
+use crate::record::EngineKind;
+
+pub mod tier;
+
+pub use tier::Tier;
+
+/// A word that is none of those that a setting or an option can be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{given:?} is none of {known}")]
+pub struct UnknownWord {
+    pub given: String,
+    pub known: &'static str,
+}
+
+/// How `pg_dump` writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DumpFormat {
+    /// An archive for `pg_restore`.
+    #[default]
+    Custom,
+    /// Statements for `psql`.
+    Plain,
+    /// One file for each table, in a tar archive; written by several sessions at once.
+    Directory,
+}
+
+/// What is laid over the bytes of `pg_dump`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DumpCompression {
+    None,
+    /// By `pg_dump` itself, inside its archive: slower, and `pg_restore` opens the file
+    /// as it is. Not for plain dumps.
+    Inside,
+    Gzip,
+    #[default]
+    Zstd,
+}
+
+/// How the bytes are encrypted, in formats that other programs open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DumpCipher {
+    #[default]
+    None,
+    /// `openssl enc -aes-256-cbc -pbkdf2 -iter 100000`.
+    Openssl,
+    /// `gpg --symmetric --cipher-algo AES256`.
+    Openpgp,
+}
+
+macro_rules! words {
+    ($type:ident, $known:literal, $($variant:ident = $word:literal),+) => {
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(match self { $($type::$variant => $word),+ })
+            }
+        }
+
+        impl FromStr for $type {
+            type Err = UnknownWord;
+
+            fn from_str(text: &str) -> Result<Self, UnknownWord> {
+                match text {
+                    $($word => Ok($type::$variant),)+
+                    other => Err(UnknownWord { given: other.to_owned(), known: $known }),
+                }
+            }
+        }
+    };
+}
+
+words!(
+    DumpFormat,
+    "custom, plain and directory",
+    Custom = "custom",
+    Plain = "plain",
+    Directory = "directory"
+);
+words!(
+    DumpCompression,
+    "none, inside, gzip and zstd",
+    None = "none",
+    Inside = "inside",
+    Gzip = "gzip",
+    Zstd = "zstd"
+);
+words!(DumpCipher, "none, openssl and openpgp", None = "none", Openssl = "openssl", Openpgp = "openpgp");
+
+/// What a dump's bytes are, from the inside out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct DumpShape {
+    pub format: DumpFormat,
+    pub compression: DumpCompression,
+    pub cipher: DumpCipher,
+}
+
+impl DumpShape {
+    /// `sql.gz`, `dump.zst.enc`: read from the right, it names the programs that open it.
+    pub fn extension(&self) -> String {
+        let inner = match self.format {
+            DumpFormat::Custom => "dump",
+            DumpFormat::Plain => "sql",
+            DumpFormat::Directory => "tar",
+        };
+        let packed = match self.compression {
+            DumpCompression::None | DumpCompression::Inside => "",
+            DumpCompression::Gzip => ".gz",
+            DumpCompression::Zstd => ".zst",
+        };
+        let sealed = match self.cipher {
+            DumpCipher::None => "",
+            DumpCipher::Openssl => ".enc",
+            DumpCipher::Openpgp => ".gpg",
+        };
+        format!("{inner}{packed}{sealed}")
+    }
+}
+
+/// What a dump holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "content")]
+pub enum DumpContent {
+    /// One database, whole.
+    Database { database: String },
+    /// Parts of one database, as they were asked for.
+    Parts { database: String, tables: Vec<String>, schemas: Vec<String> },
+    /// Roles, their memberships and the tablespaces of a server.
+    Globals,
+}
+
+impl DumpContent {
+    pub fn database(&self) -> Option<&str> {
+        match self {
+            DumpContent::Database { database } | DumpContent::Parts { database, .. } => Some(database),
+            DumpContent::Globals => None,
+        }
+    }
+}
+
+/// One table when the dump was taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DumpedTable {
+    pub schema: String,
+    pub name: String,
+    /// As the server's statistics had it; `None` for a table that nobody analysed.
+    pub estimated_rows: Option<u64>,
+    pub bytes: u64,
+}
+
+/// A line that `pg_dump` wrote beside the dump.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DumpWarning {
+    pub message: String,
+    /// Why it is harmless, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub harmless: Option<String>,
+}
+
+/// The sidecar of a dump, `<file>.meta.json`: a dump of ours exists when it has one.
+/// Holds no secret. Fields are only added.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DumpRecord {
+    pub id: BackupId,
+    pub instance: InstanceId,
+    /// `production`, `staging`: what the instance was called when the dump was taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<String>,
+    pub engine: EngineKind,
+    #[serde(flatten)]
+    pub content: DumpContent,
+    /// The first of the dumps that were taken together, this one among them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set: Option<BackupId>,
+    /// The name of the file beside which this lies, without directories.
+    pub file: String,
+    pub tier: Tier,
+    pub started_at: Timestamp,
+    pub finished_at: Timestamp,
+    pub duration_seconds: f64,
+    #[serde(flatten)]
+    pub shape: DumpShape,
+    /// What was read from the server's tool, before compression.
+    pub raw_bytes: u64,
+    /// The size of the file.
+    pub stored_bytes: u64,
+    /// How much smaller the file is: raw over stored.
+    pub compression_ratio: f64,
+    /// Of the file as it lies there, in hexadecimal digits.
+    pub sha256: String,
+    /// Of the database, by the server.
+    pub database_bytes: Option<u64>,
+    /// The end of the server's log when the dump's snapshot was taken.
+    pub position: Option<String>,
+    /// As text: it is larger than what some readers of JSON take for a number.
+    pub system_identifier: Option<String>,
+    pub server_version: Option<String>,
+    pub tool_version: Option<String>,
+    pub backstay_version: String,
+    #[serde(default)]
+    pub extensions: BTreeMap<String, String>,
+    #[serde(default)]
+    pub tables: Vec<DumpedTable>,
+    #[serde(default)]
+    pub warnings: Vec<DumpWarning>,
+    /// Taken in from what others left, rather than made by Backstay.
+    #[serde(default)]
+    pub adopted: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_extension_names_what_opens_a_dump_from_the_outside_in() {
+        let shape = |format, compression, cipher| DumpShape { format, compression, cipher }.extension();
+        use {DumpCipher as Cipher, DumpCompression as Packed, DumpFormat as Format};
+        for (format, compression, cipher, extension) in [
+            (Format::Custom, Packed::Inside, Cipher::None, "dump"),
+            (Format::Custom, Packed::Zstd, Cipher::Openssl, "dump.zst.enc"),
+            (Format::Plain, Packed::Gzip, Cipher::Openpgp, "sql.gz.gpg"),
+            (Format::Directory, Packed::None, Cipher::None, "tar"),
+        ] {
+            assert_eq!(shape(format, compression, cipher), extension);
+        }
+    }
+
+    #[test]
+    fn every_word_reads_back_and_a_strange_one_names_the_known() {
+        for format in [DumpFormat::Custom, DumpFormat::Plain, DumpFormat::Directory] {
+            assert_eq!(format.to_string().parse(), Ok(format));
+        }
+        for cipher in [DumpCipher::None, DumpCipher::Openssl, DumpCipher::Openpgp] {
+            assert_eq!(cipher.to_string().parse(), Ok(cipher));
+        }
+        let error = "lz4".parse::<DumpCompression>().unwrap_err();
+        assert_eq!(error.to_string(), "\"lz4\" is none of none, inside, gzip and zstd");
+    }
+}
