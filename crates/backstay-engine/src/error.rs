@@ -139,6 +139,8 @@ pub enum Error {
     ProgramTimeout { program: &'static str, seconds: u64 },
     #[error("the scratch server did not {what}; its log ends with: {log}")]
     Scratch { what: &'static str, log: String },
+    #[error("the scratch server did not {what}: somebody ended it ({status})")]
+    ScratchEnded { what: &'static str, status: String },
 
     #[error("read the facts of a backup")]
     Facts {
@@ -264,7 +266,9 @@ impl Classified for Error {
             | Error::Write { source, .. } => io_kind(source),
             Error::Program { source, .. } => io_kind(source),
             Error::Malformed { .. } | Error::Facts { .. } => ErrorKind::Corrupt,
-            Error::Scratch { .. } | Error::ProgramTimeout { .. } => ErrorKind::Unavailable,
+            Error::Scratch { .. } | Error::ScratchEnded { .. } | Error::ProgramTimeout { .. } => {
+                ErrorKind::Unavailable
+            }
             Error::Parent { source } => source.kind(),
             Error::Parts { source } => source.kind(),
             Error::Cancelled => ErrorKind::Cancelled,

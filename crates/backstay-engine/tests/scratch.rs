@@ -202,6 +202,31 @@ fn a_server_of_which_a_process_dies_ends_and_its_log_says_how() {
             let why = scratch.why_lost(lost).await;
             assert!(matches!(why, Error::Scratch { what: "answer to the end", .. }), "{why:?}");
             assert!(why.to_string().contains("was terminated by signal 9"), "{why}");
+            let stopped = scratch.stop().await.map(drop).unwrap_err();
+            assert!(matches!(stopped, Error::Scratch { what: "stop in good order", .. }), "{stopped:?}");
+        });
+    });
+}
+
+#[test]
+fn a_server_that_somebody_ended_is_no_fault_of_the_copy() {
+    on_each_version(|installation| {
+        let copy = restored(installation);
+        drive::runtime().block_on(async {
+            // The killed one comes last: its processes may hold its memory for a while.
+            for signal in [rustix::process::Signal::INT, rustix::process::Signal::KILL] {
+                let server = &copy.stored.facts.server;
+                let mut scratch = start(installation, &copy.directory, server).await.unwrap();
+                let session = scratch.session("postgres").await.unwrap();
+                let locked = fs::read_to_string(copy.directory.join("postmaster.pid")).unwrap();
+                let postmaster = locked.lines().next().unwrap().parse().unwrap();
+                let postmaster = rustix::process::Pid::from_raw(postmaster).unwrap();
+                rustix::process::kill_process(postmaster, signal).unwrap();
+                let lost = session.row("ask", "SELECT 1 FROM pg_sleep(600)", &[]).await.err().unwrap();
+                assert!(prove::broke_off(&lost), "{lost:?}");
+                let why = scratch.why_lost(lost).await;
+                assert!(matches!(why, Error::ScratchEnded { .. }), "{why:?}");
+            }
         });
     });
 }

@@ -83,6 +83,13 @@ pub(super) fn of(error: &Error) -> Vec<String> {
             "check the disk it read: `dmesg`, `smartctl -a`; then run `backstay drill` again"
         }
         Error::Program { .. } => "check `bin_directory` of the instance",
+        Error::Scratch { what: "answer to the end", .. } => {
+            "`backstay drill --keep` leaves the copy where it can be looked at; run at the source, too, what the end \
+             of the log names"
+        }
+        Error::ScratchEnded { .. } => {
+            "run `backstay drill` again; `journalctl -k` says whether the kernel ended it where memory was short"
+        }
         Error::Scratch { .. } => {
             "mend what the end of the log names: a missing library or a locale is installed, a setting stands in \
              `postgresql.conf`"

@@ -72,11 +72,13 @@ impl Default for ProveOptions {
 /// Whether the server may have ended in the middle of a question: nothing that is asked
 /// after this would be an answer of the copy.
 pub fn broke_off(error: &Error) -> bool {
-    /// What the other sessions hear when one process dies.
-    const CRASH_SHUTDOWN: &str = "57P02";
+    /// Ended by somebody, or because another process died; and what those hear who come
+    /// while it goes down.
+    const GOING_DOWN: [&str; 3] = ["57P01", "57P02", "57P03"];
     match error {
         Error::ConnectionLost { .. } | Error::Connect { .. } => true,
-        Error::Server { source, .. } => source.code == CRASH_SHUTDOWN,
+        Error::Server { source, .. } => GOING_DOWN.contains(&source.code.as_str()),
+        Error::Login { source, .. } => GOING_DOWN.contains(&source.code.as_str()),
         _ => false,
     }
 }
@@ -108,7 +110,7 @@ pub async fn prove(scratch: &Scratch, facts: &BackupFacts, options: &ProveOption
         };
         let mut prover = Prover { session, database: name, deadline, proof: &mut proof };
         prover.relations().await?;
-        prover.schema(scratch, known.and_then(|known| known.schema.as_ref())).await;
+        prover.schema(scratch, known.and_then(|known| known.schema.as_ref())).await?;
         if let Some(known) = known {
             prover.extensions(&known.extensions).await?;
         }
@@ -223,7 +225,7 @@ impl Prover<'_> {
 
     /// Whether the copy has the very schema that the source had. Before anything is
     /// added to the copy.
-    async fn schema(&mut self, scratch: &Scratch, known: Option<&SchemaFacts>) {
+    async fn schema(&mut self, scratch: &Scratch, known: Option<&SchemaFacts>) -> Result<()> {
         let Some(known) = known else {
             self.proof.findings.push(Finding::info(
                 self.name("schema"),
@@ -231,7 +233,7 @@ impl Prover<'_> {
                  it could not be looked at, or changed meanwhile",
                 "`backstay backup` records it when no schema changes meanwhile",
             ));
-            return;
+            return Ok(());
         };
         let left = self.deadline.saturating_duration_since(Instant::now());
         let looked = async {
@@ -246,6 +248,7 @@ impl Prover<'_> {
                 let check = Check::that(found == *known, self.name("schema"), &expected, seen);
                 self.proof.checks.push(check);
             }
+            Err(error) if broke_off(&error) => return Err(error),
             // That it cannot be looked at proves nothing of the copy, and hinders no other look.
             Err(error) => self.proof.findings.push(Finding::warning(
                 self.name("schema"),
@@ -253,6 +256,7 @@ impl Prover<'_> {
                 "`backstay drill` looks again",
             )),
         }
+        Ok(())
     }
 
     async fn extensions(&mut self, known: &std::collections::BTreeMap<String, String>) -> Result<()> {
@@ -315,7 +319,11 @@ impl Prover<'_> {
         if count == 0 {
             return Ok(());
         }
-        if self.session.execute("load amcheck", LOAD_AMCHECK).await.is_err() {
+        let loaded = self.session.execute("load amcheck", LOAD_AMCHECK).await;
+        if let Err(error) = loaded {
+            if broke_off(&error) {
+                return Err(error);
+            }
             self.proof.findings.push(Finding::info(
                 self.name("indexes"),
                 "were not walked, because the extension amcheck is not installed",

@@ -58,9 +58,9 @@ impl Default for ScratchOptions {
 const START_LIMIT: Duration = Duration::from_secs(30 * 60);
 /// A fast stop writes a checkpoint of at most `shared_buffers`.
 const STOP_LIMIT: Duration = Duration::from_secs(120);
-/// How often is looked whether it is ready or gone.
 /// From the death of one of its processes to that of the server.
 const END_LIMIT: Duration = Duration::from_secs(10);
+/// How often is looked whether it is ready or gone.
 const LOOK_AGAIN: Duration = Duration::from_millis(25);
 /// Every cluster has it; `postgres` may be dropped.
 pub(super) const FIRST_DATABASE: &str = "template1";
@@ -200,34 +200,46 @@ impl Scratch {
     }
 
     /// Stops the server as `pg_ctl stop` does, with a checkpoint, so that the
-    /// directory is whole.
+    /// directory is whole. One that had ended by itself, or ends badly, is an error.
     pub async fn stop(mut self) -> Result<Stopped> {
         self.signal(Signal::INT);
-        let gone = tokio::time::timeout(STOP_LIMIT, async {
-            while self.ended().is_none() {
-                tokio::time::sleep(LOOK_AGAIN).await;
-            }
-        });
-        match gone.await {
-            Ok(()) => {
-                self.process = None;
-                let (programs, directory) = (self.programs.clone(), self.directory.clone());
-                Ok(Stopped { programs, directory, owner: self.owner })
-            }
-            Err(_) => Err(Error::Scratch { what: "stop in time", log: self.log_end() }),
+        let Some(status) = self.end_within(STOP_LIMIT).await else {
+            return Err(Error::Scratch { what: "stop in time", log: self.log_end() });
+        };
+        if !status.success() {
+            return Err(self.obituary("stop in good order", status));
         }
+        self.process = None;
+        let (programs, directory) = (self.programs.clone(), self.directory.clone());
+        Ok(Stopped { programs, directory, owner: self.owner })
     }
 
     /// Why a session broke off: in the server's words, if it ended.
     pub async fn why_lost(&mut self, lost: Error) -> Error {
-        let ended = tokio::time::timeout(END_LIMIT, async {
-            while self.ended().is_none() {
+        match self.end_within(END_LIMIT).await {
+            Some(status) => self.obituary("answer to the end", status),
+            None => lost,
+        }
+    }
+
+    async fn end_within(&mut self, limit: Duration) -> Option<ExitStatus> {
+        let ended = async {
+            loop {
+                if let Some(status) = self.ended() {
+                    return status;
+                }
                 tokio::time::sleep(LOOK_AGAIN).await;
             }
-        });
-        match ended.await {
-            Ok(()) => Error::Scratch { what: "answer to the end", log: self.log_end() },
-            Err(_) => lost,
+        };
+        tokio::time::timeout(limit, ended).await.ok()
+    }
+
+    /// A server that crashes ends with a code of its own. Ended by a signal, or as after
+    /// a stop, somebody ended it, and that is no fault of the copy.
+    fn obituary(&self, what: &'static str, status: ExitStatus) -> Error {
+        match status.code() {
+            Some(code) if code != 0 => Error::Scratch { what, log: self.log_end() },
+            _ => Error::ScratchEnded { what, status: status.to_string() },
         }
     }
 

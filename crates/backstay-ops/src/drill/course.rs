@@ -163,19 +163,27 @@ fn told(error: &Error, backup: &BackupId) -> (String, String) {
 
 /// The line of a log that says why a server ended; all of them, when none does.
 fn gravest(log: &str) -> String {
-    // What the others say when one process dies is that it died.
-    let died = log.lines().find_map(|line| line.find(DIED).and_then(|_| line.split_once("LOG: ")));
-    if let Some((_, died)) = died {
-        return died.trim().to_owned();
-    }
-    let word_of = |line: &str| ["FATAL: ", "PANIC: "].iter().find_map(|word| line.find(word));
-    let grave = |line: &'_ str| word_of(line).and_then(|at| line.get(at..).map(str::to_owned));
-    // What it says to whoever knocks meanwhile is no reason.
-    let mut grave = log.lines().rev().filter_map(grave).filter(|line| !line.contains(NOT_YET));
-    match grave.next() {
-        Some(line) => line.split_whitespace().collect::<Vec<_>>().join(" "),
-        None => log.to_owned(),
-    }
+    let behind = |word: &str| {
+        // What it says to whoever knocks meanwhile is no reason.
+        let lines = log.lines().rev().filter(|line| !line.contains(NOT_YET));
+        lines.filter_map(|line| line.find(word).and_then(|at| line.get(at..))).map(one_line).next()
+    };
+    // A process that panics is killed by its own signal, so its last words come first;
+    // when one died without a word, the others only say that it did.
+    behind("PANIC: ").or_else(|| died(log)).or_else(|| behind("FATAL: ")).unwrap_or_else(|| log.to_owned())
+}
+
+/// Of a process that was killed, with what it was doing, where the server knows.
+fn died(log: &str) -> Option<String> {
+    let mut lines = log.lines().skip_while(|line| !line.contains(DIED));
+    let (_, died) = lines.next()?.split_once("LOG: ")?;
+    let doing = lines.next().and_then(|line| line.split_once("DETAIL: "));
+    let doing = doing.map(|(_, doing)| format!("; {}", one_line(doing))).unwrap_or_default();
+    Some(one_line(died) + &doing)
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// What a server writes of a process of its own that did not end by itself.

@@ -62,6 +62,7 @@ fn what_is_in_the_way_of_the_look_is_not() {
         ended("FATAL:  could not access file \"timescaledb\": No such file or directory"),
         ended("LOG:  server process (PID 9) was terminated by signal 9: Killed"),
         EngineError::Scratch { what: "become ready in time", log: String::new() }.into(),
+        EngineError::ScratchEnded { what: "answer to the end", status: "signal: 9 (SIGKILL)".into() }.into(),
         EngineError::ProgramMissing { program: "postgres", major: 15 }.into(),
         EngineError::Write { path: "/drills".into(), source: io::Error::from(io::ErrorKind::StorageFull) }
             .into(),
@@ -107,6 +108,16 @@ fn of_a_log_the_line_is_told_that_says_why() {
     let crash = "LOG:  server process (PID 9) was terminated by signal 11: Segmentation fault\n\
                  FATAL:  the database system is shutting down";
     assert_eq!(gravest(crash), "server process (PID 9) was terminated by signal 11: Segmentation fault");
+    let busy = "LOG:  server process (PID 9) was terminated by signal 11: Segmentation fault\n\
+                DETAIL:  Failed process was running: SELECT count(*) FROM public.orders";
+    assert_eq!(
+        gravest(busy),
+        "server process (PID 9) was terminated by signal 11: Segmentation fault; \
+         Failed process was running: SELECT count(*) FROM public.orders"
+    );
+    let panicked = "PANIC:  could not locate a valid checkpoint record\n\
+                    LOG:  startup process (PID 26) was terminated by signal 6: Aborted";
+    assert_eq!(gravest(panicked), "PANIC: could not locate a valid checkpoint record");
     let quiet = "LOG:  starting\nLOG:  shut down";
     assert_eq!(gravest(quiet), quiet);
 }
