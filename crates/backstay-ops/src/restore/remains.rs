@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use backstay_engine::postgres::starting::shell_word;
-use rustix::fs::Access;
+use rustix::fs::{Access, AtFlags, CWD, StatxAttributes, StatxFlags};
 
 /// Every place that holds something of one restore, and nothing else.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,8 +26,10 @@ struct Place {
 
 impl Remains {
     pub(crate) fn of(places: Vec<PathBuf>) -> Self {
+        // With a slash at its end, as a shell completes it, a link does not look like one.
+        let bare = |path: PathBuf| path.components().collect::<PathBuf>();
         let place = |path: PathBuf| Place { is_fixed: is_fixed(&path), path };
-        Self { places: places.into_iter().map(place).collect() }
+        Self { places: places.into_iter().map(bare).map(place).collect() }
     }
 
     /// Places that can be removed, whatever this machine has there.
@@ -68,11 +70,21 @@ fn words(paths: &[std::ffi::OsString]) -> String {
 fn is_fixed(path: &Path) -> bool {
     let Some(above) = path.parent() else { return true };
     let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
-    let is_mounted = || match (fs::metadata(path), fs::metadata(above)) {
+    path.is_symlink() || is_mounted(path, above) || rustix::fs::access(above, Access::WRITE_OK).is_err()
+}
+
+fn is_mounted(path: &Path, above: &Path) -> bool {
+    // The kernel knows it of a directory that is bound to a place on the same device, too.
+    let told = rustix::fs::statx(CWD, path, AtFlags::empty(), StatxFlags::empty());
+    if let Ok(told) = told
+        && told.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT)
+    {
+        return told.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
+    }
+    match (fs::metadata(path), fs::metadata(above)) {
         (Ok(here), Ok(above)) => here.dev() != above.dev(),
         _ => false,
-    };
-    path.is_symlink() || is_mounted() || rustix::fs::access(above, Access::WRITE_OK).is_err()
+    }
 }
 
 #[cfg(test)]
@@ -99,7 +111,7 @@ mod tests {
             fs::write(place.join("base/1"), "").unwrap();
         }
         symlink(&real, &link).unwrap();
-        let remains = Remains::of(vec![plain.clone(), spaced.clone(), link.clone()]);
+        let remains = Remains::of(vec![plain.clone(), spaced.clone(), link.join("")]);
         run(&remains);
         assert!(!plain.exists() && !spaced.exists());
         assert_eq!(fs::read_dir(&link).unwrap().count(), 0, "{}", remains.command());
