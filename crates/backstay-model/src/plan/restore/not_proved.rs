@@ -27,7 +27,10 @@ pub(super) fn finding(
              brought back, which ended {}",
             other.id, other.finished_at
         ),
-        None => format!("`backstay drill {instance}` tries again; no drill brought another backup back"),
+        None => format!(
+            "`backstay drill {instance} --to {}` tries it again; no drill brought another backup back",
+            base.finished_at
+        ),
     };
     let at = marks.drilled_at.map(|at| format!(" at {at}")).unwrap_or_default();
     Some(Finding::warning(id.as_str(), format!("the drill of this backup{at} was NOT sound"), remedy))
