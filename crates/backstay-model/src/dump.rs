@@ -14,8 +14,10 @@ use serde::{Deserialize, Serialize};
 use crate::id::{BackupId, InstanceId};
 use crate::record::EngineKind;
 
+pub mod template;
 pub mod tier;
 
+pub use template::{Fields, Matched, NameTemplate, PointerName};
 pub use tier::Tier;
 
 /// A word that is none of those that a setting or an option can be.
