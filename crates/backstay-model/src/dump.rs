@@ -14,9 +14,13 @@ use serde::{Deserialize, Serialize};
 use crate::id::{BackupId, InstanceId};
 use crate::record::EngineKind;
 
+pub mod layout;
+pub mod retention;
 pub mod template;
 pub mod tier;
 
+pub use layout::Layout;
+pub use retention::{DumpExpirePlan, DumpKeep, DumpOnShelf, TierKeep, plan_expire_dumps};
 pub use template::{Fields, Matched, NameTemplate, PointerName};
 pub use tier::Tier;
 

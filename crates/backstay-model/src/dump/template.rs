@@ -23,6 +23,7 @@ pub mod spelling;
 
 use field::{Piece, render};
 pub use matching::Matched;
+pub(super) use matching::is_extension;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
