@@ -13,6 +13,8 @@ use std::path::PathBuf;
 use backstay_model::error::Classified;
 use backstay_model::{ByteSize, ErrorKind, Fault, TimelineId};
 
+use crate::postgres::client_programs::Failure;
+
 type Source = Box<dyn std::error::Error + Send + Sync>;
 
 #[derive(Debug, thiserror::Error)]
@@ -127,6 +129,31 @@ pub enum Error {
 
     #[error("find the program `{program}` of PostgreSQL {major}")]
     ProgramMissing { program: &'static str, major: u32 },
+    #[error(
+        "find `pg_dump` of PostgreSQL {major} or newer{}",
+        .newest.as_ref().map(|version| format!("; the newest here is {version}")).unwrap_or_default()
+    )]
+    ClientMissing { major: u32, newest: Option<String> },
+    #[error("{program} {ended}; it said: {said}")]
+    ClientProgram {
+        program: &'static str,
+        /// `ended with exit code 1`.
+        ended: String,
+        /// Its first error, or its last lines.
+        said: String,
+        why: Failure,
+    },
+    #[error("no {what} is called {name}")]
+    NothingMatches {
+        what: &'static str,
+        name: String,
+        /// What is called something like it.
+        near: Vec<String>,
+    },
+    #[error("{reason}")]
+    DumpChoice { reason: String },
+    #[error("{path} has {} free, and a dump in the directory format may need {}", ByteSize(*free), ByteSize(*needed))]
+    SpoolTooSmall { path: PathBuf, needed: u64, free: u64 },
     #[error("draw a random number")]
     NoRandomness,
     #[error("run {program}")]
@@ -255,7 +282,12 @@ impl Classified for Error {
             Error::Privilege { .. } => ErrorKind::Denied,
             Error::UnsupportedVersion { .. }
             | Error::TablespacesInside { .. }
-            | Error::ProgramMissing { .. } => ErrorKind::Unsupported,
+            | Error::ProgramMissing { .. }
+            | Error::ClientMissing { .. } => ErrorKind::Unsupported,
+            Error::ClientProgram { why, .. } => why.kind(),
+            Error::NothingMatches { .. } => ErrorKind::NotFound,
+            Error::DumpChoice { .. } => ErrorKind::Invalid,
+            Error::SpoolTooSmall { .. } => ErrorKind::Conflict,
             Error::Promoted { .. } | Error::TargetNotEmpty { .. } | Error::TargetRunning { .. } => {
                 ErrorKind::Conflict
             }

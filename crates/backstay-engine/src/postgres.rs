@@ -6,8 +6,10 @@
 //! backup restores alone.
 
 pub mod accounts;
+pub mod client_programs;
 pub mod connect;
 pub mod control;
+pub mod dump;
 pub mod facts;
 pub mod included;
 pub mod local;

@@ -3,6 +3,7 @@
 use std::io;
 
 use super::{Error, ServerMessage};
+use crate::postgres::client_programs::Failure;
 
 pub(super) fn of(error: &Error) -> Vec<String> {
     let text = match error {
@@ -29,8 +30,27 @@ pub(super) fn of(error: &Error) -> Vec<String> {
                 "install the package `postgresql-{major}`, or name the directory with `bin_directory`"
             )];
         }
+        Error::ClientMissing { major, .. } => {
+            return vec![format!(
+                "install the package `postgresql-client-{major}`, or name the directory with `bin_directory`"
+            )];
+        }
+        Error::NothingMatches { what, near, .. } if !near.is_empty() => {
+            return vec![format!(
+                "names are taken as they are, in upper and lower case; near to it: {}",
+                near.iter().map(|name| format!("`--{what} '{name}'`")).collect::<Vec<_>>().join(", ")
+            )];
+        }
+        Error::ClientProgram { why, .. } => return vec![client_program(*why).to_owned()],
         Error::Server { source, .. } => return server(source),
         Error::Protocol { .. } | Error::NoRandomness | Error::Cancelled => return Vec::new(),
+        Error::NothingMatches { .. } => "`psql --command '\\d *.*'` lists what there is",
+        Error::DumpChoice { .. } => {
+            "name one table as `--table SCHEMA.TABLE`, or leave `--table` and `--schema` out to dump all of the database"
+        }
+        Error::SpoolTooSmall { .. } => {
+            "name a larger file system with `--spool`, or dump with `--format custom`, which needs none"
+        }
         Error::TlsRefused { .. } => "set `ssl = on` at the server, or `sslmode=prefer` in `url`",
         Error::Tls { .. } => {
             "name the certificate of the authority with `ssl_root_certificate`; `sslmode=require` in `url` \
@@ -96,6 +116,27 @@ pub(super) fn of(error: &Error) -> Vec<String> {
         }
     };
     vec![text.to_owned()]
+}
+
+fn client_program(why: Failure) -> &'static str {
+    match why {
+        Failure::Denied => {
+            "run `GRANT pg_read_all_data TO …` as a superuser to read everything; what is restored belongs to roles \
+             that the role has to be a member of, or use `--no-owner`"
+        }
+        Failure::ConnectionLost => {
+            "see the server's log, then run `backstay dump` or `backstay restore` again"
+        }
+        Failure::Locked => {
+            "`SELECT pid, query FROM pg_stat_activity` shows who holds the lock; then run it again, while no \
+             `ALTER TABLE` and no job of TimescaleDB is at work"
+        }
+        Failure::DiskFull => "`df` shows what is full; make room, then run it again",
+        Failure::Killed => "`journalctl -k` says whether the kernel ended it where memory was short",
+        Failure::BadInput => "`backstay verify` says whether the dump is whole",
+        Failure::AlreadyThere => "restore into a new database with `--into-database`",
+        Failure::Refused => "`backstay restore --dry-run` lists what the target lacks",
+    }
 }
 
 fn login(said: &ServerMessage, user: &str) -> Vec<String> {
@@ -190,6 +231,11 @@ mod tests {
             Error::ProgramMissing { program: "postgres", major: 15 },
             Error::Program { program: "postgres".into(), source: io() },
             Error::Scratch { what: "start", log: "FATAL".into() },
+            Error::ClientMissing { major: 17, newest: None },
+            Error::NothingMatches { what: "table", name: "a".into(), near: vec!["A".into()] },
+            Error::NothingMatches { what: "table", name: "a".into(), near: Vec::new() },
+            Error::DumpChoice { reason: "table a is in several schemas".into() },
+            Error::SpoolTooSmall { path: path(), needed: 2, free: 1 },
         ]
     }
 

@@ -1,0 +1,132 @@
+//! The bytes of a dump, as the child writes them.
+//!
+//! Nothing is read ahead of whoever takes it but what a pipe holds: a slow disk behind us
+//! slows `pg_dump` down, not the memory up.
+
+use backstay_model::dump::DumpWarning;
+use bytes::{Bytes, BytesMut};
+use tokio::io::AsyncReadExt;
+use tokio::process::ChildStdout;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::super::client_programs::Child;
+use super::super::connect::Session;
+use super::spool::Spool;
+use super::{pack, warnings};
+use crate::{Error, Result};
+
+/// What is handed on at once, at most.
+const CHUNK: usize = 256 << 10;
+
+/// A dump that is being written.
+pub struct DumpRun {
+    child: Child,
+    stage: Stage,
+    buffer: BytesMut,
+    warnings: Vec<DumpWarning>,
+    /// The snapshot that the child reads from.
+    session: Option<Session>,
+    cancel: CancellationToken,
+}
+
+enum Stage {
+    Output(ChildStdout),
+    /// The child writes files.
+    Files(Spool),
+    Packing(Packing),
+    Over,
+}
+
+struct Packing {
+    chunks: mpsc::Receiver<Result<Bytes>>,
+    /// Ends when the receiver is gone; dropped before the files are.
+    _thread: JoinSet<()>,
+    _spool: Spool,
+}
+
+impl DumpRun {
+    pub(super) fn of(
+        mut child: Child,
+        spool: Option<Spool>,
+        warnings: Vec<DumpWarning>,
+        session: Option<Session>,
+        cancel: CancellationToken,
+    ) -> DumpRun {
+        let stage = match spool {
+            Some(spool) => Stage::Files(spool),
+            None => child.take_output().map_or(Stage::Over, Stage::Output),
+        };
+        DumpRun { child, stage, buffer: BytesMut::new(), warnings, session, cancel }
+    }
+
+    /// The next bytes, 256 KiB at most; `None` when all came and the child ended well.
+    /// Not called again after an error.
+    pub async fn next(&mut self) -> Result<Option<Bytes>> {
+        let cancel = self.cancel.clone();
+        let next = tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(Error::Cancelled),
+            next = self.next_chunk() => next,
+        };
+        if next.is_err() {
+            self.child.stop().await;
+            self.stage = Stage::Over;
+            self.session = None;
+        }
+        next
+    }
+
+    async fn next_chunk(&mut self) -> Result<Option<Bytes>> {
+        loop {
+            match &mut self.stage {
+                Stage::Output(output) => {
+                    self.buffer.reserve(CHUNK);
+                    let read = output.read_buf(&mut self.buffer).await;
+                    match read
+                        .map_err(|source| Error::Program { program: self.child.program.to_owned(), source })?
+                    {
+                        0 => {
+                            self.child.end_soon().await?;
+                            self.over();
+                        }
+                        count => return Ok(Some(self.buffer.split_to(count).freeze())),
+                    }
+                }
+                Stage::Files(_) => {
+                    self.child.end().await?;
+                    // The files are written: nothing is read from the server any more.
+                    self.session = None;
+                    self.pack();
+                }
+                Stage::Packing(packing) => match packing.chunks.recv().await {
+                    Some(chunk) => return chunk.map(Some),
+                    None => self.over(),
+                },
+                Stage::Over => return Ok(None),
+            }
+        }
+    }
+
+    fn pack(&mut self) {
+        let Stage::Files(spool) = std::mem::replace(&mut self.stage, Stage::Over) else { return };
+        let (sender, chunks) = mpsc::channel(pack::CHUNKS_AHEAD);
+        let directory = spool.directory().to_owned();
+        let mut thread = JoinSet::new();
+        thread.spawn_blocking(move || pack::pack(&directory, sender));
+        self.stage = Stage::Packing(Packing { chunks, _thread: thread, _spool: spool });
+    }
+
+    fn over(&mut self) {
+        self.stage = Stage::Over;
+        self.session = None;
+    }
+
+    /// What was said beside the dump: all of it after the end.
+    pub fn warnings(&self) -> Vec<DumpWarning> {
+        let mut all = self.warnings.clone();
+        all.extend(warnings::understood(self.child.messages(), self.child.messages_left_out()));
+        all
+    }
+}

@@ -1,0 +1,20 @@
+//! Portable dumps of real servers, taken and put back: what comes back is equal, and
+//! what cannot work says so before anything is written.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test ends where something is not as it should be, and says what it did not look at"
+)]
+
+#[path = "local_backup/drive.rs"]
+#[allow(dead_code, reason = "shared by the tests of this crate, none of which uses all of it")]
+mod drive;
+
+#[path = "dump_reload/dumping.rs"]
+mod dumping;
+#[path = "dump_reload/failing.rs"]
+mod failing;
+#[path = "dump_reload/sample.rs"]
+mod sample;
