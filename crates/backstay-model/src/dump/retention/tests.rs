@@ -187,6 +187,20 @@ fn of_one_dump_the_good_file_counts_and_the_damaged_does_not() {
 }
 
 #[test]
+fn a_damaged_file_is_never_called_the_last_good_one() {
+    let at = "2024-01-07T02:00:00Z";
+    let files = [damaged(at), dump(Tier::Weekly, "orders", at)];
+    let keep = DumpKeep { daily: newest(0), weekly: newest(0), ..DumpKeep::default() };
+    assert_eq!(
+        lines(&plan(&files, keep, "2024-01-09T06:00:00Z")),
+        [
+            "daily/orders_2024-01-07T02:00:00Z: minimum 1 of 1",
+            "weekly/orders_2024-01-07T02:00:00Z: the last good one",
+        ]
+    );
+}
+
+#[test]
 fn chosen_tables_never_stand_for_the_database() {
     let mut part = daily("2024-01-03T02:00:00Z");
     part.record.content = DumpContent::Parts {
@@ -231,6 +245,23 @@ fn dumps_that_were_taken_together_go_together() {
             "daily/orders_2024-01-01T02:00:00Z: may go",
         ]
     );
+}
+
+#[test]
+fn a_set_is_kept_as_a_week_and_goes_as_a_day() {
+    let (sunday, monday) = ("2024-01-07T02:00:00Z", "2024-01-08T02:00:00Z");
+    let mut files = Vec::new();
+    for (tier, at) in [(Tier::Weekly, sunday), (Tier::Daily, sunday), (Tier::Daily, monday)] {
+        for database in ["customers", "orders"] {
+            let mut file = dump(tier, database, at);
+            file.record.set = Some(BackupId::new(at.parse().unwrap(), 7));
+            files.push(file);
+        }
+    }
+    let keep = DumpKeep { daily: newest(1), weekly: newest(1), ..DumpKeep::default() };
+    let gone: Vec<_> =
+        plan(&files, keep, "2024-01-09T00:00:00Z").expire.into_iter().map(|fate| fate.path).collect();
+    assert_eq!(gone, ["daily/customers_2024-01-07T02:00:00Z", "daily/orders_2024-01-07T02:00:00Z"]);
 }
 
 #[test]
