@@ -9,7 +9,9 @@ use backstay_model::error::{Classified, ErrorKind, Fault};
 use backstay_model::id::IdError;
 use backstay_model::{BackupId, InstanceId};
 
+use crate::dump::DumpError;
 use crate::layout::{NameError, ObjectName};
+use crate::shelf::ShelfPathError;
 use crate::store::StoreError;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -23,6 +25,10 @@ pub enum Error {
     Id(#[from] IdError),
     #[error(transparent)]
     Name(#[from] NameError),
+    #[error(transparent)]
+    Dump(#[from] DumpError),
+    #[error(transparent)]
+    ShelfPath(#[from] ShelfPathError),
     /// An error of the engine, carried through the pipeline.
     #[error(transparent)]
     Engine(Fault),
@@ -161,6 +167,8 @@ impl Classified for Error {
         match self {
             Error::Store(error) => error.kind(),
             Error::Id(error) => error.kind(),
+            Error::Dump(error) => error.kind(),
+            Error::ShelfPath(error) => error.kind(),
             Error::Engine(fault) => fault.kind(),
             Error::RotationUnfinished { source, .. } => source.kind(),
             Error::NoRepository { .. } | Error::NoSuchSlot { .. } | Error::NoSuchBackup { .. } => {
@@ -213,6 +221,8 @@ impl Classified for Error {
         let hint = match self {
             Error::Store(error) => return error.hints(),
             Error::Id(error) => return error.hints(),
+            Error::Dump(error) => return error.hints(),
+            Error::ShelfPath(error) => return error.hints(),
             Error::Engine(fault) => return fault.hints(),
             Error::Cancelled | Error::Broken { .. } | Error::Name(_) | Error::NoRandomness => {
                 return Vec::new();

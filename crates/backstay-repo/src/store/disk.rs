@@ -19,12 +19,12 @@ use jiff::Timestamp;
 use super::{Listing, ObjectMeta, Operation, Store, StoreError, Upload};
 use crate::layout::{ObjectName, Prefix};
 
-mod listing;
-mod tree;
-mod upload;
+pub(crate) mod listing;
+pub(crate) mod tree;
+pub(crate) mod upload;
 
 use listing::DiskListing;
-use tree::Tree;
+use tree::{Custody, Tree};
 use upload::DiskUpload;
 
 /// Objects as files below a directory. Cheap to clone.
@@ -40,7 +40,7 @@ impl DiskStore {
     pub fn new(root: impl Into<PathBuf>) -> Self {
         let root = root.into();
         let location = format!("file://{}", root.display()).into();
-        Self { tree: Arc::new(Tree::new(root)), location }
+        Self { tree: Arc::new(Tree::new(root, Custody::Sole)), location }
     }
 
     pub fn root(&self) -> &Path {
@@ -79,7 +79,7 @@ impl DiskStore {
 
 /// Runs file system work where it may block. A thread that died is a bug of ours
 /// and is told as an error of the operation, never as its success.
-async fn on_blocking_thread<T: Send + 'static>(
+pub(crate) async fn on_blocking_thread<T: Send + 'static>(
     operation: Operation,
     object: &str,
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
@@ -119,7 +119,7 @@ impl Store for DiskStore {
         let owned = name.clone();
         self.blocking(Operation::Open, name.as_str(), move |tree| {
             let unfinished = tree.begin(Operation::Write, &owned)?;
-            Ok(Box::new(DiskUpload::new(owned, unfinished)) as Box<dyn Upload>)
+            Ok(Box::new(DiskUpload::new(owned.to_string(), unfinished)) as Box<dyn Upload>)
         })
         .await
     }
@@ -150,7 +150,11 @@ impl Store for DiskStore {
 
     async fn head(&self, name: &ObjectName) -> Result<ObjectMeta, StoreError> {
         let owned = name.clone();
-        self.blocking(Operation::Head, name.as_str(), move |tree| tree.look_at(&owned)).await
+        self.blocking(Operation::Head, name.as_str(), move |tree| {
+            let seen = tree.look_at(&owned)?;
+            Ok(ObjectMeta { name: owned, size_bytes: seen.size_bytes, modified: seen.modified })
+        })
+        .await
     }
 
     async fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {

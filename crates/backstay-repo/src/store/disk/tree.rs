@@ -1,10 +1,12 @@
-//! The file system calls of the disk store, each on a thread that may block.
+//! The file system calls of the disk store and of the shelf, each on a thread that may
+//! block.
 //!
 //! Every path is resolved from one open directory, so that a repository whose
 //! file system is unmounted or replaced under a running process gives errors
 //! and never a second, empty repository on the disk below.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -18,10 +20,34 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 
 use crate::layout::ObjectName;
-use crate::store::{ObjectMeta, Operation, StoreError};
+use crate::store::{Operation, StoreError};
+
+/// A relative path whose segments were checked when it was made: none is empty, hidden,
+/// `.` or `..`, so it stays below its root and never meets a file without a name.
+pub(crate) trait TreePath: fmt::Display {
+    fn as_path(&self) -> &str;
+}
+
+impl TreePath for ObjectName {
+    fn as_path(&self) -> &str {
+        self.as_str()
+    }
+}
+
+/// What a look at a file tells.
+pub(crate) struct Seen {
+    pub size_bytes: u64,
+    pub modified: Option<Timestamp>,
+}
+
+impl Seen {
+    pub fn of(stat: &Stat) -> Self {
+        Seen { size_bytes: stat.st_size as u64, modified: modified(stat) }
+    }
+}
 
 /// Where files lie until they have their name. Hidden, so no object can meet it.
-pub(super) const UNFINISHED: &str = ".unfinished";
+pub(crate) const UNFINISHED: &str = ".unfinished";
 const DIRECTORY_MODE: Mode = Mode::RWXU;
 const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 /// Directories remembered as durable; beyond that they are forgotten and brought
@@ -31,18 +57,31 @@ const DURABLE_DIRECTORIES_MAX: usize = 4096;
 /// ones) before it is called an error.
 const DIRECTORY_ATTEMPTS: u32 = 16;
 const OPEN_DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
-const OPEN_FILE: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+/// Not blocking: somebody's pipe must be an error and not a wait for its writer.
+const OPEN_FILE: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
 
-pub(super) struct Tree {
+/// What else may lie in a tree, and with it what is done about links and directories.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Custody {
+    /// Ours alone: a link is an error (what lies behind one would be left out of a
+    /// listing in silence), and directories that become empty go.
+    Sole,
+    /// Others put files and links there and made the directories: a file is read through
+    /// a link, a walk passes over it, and directories stay.
+    Shared,
+}
+
+pub(crate) struct Tree {
     path: PathBuf,
+    custody: Custody,
     root: OnceLock<OwnedFd>,
     durable: Mutex<HashSet<String>>,
 }
 
 /// A file without a name. Dropped before [`publish`](Unfinished::publish), it is removed.
-pub(super) struct Unfinished {
+pub(crate) struct Unfinished {
     operation: Operation,
-    object: ObjectName,
+    object: String,
     pub(super) file: File,
     temporary: String,
     tree: Arc<Tree>,
@@ -55,12 +94,16 @@ pub(super) struct Unfinished {
 }
 
 impl Tree {
-    pub fn new(path: PathBuf) -> Self {
-        Self { path, root: OnceLock::new(), durable: Mutex::new(HashSet::new()) }
+    pub fn new(path: PathBuf, custody: Custody) -> Self {
+        Self { path, custody, root: OnceLock::new(), durable: Mutex::new(HashSet::new()) }
     }
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    pub fn custody(&self) -> Custody {
+        self.custody
     }
 
     /// The repository's directory, opened once; `NotFound` while it does not exist.
@@ -83,9 +126,9 @@ impl Tree {
     }
 
     /// Opens (making it when needed) the directory of an object, durable up to the root.
-    fn directory_of(&self, object: &ObjectName) -> io::Result<OwnedFd> {
+    pub fn directory_of(&self, object: &str) -> io::Result<OwnedFd> {
         let root = self.root_or_create()?;
-        let Some((parent, _)) = object.as_str().rsplit_once('/') else {
+        let Some((parent, _)) = object.rsplit_once('/') else {
             return root.try_clone();
         };
         self.directory(root, parent)
@@ -122,12 +165,12 @@ impl Tree {
     pub fn begin(
         self: &Arc<Self>,
         operation: Operation,
-        object: &ObjectName,
+        object: &impl TreePath,
     ) -> Result<Unfinished, StoreError> {
         let failed = |error| StoreError::from_io(operation, object, error);
         let mut attempt = 0;
         loop {
-            match self.try_begin(operation, object) {
+            match self.try_begin(operation, object.as_path()) {
                 // The directory was removed as empty between two of our calls.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && attempt < DIRECTORY_ATTEMPTS => {
                     attempt += 1;
@@ -137,7 +180,7 @@ impl Tree {
         }
     }
 
-    fn try_begin(self: &Arc<Self>, operation: Operation, object: &ObjectName) -> io::Result<Unfinished> {
+    fn try_begin(self: &Arc<Self>, operation: Operation, object: &str) -> io::Result<Unfinished> {
         let root = self.root_or_create()?;
         let unfinished = self.directory(root, UNFINISHED)?;
         let directory = self.directory_of(object)?;
@@ -148,7 +191,7 @@ impl Tree {
         let file = rustix::fs::openat(&unfinished, &name, flags, FILE_MODE)?;
         Ok(Unfinished {
             operation,
-            object: object.clone(),
+            object: object.to_owned(),
             file: File::from(file),
             temporary: format!("{UNFINISHED}/{name}"),
             tree: Arc::clone(self),
@@ -159,24 +202,25 @@ impl Tree {
         })
     }
 
-    pub(super) fn open_object(
+    pub fn open_object(
         &self,
         operation: Operation,
-        object: &ObjectName,
+        object: &impl TreePath,
     ) -> Result<(File, u64), StoreError> {
         let failed = |error: io::Error| StoreError::from_io(operation, object, error);
         let root = self.root().map_err(failed)?;
-        let opened = rustix::fs::openat(root, object.as_str(), OPEN_FILE, Mode::empty())
+        let links = if self.custody == Custody::Sole { OFlags::NOFOLLOW } else { OFlags::empty() };
+        let opened = rustix::fs::openat(root, object.as_path(), OPEN_FILE | links, Mode::empty())
             .map_err(|error| failed(error.into()))?;
         let stat = rustix::fs::fstat(&opened).map_err(|error| failed(error.into()))?;
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => Ok((File::from(opened), stat.st_size as u64)),
-            FileType::Directory => Err(StoreError::not_found(object)),
+            FileType::Directory => Err(StoreError::NotFound { object: object.to_string() }),
             _ => Err(failed(io::Error::other("not a regular file"))),
         }
     }
 
-    pub fn read_whole(&self, object: &ObjectName, max_bytes: u64) -> Result<Bytes, StoreError> {
+    pub fn read_whole(&self, object: &impl TreePath, max_bytes: u64) -> Result<Bytes, StoreError> {
         let (file, size_bytes) = self.open_object(Operation::Get, object)?;
         if size_bytes > max_bytes {
             return Err(StoreError::TooLarge { object: object.to_string(), size_bytes, max_bytes });
@@ -184,7 +228,7 @@ impl Tree {
         read_exactly(&file, Operation::Get, object, 0, size_bytes)
     }
 
-    pub fn read_range(&self, object: &ObjectName, offset: u64, length: u64) -> Result<Bytes, StoreError> {
+    pub fn read_range(&self, object: &impl TreePath, offset: u64, length: u64) -> Result<Bytes, StoreError> {
         let (file, size_bytes) = self.open_object(Operation::GetRange, object)?;
         let available = size_bytes.saturating_sub(offset);
         if available < length {
@@ -198,32 +242,33 @@ impl Tree {
         read_exactly(&file, Operation::GetRange, object, offset, length)
     }
 
-    pub fn look_at(&self, object: &ObjectName) -> Result<ObjectMeta, StoreError> {
+    pub fn look_at(&self, object: &impl TreePath) -> Result<Seen, StoreError> {
         let failed = |error: io::Error| StoreError::from_io(Operation::Head, object, error);
         let root = self.root().map_err(failed)?;
-        let stat = rustix::fs::statat(root, object.as_str(), AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(|error| failed(error.into()))?;
+        let links = if self.custody == Custody::Sole { AtFlags::SYMLINK_NOFOLLOW } else { AtFlags::empty() };
+        let stat = rustix::fs::statat(root, object.as_path(), links).map_err(|error| failed(error.into()))?;
         match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile => Ok(meta(object.clone(), &stat)),
-            FileType::Directory => Err(StoreError::not_found(object)),
+            FileType::RegularFile => Ok(Seen::of(&stat)),
+            FileType::Directory => Err(StoreError::NotFound { object: object.to_string() }),
             _ => Err(failed(io::Error::other("not a regular file"))),
         }
     }
 
-    /// Removes the file, durably, and the directories that it leaves empty.
-    pub fn remove(&self, object: &ObjectName) -> Result<(), StoreError> {
+    /// Removes the file, durably, and in a tree of our own the directories that it leaves
+    /// empty.
+    pub fn remove(&self, object: &impl TreePath) -> Result<(), StoreError> {
         let failed = |error: io::Error| StoreError::from_io(Operation::Delete, object, error);
         let root = match self.root() {
             Ok(root) => root,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(failed(error)),
         };
-        match rustix::fs::unlinkat(root, object.as_str(), AtFlags::empty()) {
+        match rustix::fs::unlinkat(root, object.as_path(), AtFlags::empty()) {
             Ok(()) => {}
             Err(Errno::NOENT | Errno::NOTDIR | Errno::ISDIR) => return Ok(()),
             Err(error) => return Err(failed(error.into())),
         }
-        let mut path = object.as_str();
+        let mut path = object.as_path();
         loop {
             let parent = path.rsplit_once('/').map(|(parent, _)| parent);
             match rustix::fs::openat(root, parent.unwrap_or("."), OPEN_DIRECTORY, Mode::empty()) {
@@ -231,7 +276,7 @@ impl Tree {
                 Err(Errno::NOENT) => {}
                 Err(error) => return Err(failed(error.into())),
             }
-            let Some(parent) = parent else { return Ok(()) };
+            let Some(parent) = parent.filter(|_| self.custody == Custody::Sole) else { return Ok(()) };
             // Not empty, or gone already, or not ours to remove: all are fine.
             if rustix::fs::unlinkat(root, parent, AtFlags::REMOVEDIR).is_err() {
                 return Ok(());
@@ -276,6 +321,15 @@ impl Tree {
 }
 
 impl Unfinished {
+    fn file_name(&self) -> &str {
+        file_name(&self.object)
+    }
+
+    /// The path that it has until it gets its name.
+    pub fn temporary(&self) -> &str {
+        &self.temporary
+    }
+
     fn failed(&self, operation: Operation, error: impl Into<io::Error>) -> StoreError {
         StoreError::from_io(operation, &self.object, error.into())
     }
@@ -321,7 +375,7 @@ impl Unfinished {
             Err(Errno::EXIST) => {
                 // The other one's name must be as durable as our word that it exists.
                 self.once(|unfinished| sync(&unfinished.directory))?;
-                return Err(StoreError::already_exists(&self.object));
+                return Err(StoreError::AlreadyExists { object: self.object.clone() });
             }
             Err(error) => return Err(self.failed(self.operation, error)),
         }
@@ -335,8 +389,7 @@ impl Unfinished {
     /// Makes the file durable and gives it its name, in the place of whatever has it.
     pub fn replace(&mut self) -> Result<(), StoreError> {
         self.once(|unfinished| sync(&unfinished.file))?;
-        let name = self.object.file_name();
-        rustix::fs::renameat(&self.root, &*self.temporary, &self.directory, name)
+        rustix::fs::renameat(&self.root, &*self.temporary, &self.directory, self.file_name())
             .map_err(|error| self.failed(self.operation, error))?;
         self.once(|unfinished| sync(&unfinished.directory))?;
         self.done = true;
@@ -344,7 +397,7 @@ impl Unfinished {
     }
 
     fn give_name(&self) -> Result<(), Errno> {
-        let (from, name) = (&*self.temporary, self.object.file_name());
+        let (from, name) = (&*self.temporary, self.file_name());
         let flags = RenameFlags::NOREPLACE;
         match rustix::fs::renameat_with(&self.root, from, &self.directory, name, flags) {
             // Network file systems do not know the flag; a hard link refuses a taken name too.
@@ -356,7 +409,7 @@ impl Unfinished {
     }
 
     fn is_named(&self) -> bool {
-        let there = rustix::fs::statat(&self.directory, self.object.file_name(), AtFlags::SYMLINK_NOFOLLOW);
+        let there = rustix::fs::statat(&self.directory, self.file_name(), AtFlags::SYMLINK_NOFOLLOW);
         let ours = rustix::fs::fstat(&self.file);
         matches!((there, ours), (Ok(a), Ok(b)) if (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino))
     }
@@ -375,8 +428,13 @@ impl Drop for Unfinished {
     }
 }
 
+/// The part of a path after the last `/`.
+pub(crate) fn file_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
 /// Brings a file or a directory to the disk.
-fn sync(opened: impl AsFd) -> io::Result<()> {
+pub(crate) fn sync(opened: impl AsFd) -> io::Result<()> {
     rustix::fs::fsync(opened).map_err(|error| lasting(error.into()))
 }
 
@@ -414,7 +472,7 @@ fn create_durably(path: &Path) -> io::Result<()> {
 fn read_exactly(
     file: &File,
     operation: Operation,
-    object: &ObjectName,
+    object: &impl TreePath,
     offset: u64,
     length: u64,
 ) -> Result<Bytes, StoreError> {
@@ -431,8 +489,4 @@ fn read_exactly(
 
 fn modified(stat: &Stat) -> Option<Timestamp> {
     Timestamp::new(stat.st_mtime, i32::try_from(stat.st_mtime_nsec).ok()?).ok()
-}
-
-pub(super) fn meta(name: ObjectName, stat: &Stat) -> ObjectMeta {
-    ObjectMeta { name, size_bytes: stat.st_size as u64, modified: modified(stat) }
 }

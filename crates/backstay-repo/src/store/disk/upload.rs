@@ -9,15 +9,14 @@ use rustix::fs::Advice;
 
 use super::on_blocking_thread;
 use super::tree::Unfinished;
-use crate::layout::ObjectName;
 use crate::store::{Operation, StoreError, Upload};
 
 /// The kernel is asked to begin writing after this much, so that little is left
 /// for the fsync of the commit.
 const WRITE_BACK_BYTES: u64 = 4 << 20;
 
-pub(super) struct DiskUpload {
-    object: ObjectName,
+pub(crate) struct DiskUpload {
+    object: String,
     /// Shared with the blocking thread, which may outlive a dropped call. The next
     /// call waits for it, and finds how it ended in the file's own state: what it
     /// failed to write or to sync is never tried again and then believed.
@@ -27,7 +26,7 @@ pub(super) struct DiskUpload {
 }
 
 impl DiskUpload {
-    pub fn new(object: ObjectName, file: Unfinished) -> Self {
+    pub fn new(object: String, file: Unfinished) -> Self {
         Self { object, file: Arc::new(Mutex::new(file)), written_bytes: 0, pushed_bytes: 0 }
     }
 
@@ -37,7 +36,7 @@ impl DiskUpload {
         work: impl FnOnce(&mut Unfinished) -> Result<(), StoreError> + Send + 'static,
     ) -> Result<(), StoreError> {
         let file = Arc::clone(&self.file);
-        on_blocking_thread(operation, self.object.as_str(), move || {
+        on_blocking_thread(operation, &self.object, move || {
             work(&mut file.lock().unwrap_or_else(PoisonError::into_inner))
         })
         .await
@@ -88,14 +87,15 @@ mod tests {
     use std::fs::File;
     use std::os::fd::OwnedFd;
 
-    use super::super::tree::Tree;
+    use super::super::tree::{Custody, Tree};
     use super::*;
+    use crate::layout::ObjectName;
 
     fn begun(place: &std::path::Path) -> DiskUpload {
         let object: ObjectName = "orders/packs/1".parse().unwrap();
-        let tree = Arc::new(Tree::new(place.to_owned()));
+        let tree = Arc::new(Tree::new(place.to_owned(), Custody::Sole));
         let unfinished = tree.begin(Operation::Write, &object).unwrap();
-        DiskUpload::new(object, unfinished)
+        DiskUpload::new(object.to_string(), unfinished)
     }
 
     /// Puts in the file's place one that can be neither written at an offset nor
@@ -150,7 +150,7 @@ mod tests {
         assert_eq!(upload.commit().await.unwrap(), 5);
 
         let mut upload = begun(place.path());
-        upload.object = "orders/packs/2".parse().unwrap();
+        upload.object = "orders/packs/2".to_owned();
         let file = swap_for_a_pipe(&upload);
         upload.file.lock().unwrap().publish().unwrap_err();
         put_back(&upload, file);
