@@ -11,6 +11,7 @@ use std::str::FromStr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Classified, ErrorKind};
 use crate::id::{BackupId, InstanceId};
 use crate::record::EngineKind;
 
@@ -30,6 +31,12 @@ pub use tier::Tier;
 pub struct UnknownWord {
     pub given: String,
     pub known: &'static str,
+}
+
+impl Classified for UnknownWord {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::Invalid
+    }
 }
 
 /// How `pg_dump` writes.

@@ -80,6 +80,26 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    #[error("nobody said where dumps go")]
+    NoShelf,
+    #[error("dumps cannot go to {to:?}: {reason}")]
+    ShelfAddress { to: String, reason: &'static str },
+    #[error("{one} and {other} would both be called {path}")]
+    DumpsMeet { path: String, one: String, other: String },
+    #[error("{path} is there already in {shelf}")]
+    DumpNameTaken { path: String, shelf: String },
+    #[error("{reason}")]
+    DumpShape { reason: &'static str, hint: &'static str },
+    #[error("tables and schemas are chosen of one database, and {count} were named")]
+    PartsOfSeveral { count: usize },
+    #[error("make the directory {} for a dump on its way", path.display())]
+    Spool {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error(transparent)]
+    Layout(#[from] backstay_model::dump::layout::LayoutError),
     #[error("the repository is not encrypted, so it has no keys")]
     NoKeys,
     #[error("stopped on request")]
@@ -105,6 +125,7 @@ impl Classified for Error {
             | Error::DrillOutside { .. } => ErrorKind::Conflict,
             Error::DrillDirectory { source, .. }
             | Error::Remove { source, .. }
+            | Error::Spool { source, .. }
             | Error::WriteKit { source, .. } => match source.kind() {
                 std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
                     ErrorKind::Denied
@@ -112,7 +133,13 @@ impl Classified for Error {
                 std::io::ErrorKind::NotFound => ErrorKind::NotFound,
                 _ => ErrorKind::Unavailable,
             },
-            Error::DrillTooSmall { .. } => ErrorKind::Conflict,
+            Error::DrillTooSmall { .. } | Error::DumpNameTaken { .. } => ErrorKind::Conflict,
+            Error::NoShelf
+            | Error::ShelfAddress { .. }
+            | Error::DumpsMeet { .. }
+            | Error::DumpShape { .. }
+            | Error::PartsOfSeveral { .. } => ErrorKind::Invalid,
+            Error::Layout(error) => error.kind(),
             Error::NoKeys => ErrorKind::Unsupported,
             Error::Cancelled => ErrorKind::Cancelled,
             Error::Broken { .. } => ErrorKind::Internal,
@@ -175,6 +202,27 @@ impl Classified for Error {
             Error::WriteKit { .. } => {
                 vec!["`backstay key kit --to DIR` writes it to another place".to_owned()]
             }
+            Error::NoShelf => vec![
+                "set `dump.to` to a directory, such as \"file:///var/backups\", or give `--to DIR`".to_owned(),
+            ],
+            Error::ShelfAddress { .. } => {
+                vec!["set `dump.to` to a directory, such as \"file:///var/backups\"".to_owned()]
+            }
+            Error::DumpsMeet { .. } => vec![
+                "put {database} into `dump.name`, or name one database with `--database`".to_owned(),
+            ],
+            Error::DumpNameTaken { .. } => vec![
+                "put the time of day into `dump.name`, as in {time:%Y%m%d_%H%M%S}, or run `backstay dump` later"
+                    .to_owned(),
+            ],
+            Error::DumpShape { hint, .. } => vec![(*hint).to_owned()],
+            Error::PartsOfSeveral { .. } => {
+                vec!["name one database with `--database`".to_owned()]
+            }
+            Error::Spool { .. } => {
+                vec!["set `dump.spool` to a directory that backstay can write".to_owned()]
+            }
+            Error::Layout(error) => error.hints(),
             Error::NoKeys => {
                 vec!["`backstay init` makes an encrypted repository unless told `--no-encryption`".to_owned()]
             }

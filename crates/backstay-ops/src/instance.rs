@@ -12,6 +12,8 @@ pub struct Instance {
     pub id: InstanceId,
     pub engine: EngineSettings,
     pub policy: Policy,
+    /// What this server is for, such as `production`; dumps carry it.
+    pub environment: Option<String>,
 }
 
 /// What reaches the server, in the words of its engine.

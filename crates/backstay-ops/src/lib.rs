@@ -18,6 +18,7 @@
 //! | verify | [`verify::run`] | [`model::VerifyReport`] |
 //! | restore | [`restore::plan`], [`restore::run`] | [`model::plan::RestorePlan`], [`restore::RestoreReport`] |
 //! | drill | [`drill::run`] | [`model::drill::DrillReport`] |
+//! | dump | [`dump::run`] | [`dump::DumpReport`] |
 //! | expire | [`expire::plan`], [`expire::run`] | [`model::policy::ExpirePlan`], [`expire::ExpireReport`] |
 //! | collect | [`collect::run`] | [`collect::CollectReport`] |
 //! | key kit | [`kit::write`], [`kit::renew`] | [`kit::KitReport`] |
@@ -36,6 +37,7 @@
 //! restore::plan(&Context, &Instance, &RestoreOptions) -> RestorePlan
 //! restore::run(&Context, &Instance, &RestoreOptions, RestorePlan) -> RestoreReport
 //! drill::run(&Context, &Instance, &DrillOptions) -> DrillReport
+//! dump::run(&Run, &Instance, &DumpPolicy, &DumpRequest) -> DumpReport
 //! expire::plan(&Context, &Instance, as_of: Timestamp) -> ExpirePlan;  expire::run(&Context, &Instance) -> ExpireReport
 //! collect::run(&Context, &CollectOptions) -> CollectReport
 //! key::{list, add, remove, rotate}(&Context, …) -> …;  check::run(&Instance) -> InstanceCheck
@@ -47,6 +49,7 @@ pub mod clock;
 pub mod collect;
 pub mod context;
 pub mod drill;
+pub mod dump;
 pub mod error;
 pub mod expire;
 mod future;
@@ -59,6 +62,7 @@ pub mod list;
 mod notes;
 pub mod open;
 pub mod restore;
+pub mod run;
 pub mod status;
 pub mod verify;
 pub mod way;
@@ -70,3 +74,4 @@ pub use clock::{Clock, SystemClock};
 pub use context::Context;
 pub use error::{Error, Result};
 pub use instance::{Instance, Policy};
+pub use run::Run;

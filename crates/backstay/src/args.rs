@@ -6,6 +6,8 @@
 
 use std::path::PathBuf;
 
+use backstay_engine::postgres::dump::RelationName;
+use backstay_model::dump::{DumpCipher, DumpCompression, DumpFormat, Layout};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
 
@@ -73,6 +75,8 @@ pub enum Verb {
     Config(ConfigVerb),
     /// Take a base backup now
     Backup(BackupArguments),
+    /// Write databases into portable files that open without Backstay
+    Dump(DumpArguments),
     /// List backups, newest first
     List(ListArguments),
     /// Show everything about one backup
@@ -151,6 +155,40 @@ pub struct BackupArguments {
     /// Compare with no earlier backup: read and store everything
     #[arg(long)]
     pub full: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct DumpArguments {
+    /// The instance
+    #[arg(value_name = "INSTANCE")]
+    pub instance: String,
+    /// A database; all of them, and the roles, when none is named
+    #[arg(long, value_name = "NAME")]
+    pub database: Vec<String>,
+    /// Only this table: TABLE or SCHEMA.TABLE, in the case in which it is written
+    #[arg(long, value_name = "TABLE", conflicts_with = "schema")]
+    pub table: Vec<RelationName>,
+    /// Only this schema
+    #[arg(long, value_name = "SCHEMA")]
+    pub schema: Vec<String>,
+    /// What `pg_dump` writes: custom, plain or directory
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<DumpFormat>,
+    /// The directory to write to [default: dump.to]
+    #[arg(long, value_name = "PATH|URL")]
+    pub to: Option<Address>,
+    /// How that directory is ordered: plain, tiers, or as a known set of scripts had it
+    #[arg(long, value_name = "LAYOUT", value_parser = Layout::PRESETS)]
+    pub layout: Option<String>,
+    /// zstd, gzip, none, or inside for archives that `pg_dump` compresses itself; with a level as in zstd:3
+    #[arg(long, value_name = "HOW", value_parser = compression)]
+    pub compress: Option<(DumpCompression, Option<i32>)>,
+    /// openssl, openpgp or none
+    #[arg(long, value_name = "HOW")]
+    pub encrypt: Option<DumpCipher>,
+    /// Sessions that read at once, for the directory format
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub jobs: Option<u32>,
 }
 
 #[derive(Debug, Args)]
@@ -315,6 +353,18 @@ pub struct KeyAddArguments {
     /// Read a pass phrase from standard input instead
     #[arg(long)]
     pub passphrase: bool,
+}
+
+fn compression(text: &str) -> Result<(DumpCompression, Option<i32>), String> {
+    let (word, level) = match text.split_once(':') {
+        None => (text, None),
+        Some((word, level)) => {
+            let level = level.parse().map_err(|_| format!("{level:?} is not a level, such as 3"))?;
+            (word, Some(level))
+        }
+    };
+    let how = word.parse().map_err(|error: backstay_model::dump::UnknownWord| error.to_string())?;
+    Ok((how, level))
 }
 
 /// A point in time with its offset, so that nobody guesses a time zone.

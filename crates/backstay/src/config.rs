@@ -6,6 +6,7 @@
 //! nothing". Refuses secrets given as text.
 
 pub mod catalogue;
+pub mod dump;
 pub mod error;
 mod nearest;
 pub mod origin;
@@ -29,6 +30,7 @@ use backstay_ops::backup::DEFAULT_COMPRESSION_LEVEL;
 use error::Problem;
 pub use error::{Error, Result};
 use schema::Shape;
+use dump::DumpSettings;
 use settings::{InstanceSettings, PolicySettings, PostgresqlSettings, Settings};
 use tree::{Node, Place};
 
@@ -155,6 +157,13 @@ impl Config {
 
     pub fn policy(&self, settings: &InstanceSettings) -> PolicySettings {
         settings.policy().over(&self.settings.policy)
+    }
+
+    pub fn dump(&self, settings: &InstanceSettings) -> DumpSettings {
+        match settings {
+            InstanceSettings::Postgresql(settings) => settings.dump.over(&self.settings.dump),
+            InstanceSettings::Influxdb(_) | InstanceSettings::Redis(_) => self.settings.dump.clone(),
+        }
     }
 
     /// What the types cannot say.

@@ -9,6 +9,7 @@
 pub mod backups;
 pub mod collect;
 pub mod drill;
+pub mod dumps;
 pub mod errors;
 pub mod expire;
 pub mod init;

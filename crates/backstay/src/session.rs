@@ -6,17 +6,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use backstay_engine::postgres::PostgresSettings;
+use backstay_model::dump::{DumpShape, Layout, NameTemplate};
 use backstay_model::policy::RetentionPolicy;
 use backstay_model::status::Objectives;
 use backstay_model::{Fault, InstanceId, Progress};
+use backstay_ops::dump::DumpPolicy;
 use backstay_ops::instance::{DEFAULT_GRACE, EngineSettings};
-use backstay_ops::{Clock, Context, Instance, Policy, SystemClock};
+use backstay_ops::{Clock, Context, Instance, Policy, Run, SystemClock};
 use backstay_repo::key::{KeySecret, read_key_file};
 use backstay_repo::store::limit::Limits;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::GlobalOptions;
 use crate::config::catalogue::{CataloguePlace, usual_place};
+use crate::config::dump::DumpKeepSettings;
 use crate::config::secret::SecretSource;
 use crate::config::settings::{InstanceSettings, KeepSettings, PolicySettings, PostgresqlSettings};
 use crate::config::{self, Config, Overlays};
@@ -104,6 +107,7 @@ impl Session {
                 id: name.parse()?,
                 engine: EngineSettings::Postgresql(PostgresSettings::default()),
                 policy: self.policy(&self.config.settings.policy),
+                environment: None,
             }),
             Err(error) => Err(error.into()),
         }
@@ -115,7 +119,45 @@ impl Session {
             id: id.clone(),
             engine: EngineSettings::Postgresql(self.server(id, postgresql)?),
             policy: self.policy(&self.config.policy(settings)),
+            environment: postgresql.environment.clone(),
         })
+    }
+
+    /// What an operation needs that opens no repository.
+    pub fn run(&self) -> Run {
+        Run::new(Arc::clone(&self.clock), self.cancel.clone(), Arc::clone(&self.progress))
+    }
+
+    /// How an instance's dumps are made; `layout` is what the arguments say of it.
+    pub fn dump_policy(&self, name: &str, layout: Option<&str>) -> Result<(DumpPolicy, Instance), Fault> {
+        let (id, settings) = self.config.instance(name)?;
+        let dump = self.config.dump(settings);
+        let preset = layout.or(dump.layout.as_deref()).unwrap_or(DEFAULT_LAYOUT);
+        let mut layout = Layout::preset(preset).map_err(Fault::new)?;
+        if let Some(name) = &dump.name {
+            rename(&mut layout, name);
+        }
+        let passphrase = match &dump.passphrase {
+            Some(source) => Some(source.read("dump.passphrase", self.config.directory())?),
+            None => None,
+        };
+        let keep = dump.keep.as_ref().map_or(layout.keep, DumpKeepSettings::rules);
+        let shape = DumpShape {
+            format: dump.format.unwrap_or(layout.shape.format),
+            compression: dump.compression.unwrap_or(layout.shape.compression),
+            cipher: dump.encryption.unwrap_or(layout.shape.cipher),
+        };
+        let policy = DumpPolicy {
+            to: dump.to.as_ref().map(|to| to.as_str().to_owned()),
+            layout,
+            shape,
+            level: dump.compression_level,
+            passphrase,
+            jobs: dump.jobs.unwrap_or(DEFAULT_JOBS),
+            spool: dump.spool.as_ref().map(|spool| self.config.beside(spool)),
+            keep,
+        };
+        Ok((policy, self.resolve(id, settings)?))
     }
 
     fn server(&self, id: &InstanceId, settings: &PostgresqlSettings) -> config::Result<PostgresSettings> {
@@ -146,6 +188,19 @@ impl Session {
     pub fn bar(&self, title: &str) -> Bar {
         Bar::show(self.output.shows_progress(), title, Arc::clone(&self.progress))
     }
+}
+
+/// Where nobody chose one.
+const DEFAULT_LAYOUT: &str = "plain";
+/// Two read faster than one, and hold few connections.
+const DEFAULT_JOBS: u32 = 2;
+
+/// A name of one's own stands for all tiers, when it tells them apart.
+fn rename(layout: &mut Layout, name: &NameTemplate) {
+    let tells_tiers_apart = name.to_string().contains("{tier}");
+    layout.daily = name.clone();
+    layout.weekly = tells_tiers_apart.then(|| name.clone());
+    layout.monthly = tells_tiers_apart.then(|| name.clone());
 }
 
 /// What the environment and the flags lay over the file.

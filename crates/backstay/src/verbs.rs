@@ -7,6 +7,7 @@ mod backup;
 mod collect;
 pub mod config;
 mod drill;
+mod dump;
 mod expire;
 pub mod init;
 mod key;
@@ -40,6 +41,7 @@ pub async fn run(arguments: Arguments, output: Output, cancel: CancellationToken
         Verb::Init(init) => init::run(global, &init, output, cancel).await,
         Verb::Config(verb) => config::run(global, &verb, output, cancel).await,
         Verb::Backup(backup) => backup::run(&session()?, &backup).await,
+        Verb::Dump(dump) => dump::run(&session()?, &dump).await,
         Verb::List(list) => list::run(&session()?, &list).await,
         Verb::Show(show) => show::run(&session()?, &show).await,
         Verb::Status(status) => status::run(&session()?, &status).await,

@@ -74,6 +74,7 @@ impl House {
                 ..PostgresSettings::default()
             }),
             policy: Policy::default(),
+            environment: None,
         };
         House { server, clock, context, instance, workspace }
     }

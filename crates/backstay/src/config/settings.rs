@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::catalogue::CataloguePlace;
+use super::dump::DumpSettings;
 use super::secret::SecretSource;
 use super::values::{Address, HumanDuration, Rate, Schedule};
 
@@ -30,6 +31,10 @@ pub struct Settings {
     /// How restore drills are done.
     #[serde(default)]
     pub drill: DrillSettings,
+    /// Portable dumps: plain files that open without Backstay. What holds for every instance; each may say otherwise in
+    /// its own section `[instance.NAME.dump]`.
+    #[serde(default)]
+    pub dump: DumpSettings,
 }
 
 /// Where the backups are kept.
@@ -157,6 +162,13 @@ pub struct PostgresqlSettings {
     /// The certificate of the authority that signed the server's, in PEM, for `sslmode=verify-ca` and `verify-full`.
     #[serde(default)]
     pub ssl_root_certificate: Option<PathBuf>,
+    /// What this server is for, such as `"production"` or `"staging"`. Dumps carry it, and restoring one into another
+    /// environment must be confirmed.
+    #[serde(default)]
+    pub environment: Option<String>,
+    /// Portable dumps of this instance, over `[dump]`.
+    #[serde(default)]
+    pub dump: Box<DumpSettings>,
     /// What holds for this instance alone, over `[policy]`.
     #[serde(default)]
     pub policy: PolicySettings,

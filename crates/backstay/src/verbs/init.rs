@@ -193,6 +193,7 @@ impl Server {
                 ..PostgresSettings::default()
             }),
             policy: Policy::default(),
+            environment: None,
         }
     }
 }

@@ -12,6 +12,7 @@ mod bad_configuration;
 mod bad_input;
 mod broken_restore;
 mod damaged_restore;
+mod dumps;
 mod during_backup;
 mod failed_drills;
 mod failing_disk;

@@ -1,0 +1,172 @@
+//! Dump: a portable file of a database, on a shelf.
+//!
+//! Invariant: everything that can be refused is refused before the first file, each
+//! file gets its name only when the server's tool has ended well, and its sidecar is
+//! written last: half a dump is never taken for one. The order of one dump is data,
+//! authentication, sidecar; then its other tiers, then the pointer.
+//!
+//! Needs no repository: whoever lost the key of his can still take dumps and read them.
+
+mod names;
+mod policy;
+mod take;
+
+use backstay_engine::postgres::dump::{self as engine, RelationName};
+use backstay_engine::postgres::settings::Address;
+use backstay_model::dump::{
+    DumpCipher, DumpCompression, DumpContent, DumpFormat, DumpRecord, DumpShape, Tier,
+};
+use backstay_model::{BackupId, Finding};
+use backstay_repo::dump::DumpRecipe;
+use serde::Serialize;
+
+use crate::clock::Stopwatch;
+use crate::error::{Error, Result};
+use crate::instance::Instance;
+use crate::run::Run;
+
+pub use policy::DumpPolicy;
+
+/// What a person may say of one dump.
+#[derive(Debug, Clone, Default)]
+pub struct DumpRequest {
+    /// These databases; without any, all of them and what belongs to none.
+    pub databases: Vec<String>,
+    /// These tables of one database.
+    pub tables: Vec<RelationName>,
+    /// These schemas of one database.
+    pub schemas: Vec<String>,
+}
+
+impl DumpRequest {
+    fn is_of_parts(&self) -> bool {
+        !self.tables.is_empty() || !self.schemas.is_empty()
+    }
+}
+
+/// One dump, and where it lies.
+#[derive(Debug, Clone, Serialize)]
+pub struct DumpedFile {
+    /// The directory, as an address.
+    pub shelf: String,
+    /// Below the shelf, for each tier.
+    pub paths: Vec<TierPath>,
+    #[serde(flatten)]
+    pub record: DumpRecord,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TierPath {
+    pub tier: Tier,
+    pub path: String,
+}
+
+/// What `dump` tells.
+#[derive(Debug, Clone, Serialize)]
+pub struct DumpReport {
+    pub dumps: Vec<DumpedFile>,
+    pub duration_seconds: f64,
+    pub findings: Vec<Finding>,
+}
+
+/// Takes dumps of an instance: one file for each database, and one for the roles and
+/// tablespaces of a whole server.
+pub async fn run(
+    run: &Run,
+    instance: &Instance,
+    policy: &DumpPolicy,
+    request: &DumpRequest,
+) -> Result<DumpReport> {
+    let watch = Stopwatch::start();
+    check(policy)?;
+    let place = policy.place()?;
+    let address = instance.postgres().address()?;
+    run.progress.enter("ask the server");
+    let wanted = wanted(run, &address, policy.shape, request).await?;
+    let at = run.clock.now();
+    let named = names::assign(&policy.layout, &instance.id, wanted, at)?;
+    names::must_be_free(&*place.shelf, &policy.layout, &named).await?;
+
+    let set = if named.len() > 1 { Some(new_id(at)?) } else { None };
+    let mut report = DumpReport { dumps: Vec::new(), duration_seconds: 0.0, findings: Vec::new() };
+    for (number, dump) in named.into_iter().enumerate() {
+        run.check_cancelled()?;
+        let id = match (&set, number) {
+            (Some(first), 0) => first.clone(),
+            _ => new_id(at)?,
+        };
+        let taking = take::Taking { run, instance, policy, place: &place, request, id, set: set.clone() };
+        let (dumped, findings) = taking.take(dump).await?;
+        report.dumps.push(dumped);
+        report.findings.extend(findings);
+    }
+    report.duration_seconds = watch.seconds();
+    Ok(report)
+}
+
+/// What the settings cannot mean together.
+fn check(policy: &DumpPolicy) -> Result<()> {
+    let DumpShape { format, compression, cipher } = policy.shape;
+    if format == DumpFormat::Plain && compression == DumpCompression::Inside {
+        return Err(Error::DumpShape {
+            reason: "`compression = \"inside\"` is for archives, and a plain dump is none",
+            hint: "set `dump.compression` to \"gzip\" or \"zstd\", or `dump.format` to \"custom\"",
+        });
+    }
+    if compression == DumpCompression::Inside && policy.level.is_some_and(|level| !(1..=9).contains(&level)) {
+        return Err(Error::DumpShape {
+            reason: "`pg_dump` compresses at the levels 1 to 9",
+            hint: "set `dump.compression_level` to one of them, or leave it out",
+        });
+    }
+    DumpRecipe { shape: policy.shape, level: policy.level, workers: 1 }.check()?;
+    if cipher != DumpCipher::None && policy.passphrase.is_none() {
+        return Err(backstay_repo::Error::from(backstay_repo::dump::DumpError::NoPassphrase).into());
+    }
+    Ok(policy.layout.check()?)
+}
+
+/// The contents of a run, the roles first: whoever restores needs them first.
+async fn wanted(
+    run: &Run,
+    address: &Address,
+    shape: DumpShape,
+    request: &DumpRequest,
+) -> Result<Vec<(DumpContent, DumpShape)>> {
+    if request.is_of_parts() {
+        let database = match request.databases.as_slice() {
+            [] => address.database().to_owned(),
+            [one] => one.clone(),
+            several => return Err(Error::PartsOfSeveral { count: several.len() }),
+        };
+        let tables = request.tables.iter().map(ToString::to_string).collect();
+        let content = DumpContent::Parts { database, tables, schemas: request.schemas.clone() };
+        return Ok(vec![(content, shape)]);
+    }
+    let of_database = |database: String| (DumpContent::Database { database }, shape);
+    if !request.databases.is_empty() {
+        let mut databases = request.databases.clone();
+        databases.sort();
+        databases.dedup();
+        return Ok(databases.into_iter().map(of_database).collect());
+    }
+    let databases = tokio::select! {
+        biased;
+        () = run.cancel.cancelled() => return Err(Error::Cancelled),
+        databases = engine::databases(address) => databases?,
+    };
+    let globals = DumpShape { format: DumpFormat::Plain, ..shape };
+    let compression = match shape.compression {
+        // Statements are no archive that could be compressed inside.
+        DumpCompression::Inside => DumpCompression::Gzip,
+        other => other,
+    };
+    let globals = (DumpContent::Globals, DumpShape { compression, ..globals });
+    Ok(std::iter::once(globals).chain(databases.into_iter().map(of_database)).collect())
+}
+
+fn new_id(at: jiff::Timestamp) -> Result<BackupId> {
+    let mut random = [0; 4];
+    getrandom::fill(&mut random).map_err(|_| Error::broken("the system gives no random numbers"))?;
+    Ok(BackupId::new(at, u32::from_le_bytes(random)))
+}

@@ -1,0 +1,131 @@
+//! The names of dumps that are about to be taken, before the first byte of any.
+//!
+//! Refuses a run in which two dumps would meet, or one would meet what lies there: a
+//! dump that took an hour must not find its name taken.
+
+use std::collections::BTreeMap;
+
+use backstay_model::InstanceId;
+use backstay_model::dump::template::Fields;
+use backstay_model::dump::{DumpContent, DumpShape, Layout, Tier};
+use backstay_repo::shelf::{Shelf, ShelfPath};
+use backstay_repo::store::StoreError;
+use jiff::Timestamp;
+
+use crate::error::{Error, Result};
+
+/// One dump to be taken, with a path for each of its tiers, the days first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Named {
+    pub content: DumpContent,
+    pub shape: DumpShape,
+    pub paths: Vec<(Tier, ShelfPath)>,
+    pub pointer: Option<ShelfPath>,
+}
+
+/// Names for everything that is taken at this time.
+pub(super) fn assign(
+    layout: &Layout,
+    instance: &InstanceId,
+    wanted: Vec<(DumpContent, DumpShape)>,
+    at: Timestamp,
+) -> Result<Vec<Named>> {
+    let mut taken: BTreeMap<ShelfPath, String> = BTreeMap::new();
+    let mut named = Vec::with_capacity(wanted.len());
+    for (content, shape) in wanted {
+        let ext = extension(layout, &content, &shape);
+        let fields = |tier| Fields { database: content.database(), instance, tier, ext: &ext, time: at };
+        let path = |text: String| text.parse::<ShelfPath>().map_err(backstay_repo::Error::from);
+        let mut paths = Vec::new();
+        for tier in layout.tiers(at) {
+            let Some(rendered) = layout.path(&fields(tier)) else { continue };
+            let path = path(rendered)?;
+            let what = described(&content);
+            if let Some(other) = taken.insert(path.clone(), what.clone()) {
+                return Err(Error::DumpsMeet { path: path.to_string(), one: other, other: what });
+            }
+            paths.push((tier, path));
+        }
+        let pointer = layout.pointer_path(&fields(Tier::Daily)).map(path).transpose()?;
+        named.push(Named { content, shape, paths, pointer });
+    }
+    // A pointer shows one dump: where several would have it, it is the last whole one's.
+    Ok(named)
+}
+
+/// The roles of a server are statements, whatever the databases are.
+fn extension(layout: &Layout, content: &DumpContent, shape: &DumpShape) -> String {
+    match content {
+        DumpContent::Globals => shape.extension(),
+        DumpContent::Database { .. } | DumpContent::Parts { .. } => layout.extension(shape),
+    }
+}
+
+pub(super) fn described(content: &DumpContent) -> String {
+    match content {
+        DumpContent::Database { database } => format!("database {database}"),
+        DumpContent::Parts { database, .. } => format!("parts of database {database}"),
+        DumpContent::Globals => "the roles and tablespaces".to_owned(),
+    }
+}
+
+/// Refuses names that somebody has.
+pub(super) async fn must_be_free(shelf: &dyn Shelf, layout: &Layout, named: &[Named]) -> Result<()> {
+    for (_, path) in named.iter().flat_map(|dump| &dump.paths) {
+        let beside = path.beside(&layout.sidecar).map_err(backstay_repo::Error::from)?;
+        for path in [path, &beside] {
+            match shelf.head(path).await {
+                Err(StoreError::NotFound { .. }) => {}
+                Ok(_) => {
+                    let path = path.to_string();
+                    return Err(Error::DumpNameTaken { path, shelf: shelf.location().to_owned() });
+                }
+                Err(error) => return Err(backstay_repo::Error::from(error).into()),
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn database(name: &str) -> (DumpContent, DumpShape) {
+        (DumpContent::Database { database: name.to_owned() }, DumpShape::default())
+    }
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn instance() -> InstanceId {
+        "main".parse().unwrap()
+    }
+
+    #[test]
+    fn a_sunday_that_is_a_first_gives_a_dump_three_names() {
+        let layout = Layout::preset("tiers").unwrap();
+        let named = assign(&layout, &instance(), vec![database("orders")], at("2024-09-01T02:00:00Z"));
+        let named = named.unwrap().remove(0);
+        let paths: Vec<_> = named.paths.iter().map(|(_, path)| path.as_str()).collect();
+        assert_eq!(
+            paths,
+            [
+                "daily/orders_20240901_020000.dump.zst",
+                "weekly/orders_20240901_020000.dump.zst",
+                "monthly/orders_20240901_020000.dump.zst"
+            ]
+        );
+        assert_eq!(named.pointer.unwrap().as_str(), "latest_orders.dump.zst");
+    }
+
+    #[test]
+    fn two_databases_under_one_name_are_refused_before_the_first_byte() {
+        let layout = Layout::preset("auto-recovery").unwrap();
+        let both = vec![database("orders"), database("stock")];
+        let error = assign(&layout, &instance(), both, at("2024-09-02T02:00:00Z")).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("database orders") && text.contains("database stock"), "{text}");
+    }
+}

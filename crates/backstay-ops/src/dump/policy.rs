@@ -1,0 +1,80 @@
+//! How the dumps of an instance are made and kept, and the shelf where they lie.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use backstay_model::Secret;
+use backstay_model::dump::retention::DumpKeep;
+use backstay_model::dump::{DumpShape, Layout};
+use backstay_repo::shelf::{DiskShelf, Shelf};
+
+use crate::error::{Error, Result};
+
+/// What is set for the dumps of one instance.
+#[derive(Debug, Clone)]
+pub struct DumpPolicy {
+    /// Where they go: `file:///var/backups/orders`, or a path. `None` where nobody said.
+    pub to: Option<String>,
+    pub layout: Layout,
+    pub shape: DumpShape,
+    /// Of the compression; each has its own default.
+    pub level: Option<i32>,
+    pub passphrase: Option<Secret>,
+    /// Sessions that read, or write, at once.
+    pub jobs: u32,
+    /// Where a dump in the directory format lies while it is made. Left out, the shelf.
+    pub spool: Option<PathBuf>,
+    pub keep: DumpKeep,
+}
+
+/// A shelf, and the directory that it is.
+pub(super) struct Place {
+    pub shelf: Arc<dyn Shelf>,
+    pub directory: PathBuf,
+}
+
+impl DumpPolicy {
+    pub(super) fn place(&self) -> Result<Place> {
+        let to = self.to.as_deref().ok_or(Error::NoShelf)?;
+        let directory = directory(to)?;
+        Ok(Place { shelf: Arc::new(DiskShelf::new(&directory)), directory })
+    }
+}
+
+/// The directory that an address means. Shelves at a distance come with the stores at a
+/// distance.
+fn directory(to: &str) -> Result<PathBuf> {
+    let wrong = |reason: &'static str| Error::ShelfAddress { to: to.to_owned(), reason };
+    let path = match to.split_once("://") {
+        Some(("file", rest)) => rest.strip_prefix("localhost").unwrap_or(rest),
+        Some(_) => return Err(wrong("dumps go to a directory in this version: `file:///var/backups`")),
+        None => to,
+    };
+    match path {
+        "" => Err(wrong("it names no directory")),
+        path if to.contains("://") && !path.starts_with('/') => {
+            Err(wrong("the path after file:// begins with /"))
+        }
+        path => std::path::absolute(Path::new(path)).map_err(|_| wrong("it is no path")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shelf_is_a_path_or_its_address_and_nothing_at_a_distance() {
+        for (to, path) in [
+            ("file:///var/backups/my dumps", "/var/backups/my dumps"),
+            ("file://localhost/srv", "/srv"),
+            ("/srv/dumps", "/srv/dumps"),
+        ] {
+            assert_eq!(directory(to).unwrap(), Path::new(path));
+        }
+        assert!(directory("dumps").unwrap().is_absolute());
+        for bad in ["s3://bucket/dumps", "file://relative", ""] {
+            assert!(directory(bad).is_err(), "{bad}");
+        }
+    }
+}

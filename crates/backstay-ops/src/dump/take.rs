@@ -1,0 +1,198 @@
+//! One dump: from the server's tool to a file with a sidecar, in each of its tiers.
+
+use std::time::Duration;
+
+use backstay_engine::postgres::dump::{self as engine, DumpFacts, DumpOptions, DumpRun, DumpSource, Inside};
+use backstay_model::dump::{DumpCompression, DumpContent, DumpFormat, DumpRecord, DumpWarning};
+use backstay_model::{BackupId, EngineKind, Finding};
+use backstay_repo::dump::{DumpRecipe, DumpWriter, DumpWritten, FinishedDump, HMAC_SUFFIX};
+use backstay_repo::shelf::ShelfPath;
+use backstay_repo::store::StoreError;
+use bytes::Bytes;
+
+use super::names::{self, Named};
+use super::policy::Place;
+use super::{DumpPolicy, DumpRequest, DumpedFile, TierPath};
+use crate::clock::Stopwatch;
+use crate::context::workers;
+use crate::error::{Error, Result};
+use crate::instance::Instance;
+use crate::run::Run;
+
+/// How long a lock that somebody holds on a table is waited for; whoever comes behind us
+/// waits as long.
+const LOCK_LIMIT: Duration = Duration::from_secs(10 * 60);
+
+pub(super) struct Taking<'a> {
+    pub run: &'a Run,
+    pub instance: &'a Instance,
+    pub policy: &'a DumpPolicy,
+    pub place: &'a Place,
+    pub request: &'a DumpRequest,
+    pub id: BackupId,
+    pub set: Option<BackupId>,
+}
+
+impl Taking<'_> {
+    pub async fn take(&self, named: Named) -> Result<(DumpedFile, Vec<Finding>)> {
+        let Some((tier, path)) = named.paths.first().cloned() else {
+            return Err(Error::broken("a layout has a name for the dump of a day"));
+        };
+        let (started_at, watch) = (self.run.clock.now(), Stopwatch::start());
+        let title = format!("dump {}", names::described(&named.content));
+        self.run.progress.enter(&title);
+        let (facts, mut source) = self.open(&named).await?;
+        self.run.progress.begin(&title, facts.database_bytes.unwrap_or(0));
+        let recipe = DumpRecipe { shape: named.shape, level: self.level(&named), workers: workers() };
+        let shelf = &*self.place.shelf;
+        let mut writer = DumpWriter::begin(shelf, &path, &recipe, self.policy.passphrase.as_ref()).await?;
+        let copied = self.copy(&mut source, &mut writer).await;
+        let finished = match copied {
+            Ok(()) => writer.finish().await?,
+            Err(error) => {
+                // Nothing of it has a name; what else went wrong is no news.
+                let _ = writer.abandon().await;
+                return Err(error);
+            }
+        };
+        self.run.progress.enter("name the dump");
+        let warnings = source.warnings();
+        let written = self.publish(finished, &path).await?;
+        let record = DumpRecord {
+            id: self.id.clone(),
+            instance: self.instance.id.clone(),
+            environment: self.instance.environment.clone(),
+            engine: EngineKind::Postgresql,
+            content: named.content.clone(),
+            set: self.set.clone(),
+            file: path.file_name().to_owned(),
+            tier,
+            started_at,
+            finished_at: self.run.clock.now(),
+            duration_seconds: watch.seconds(),
+            shape: named.shape,
+            raw_bytes: written.raw_bytes,
+            stored_bytes: written.stored_bytes,
+            compression_ratio: written.raw_bytes as f64 / written.stored_bytes.max(1) as f64,
+            sha256: written.sha256.clone(),
+            database_bytes: facts.database_bytes,
+            position: facts.position,
+            system_identifier: facts.system_identifier.map(|number| number.to_string()),
+            server_version: Some(facts.server_version),
+            tool_version: Some(facts.tool_version),
+            backstay_version: env!("CARGO_PKG_VERSION").to_owned(),
+            extensions: facts.extensions,
+            tables: facts.tables,
+            warnings: warnings.clone(),
+            adopted: false,
+        };
+        self.describe(&record, &path, written.hmac.as_ref()).await?;
+        self.give_other_names(&record, &named, written.hmac.as_ref()).await?;
+        if let Some(pointer) = &named.pointer {
+            shelf.point(pointer, &path).await.map_err(backstay_repo::Error::from)?;
+        }
+        let paths = named.paths.iter();
+        let paths = paths.map(|(tier, path)| TierPath { tier: *tier, path: path.to_string() }).collect();
+        let dumped = DumpedFile { shelf: shelf.location().to_owned(), paths, record };
+        Ok((dumped, findings(&named.content, &warnings)))
+    }
+
+    /// The level is for what we compress; `pg_dump` gets its own.
+    fn level(&self, named: &Named) -> Option<i32> {
+        self.policy.level.filter(|_| named.shape == self.policy.shape)
+    }
+
+    async fn open(&self, named: &Named) -> Result<(DumpFacts, DumpRun)> {
+        let postgres = self.instance.postgres();
+        let address = postgres.address()?;
+        let inside = (named.shape.compression == DumpCompression::Inside)
+            .then(|| Inside { level: self.policy.level.and_then(|level| u32::try_from(level).ok()) });
+        let spool = self.policy.spool.clone().unwrap_or_else(|| self.place.directory.clone());
+        if named.shape.format == DumpFormat::Directory {
+            std::fs::create_dir_all(&spool).map_err(|source| Error::Spool { path: spool.clone(), source })?;
+        }
+        let options = DumpOptions {
+            format: named.shape.format,
+            inside,
+            tables: self.request.tables.clone(),
+            schemas: self.request.schemas.clone(),
+            jobs: self.policy.jobs,
+            spool: Some(spool),
+            bin_directory: postgres.bin_directory.clone(),
+            lock_limit: LOCK_LIMIT,
+        };
+        let cancel = &self.run.cancel;
+        match named.content.database() {
+            None => Ok(engine::globals(&address, &options, cancel).await?),
+            Some(database) => {
+                let address = address.with_database(database);
+                let source = DumpSource::open(&address, &options, cancel).await?;
+                let facts = source.facts().clone();
+                Ok((facts, source.run().await?))
+            }
+        }
+    }
+
+    async fn copy(&self, source: &mut DumpRun, writer: &mut DumpWriter) -> Result<()> {
+        while let Some(bytes) = source.next().await? {
+            let count = bytes.len() as u64;
+            tokio::select! {
+                biased;
+                () = self.run.cancel.cancelled() => return Err(Error::Cancelled),
+                written = writer.write(bytes) => written?,
+            }
+            self.run.progress.done(count);
+        }
+        Ok(())
+    }
+
+    async fn publish(&self, mut finished: FinishedDump, path: &ShelfPath) -> Result<DumpWritten> {
+        match finished.commit().await {
+            Ok(written) => Ok(written.clone()),
+            Err(backstay_repo::Error::Store(StoreError::AlreadyExists { .. })) => {
+                let shelf = self.place.shelf.location().to_owned();
+                Err(Error::DumpNameTaken { path: path.to_string(), shelf })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The authentication, and last the sidecar: with it the file is a dump of ours.
+    async fn describe(&self, record: &DumpRecord, path: &ShelfPath, hmac: Option<&Bytes>) -> Result<()> {
+        let shelf = &*self.place.shelf;
+        let failed = |error: StoreError| backstay_repo::Error::from(error);
+        let beside = |suffix: &str| path.beside(suffix).map_err(backstay_repo::Error::from);
+        if let Some(hmac) = hmac {
+            shelf.put_if_absent(&beside(HMAC_SUFFIX)?, hmac.clone()).await.map_err(failed)?;
+        }
+        let mut json = serde_json::to_vec_pretty(record).map_err(|error| Error::broken(error.to_string()))?;
+        json.push(b'\n');
+        let sidecar = beside(&self.policy.layout.sidecar)?;
+        Ok(shelf.put_if_absent(&sidecar, json.into()).await.map_err(failed)?)
+    }
+
+    /// The same bytes among the weeks and the months, each with a sidecar of its own.
+    async fn give_other_names(&self, record: &DumpRecord, named: &Named, hmac: Option<&Bytes>) -> Result<()> {
+        let Some(((_, first), others)) = named.paths.split_first() else { return Ok(()) };
+        for (tier, path) in others {
+            self.place.shelf.link(first, path).await.map_err(backstay_repo::Error::from)?;
+            let record = DumpRecord { tier: *tier, file: path.file_name().to_owned(), ..record.clone() };
+            self.describe(&record, path, hmac).await?;
+        }
+        Ok(())
+    }
+}
+
+/// What the server's tool said, where it is not known to be harmless.
+fn findings(content: &DumpContent, warnings: &[DumpWarning]) -> Vec<Finding> {
+    let strange = warnings.iter().filter(|warning| warning.harmless.is_none());
+    strange
+        .map(|warning| {
+            Finding::warning(
+                names::described(content),
+                warning.message.clone(),
+                "the sidecar of the dump keeps what `pg_dump` said; `backstay verify` reads the dump",
+            )
+        })
+        .collect()
+}
