@@ -151,7 +151,25 @@ pub enum Error {
         near: Vec<String>,
     },
     #[error("{reason}")]
-    DumpChoice { reason: String },
+    DumpChoice { reason: String, hint: &'static str },
+    #[error("read the archive: {reason}")]
+    Archive { reason: String },
+    #[error("the archive has version {found}, which is newer than what is known")]
+    ArchiveTooNew { found: String },
+    #[error("database {name} is there already")]
+    DatabaseExists { name: String },
+    #[error("swap database {name}; it may still let no connections in")]
+    SwapHalfDone {
+        name: String,
+        #[source]
+        source: Box<Error>,
+    },
+    #[error("database {name} cannot be renamed: {}", .by.join(", "))]
+    SwapBlocked {
+        name: String,
+        /// `replication slot x`.
+        by: Vec<String>,
+    },
     #[error("{path} has {} free, and a dump in the directory format may need {}", ByteSize(*free), ByteSize(*needed))]
     SpoolTooSmall { path: PathBuf, needed: u64, free: u64 },
     #[error("draw a random number")]
@@ -287,7 +305,12 @@ impl Classified for Error {
             Error::ClientProgram { why, .. } => why.kind(),
             Error::NothingMatches { .. } => ErrorKind::NotFound,
             Error::DumpChoice { .. } => ErrorKind::Invalid,
-            Error::SpoolTooSmall { .. } => ErrorKind::Conflict,
+            Error::SpoolTooSmall { .. } | Error::DatabaseExists { .. } | Error::SwapBlocked { .. } => {
+                ErrorKind::Conflict
+            }
+            Error::SwapHalfDone { source, .. } => source.kind(),
+            Error::Archive { .. } => ErrorKind::Corrupt,
+            Error::ArchiveTooNew { .. } => ErrorKind::Unsupported,
             Error::Promoted { .. } | Error::TargetNotEmpty { .. } | Error::TargetRunning { .. } => {
                 ErrorKind::Conflict
             }

@@ -21,6 +21,7 @@ pub mod probe;
 pub mod programs;
 pub mod prove;
 pub mod recover;
+pub mod reload;
 pub mod remote;
 pub mod rules;
 pub mod schema;

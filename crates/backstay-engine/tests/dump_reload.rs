@@ -12,9 +12,19 @@
 #[allow(dead_code, reason = "shared by the tests of this crate, none of which uses all of it")]
 mod drive;
 
+#[path = "dump_reload/chosen.rs"]
+mod chosen;
 #[path = "dump_reload/dumping.rs"]
 mod dumping;
 #[path = "dump_reload/failing.rs"]
 mod failing;
+#[path = "dump_reload/hypertables.rs"]
+mod hypertables;
+#[path = "dump_reload/refusing.rs"]
+mod refusing;
+#[path = "dump_reload/reloading.rs"]
+mod reloading;
 #[path = "dump_reload/sample.rs"]
 mod sample;
+#[path = "dump_reload/swapping.rs"]
+mod swapping;

@@ -4,6 +4,7 @@ use std::io;
 
 use super::{Error, ServerMessage};
 use crate::postgres::client_programs::Failure;
+use crate::postgres::facts::quoted_identifier;
 
 pub(super) fn of(error: &Error) -> Vec<String> {
     let text = match error {
@@ -41,12 +42,27 @@ pub(super) fn of(error: &Error) -> Vec<String> {
                 near.iter().map(|name| format!("`--{what} '{name}'`")).collect::<Vec<_>>().join(", ")
             )];
         }
+        Error::SwapHalfDone { name, .. } => {
+            let name = quoted_identifier(name);
+            return vec![format!("run `ALTER DATABASE {name} ALLOW_CONNECTIONS true` as a superuser")];
+        }
         Error::ClientProgram { why, .. } => return vec![client_program(*why).to_owned()],
         Error::Server { source, .. } => return server(source),
         Error::Protocol { .. } | Error::NoRandomness | Error::Cancelled => return Vec::new(),
         Error::NothingMatches { .. } => "`psql --command '\\d *.*'` lists what there is",
-        Error::DumpChoice { .. } => {
-            "name one table as `--table SCHEMA.TABLE`, or leave `--table` and `--schema` out to dump all of the database"
+        Error::DumpChoice { hint, .. } => hint,
+        Error::Archive { .. } => {
+            "`backstay verify` says whether the dump is whole, and names the newest that is"
+        }
+        Error::ArchiveTooNew { .. } => {
+            "`pg_restore` of the version that wrote it reads it: install the package `postgresql-client-…`"
+        }
+        Error::DatabaseExists { .. } => {
+            "choose another name with `--into-database`, or replace it as a whole with `--swap`"
+        }
+        Error::SwapBlocked { .. } => {
+            "end what is named with `DROP SUBSCRIPTION`, `SELECT pg_drop_replication_slot(…)` or `ROLLBACK PREPARED`, \
+             or restore beside it with `--into-database`"
         }
         Error::SpoolTooSmall { .. } => {
             "name a larger file system with `--spool`, or dump with `--format custom`, which needs none"
@@ -134,6 +150,7 @@ fn client_program(why: Failure) -> &'static str {
         Failure::DiskFull => "`df` shows what is full; make room, then run it again",
         Failure::Killed => "`journalctl -k` says whether the kernel ended it where memory was short",
         Failure::BadInput => "`backstay verify` says whether the dump is whole",
+        Failure::TooManyLocks => "raise `max_locks_per_transaction` and restart the server",
         Failure::AlreadyThere => "restore into a new database with `--into-database`",
         Failure::Refused => "`backstay restore --dry-run` lists what the target lacks",
     }
@@ -234,8 +251,19 @@ mod tests {
             Error::ClientMissing { major: 17, newest: None },
             Error::NothingMatches { what: "table", name: "a".into(), near: vec!["A".into()] },
             Error::NothingMatches { what: "table", name: "a".into(), near: Vec::new() },
-            Error::DumpChoice { reason: "table a is in several schemas".into() },
+            Error::DumpChoice {
+                reason: "table a is in several schemas".into(),
+                hint: "name it as `--table S.T`",
+            },
             Error::SpoolTooSmall { path: path(), needed: 2, free: 1 },
+            Error::Archive { reason: "it ends".into() },
+            Error::ArchiveTooNew { found: "1.17".into() },
+            Error::DatabaseExists { name: "app".into() },
+            Error::SwapHalfDone {
+                name: "app".into(),
+                source: Box::new(Error::DatabaseExists { name: "b".into() }),
+            },
+            Error::SwapBlocked { name: "app".into(), by: vec!["replication slot s".into()] },
         ]
     }
 

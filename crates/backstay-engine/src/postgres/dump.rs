@@ -26,11 +26,13 @@ use backstay_model::dump::{DumpFormat, DumpedTable};
 use tokio_util::sync::CancellationToken;
 
 pub use self::chosen::RelationName;
+pub(super) use self::chosen::SEVERAL;
 pub use self::globals::{databases, globals};
+pub(super) use self::pack::CONTENTS;
+pub(super) use self::spool::Spool;
 pub use self::stream::DumpRun;
 
 use self::chosen::Chosen;
-use self::spool::Spool;
 use super::client_programs::{Child, ClientPrograms};
 use super::connect::{Session, column};
 use super::settings::Address;

@@ -4,9 +4,11 @@
 use std::process::Stdio;
 
 use backstay_engine::postgres::dump::{DumpFacts, DumpOptions, DumpSource};
+use backstay_engine::postgres::reload::{Archive, ArchiveReader, ReloadOptions, ReloadRun, ReloadTarget};
 use backstay_engine::postgres::settings::Address;
 use backstay_engine::{Error, Result};
 use backstay_model::dump::DumpWarning;
+use bytes::Bytes;
 use testkit::{Installation, Postgres, PostgresOptions, PostgresVersion, require_postgres};
 use tokio_util::sync::CancellationToken;
 
@@ -52,15 +54,17 @@ const LOOK: &str = r#"
                'SELECT count(*) || '' '' || coalesce(sum(hashtext(t::text)::numeric), 0) AS c FROM %I.%I t',
                n.nspname, c.relname), false, true, '')))[1]
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE c.relkind IN ('r', 'p', 'm', 'S') AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+    WHERE c.relkind IN ('r', 'p', 'm') AND n.nspname NOT IN ('pg_catalog', 'information_schema')
       AND n.nspname NOT LIKE '\_timescaledb%' ORDER BY 1;
+    SELECT format('%I.%I ', schemaname, sequencename) || coalesce(last_value, 0) FROM pg_sequences
+        WHERE schemaname NOT LIKE '\_timescaledb%' ORDER BY 1;
     SELECT 'object ' || oid || ' ' || md5(lo_get(oid)) FROM pg_largeobject_metadata ORDER BY 1;
     SELECT conrelid::regclass || ' ' || conname || ' ' || pg_get_constraintdef(oid) FROM pg_constraint
         WHERE connamespace::regnamespace::text NOT IN ('pg_catalog', 'information_schema')
           AND connamespace::regnamespace::text NOT LIKE '\_timescaledb%' ORDER BY 1;
     SELECT indexdef FROM pg_indexes
         WHERE schemaname <> 'pg_catalog' AND schemaname NOT LIKE '\_timescaledb%' ORDER BY 1;
-    SELECT tgrelid::regclass || ' ' || tgname || ' ' || tgenabled FROM pg_trigger WHERE NOT tgisinternal ORDER BY 1;
+    SELECT tgrelid::regclass || ' ' || tgname || ' ' || tgenabled::text FROM pg_trigger WHERE NOT tgisinternal ORDER BY 1;
 "#;
 
 /// What two equal databases agree in.
@@ -139,4 +143,29 @@ pub fn through(server: &Postgres, tool: &str, arguments: &[&str], input: &[u8]) 
         assert!(output.status.success(), "{tool}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).into_owned()
     })
+}
+
+pub async fn target(installation: &Installation, server: &Postgres) -> ReloadTarget {
+    let address = address(server, "postgres");
+    ReloadTarget::open(&address, Some(installation.bin_directory())).await.unwrap()
+}
+
+/// The head of an archive, from pieces of the size that a pipe brings.
+pub fn archive(bytes: &[u8]) -> Archive {
+    let mut reader = ArchiveReader::default();
+    bytes.chunks(4096).find_map(|piece| reader.push(piece).unwrap()).expect("it has a head")
+}
+
+/// Puts a dump into a database that is there.
+pub async fn reload(
+    target: &ReloadTarget,
+    database: &str,
+    options: &ReloadOptions,
+    bytes: &[u8],
+) -> Result<Vec<DumpWarning>> {
+    let mut run = ReloadRun::start(target, database, options, &CancellationToken::new()).await?;
+    for piece in bytes.chunks(100_000) {
+        run.write(&Bytes::copy_from_slice(piece)).await?;
+    }
+    run.finish().await
 }

@@ -112,6 +112,11 @@ impl Child {
         Error::Program { program: self.program.to_owned(), source }
     }
 
+    /// At once, with its workers; it is buried later.
+    pub fn kill(&self) {
+        self.signal(Signal::KILL);
+    }
+
     fn signal(&self, signal: Signal) {
         // None when it was waited for: its number may be another's by now.
         let process = self.process.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
@@ -124,7 +129,7 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        self.signal(Signal::KILL);
+        self.kill();
     }
 }
 

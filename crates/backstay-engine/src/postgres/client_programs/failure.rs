@@ -26,6 +26,8 @@ pub enum Failure {
     Killed,
     /// The input is no dump, or is not whole.
     BadInput,
+    /// More locks in one transaction than the server has room for.
+    TooManyLocks,
     /// What the dump makes is there already.
     AlreadyThere,
     /// Something else that the server or the program objects to.
@@ -40,14 +42,14 @@ impl Failure {
                 ErrorKind::Unavailable
             }
             Failure::BadInput => ErrorKind::Corrupt,
-            Failure::AlreadyThere | Failure::Refused => ErrorKind::Conflict,
+            Failure::AlreadyThere | Failure::Refused | Failure::TooManyLocks => ErrorKind::Conflict,
         }
     }
 }
 
 /// Parts of messages, the first that fits counts: a server that has no room for its
 /// log may also end the connection.
-const WORDS: [(&str, Failure); 22] = [
+const WORDS: [(&str, Failure); 23] = [
     ("No space left on device", Failure::DiskFull),
     ("could not extend file", Failure::DiskFull),
     ("Disk quota exceeded", Failure::DiskFull),
@@ -67,6 +69,7 @@ const WORDS: [(&str, Failure); 22] = [
     ("connection to server", Failure::ConnectionLost),
     ("could not receive data from server", Failure::ConnectionLost),
     ("SSL SYSCALL error", Failure::ConnectionLost),
+    ("out of shared memory", Failure::TooManyLocks),
     ("already exists", Failure::AlreadyThere),
     ("duplicate key", Failure::AlreadyThere),
     ("could not read from input file", Failure::BadInput),
@@ -94,6 +97,11 @@ pub(super) fn failed(program: &'static str, status: ExitStatus, said: &Said) -> 
         None if last.is_empty() => "nothing".to_owned(),
         None => last.clone(),
     };
+    // `unsupported version (1.16) in file header`.
+    if let Some((_, version)) = words.split_once("unsupported version (") {
+        let found = version.split(')').next().unwrap_or_default().to_owned();
+        return Error::ArchiveTooNew { found };
+    }
     Error::ClientProgram { program, ended, why: why(status, &words, &last), said: words }
 }
 

@@ -81,6 +81,9 @@ fn always_quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
+/// What to do about a name that several relations have.
+pub(in crate::postgres) const SEVERAL: &str = "name one of them with its schema, as `--table SCHEMA.TABLE`";
+
 /// What was found by the names.
 pub(super) struct Chosen {
     schemas: Vec<String>,
@@ -123,6 +126,7 @@ pub(super) async fn resolve(session: &Session, options: &DumpOptions) -> Result<
                     "tables and schemas were both chosen, and `pg_dump` would leave out of the schemas all \
                          that is no table"
                         .to_owned(),
+                hint: "dump them one after the other: `--schema` in one dump, `--table` in another",
             });
         }
         (true, false) => schemas(session, &options.schemas, &mut chosen).await?,
@@ -183,6 +187,7 @@ async fn tables(session: &Session, names: &[RelationName], chosen: &mut Chosen) 
                     .collect();
                 return Err(Error::DumpChoice {
                     reason: format!("table {wanted} is in several schemas: {}", places.join(", ")),
+                    hint: SEVERAL,
                 });
             }
         };
@@ -249,6 +254,7 @@ async fn refuse_hypertables(session: &Session, numbers: &[u32]) -> Result<()> {
                 "{} lie in chunks outside of what was chosen, and a dump of the choice would have none of their rows",
                 names.join(", ")
             ),
+            hint: "leave `--table` and `--schema` out to dump all of the database",
         }),
     }
 }

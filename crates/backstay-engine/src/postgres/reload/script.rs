@@ -1,0 +1,86 @@
+//! The words of the statements that `pg_dump` writes: enough to find names in them.
+
+/// One word or mark of a statement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Token {
+    /// As it is written, in lower case: a keyword or a name without quotes.
+    Word(String),
+    /// A name in double quotes.
+    Name(String),
+    /// A text in single quotes.
+    Text(String),
+    Mark(char),
+}
+
+impl Token {
+    pub fn is_word(&self, word: &str) -> bool {
+        matches!(self, Token::Word(found) if found == word)
+    }
+
+    /// What it names, if it can name something.
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Token::Word(name) | Token::Name(name) => Some(name),
+            Token::Text(_) | Token::Mark(_) => None,
+        }
+    }
+}
+
+pub(super) fn tokens(script: &str) -> Vec<Token> {
+    let mut found = Vec::new();
+    let mut letters = script.chars().peekable();
+    while let Some(letter) = letters.next() {
+        match letter {
+            letter if letter.is_whitespace() => {}
+            '-' if letters.next_if_eq(&'-').is_some() => {
+                while letters.next_if(|letter| *letter != '\n').is_some() {}
+            }
+            '"' | '\'' => {
+                let mut text = String::new();
+                while let Some(next) = letters.next() {
+                    if next != letter {
+                        text.push(next);
+                    } else if letters.next_if_eq(&letter).is_some() {
+                        text.push(letter);
+                    } else {
+                        break;
+                    }
+                }
+                found.push(if letter == '"' { Token::Name(text) } else { Token::Text(text) });
+            }
+            letter if letter.is_alphanumeric() || letter == '_' => {
+                let mut word = letter.to_lowercase().to_string();
+                while let Some(next) = letters.next_if(|c| c.is_alphanumeric() || matches!(c, '_' | '$')) {
+                    word.extend(next.to_lowercase());
+                }
+                found.push(Token::Word(word));
+            }
+            mark => found.push(Token::Mark(mark)),
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_names_and_texts_are_told_apart() {
+        let word = |text: &str| Token::Word(text.into());
+        assert_eq!(
+            tokens("GRANT ALL ON \"a \"\"b\"\".c\" -- to nobody\n TO R_1, 'it''s';"),
+            [
+                word("grant"),
+                word("all"),
+                word("on"),
+                Token::Name("a \"b\".c".into()),
+                word("to"),
+                word("r_1"),
+                Token::Mark(','),
+                Token::Text("it's".into()),
+                Token::Mark(';'),
+            ]
+        );
+    }
+}
