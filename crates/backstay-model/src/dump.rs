@@ -234,6 +234,10 @@ pub struct DumpRecord {
     /// Taken in from what others left, rather than made by Backstay.
     #[serde(default)]
     pub adopted: bool,
+    /// Taken of what a restore was about to change: it may hold the very state that
+    /// somebody wanted to be rid of, so it is restored only when it is named.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub safety: bool,
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 //! brings in what only a look could tell, as a [`restore::Refusal`].
 
 pub mod parent;
+pub mod reload;
 pub mod restore;
 
 pub use parent::{PassedOver, choose_parent};

@@ -36,6 +36,8 @@ pub struct DumpRequest {
     pub tables: Vec<RelationName>,
     /// These schemas of one database.
     pub schemas: Vec<String>,
+    /// Of what a restore is about to change: see [`DumpRecord::safety`].
+    pub safety: bool,
 }
 
 impl DumpRequest {

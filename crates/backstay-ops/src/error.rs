@@ -92,12 +92,34 @@ pub enum Error {
     DumpShape { reason: &'static str, hint: &'static str },
     #[error("tables and schemas are chosen of one database, and {count} were named")]
     PartsOfSeveral { count: usize },
+    #[error("look after the dumps in {shelf}")]
+    Shelf {
+        shelf: String,
+        #[source]
+        source: backstay_repo::store::StoreError,
+    },
+    #[error("nobody knows which dumps are damaged: {path} cannot be read: {reason}")]
+    VerificationUnreadable { path: String, reason: String },
     #[error("make the directory {} for a dump on its way", path.display())]
     Spool {
         path: PathBuf,
         #[source]
         source: std::io::Error,
     },
+    #[error("{} has {} free, and {} are needed there for a while", path.display(), ByteSize(*free), ByteSize(*needed))]
+    SpoolTooSmall { path: PathBuf, free: u64, needed: u64 },
+    #[error("there is no dump of database {database} of {instance} in {shelf}")]
+    NoDump { instance: InstanceId, database: String, shelf: String },
+    #[error("{file} holds statements, of which nothing can be chosen or left out")]
+    NoChoiceInStatements { file: String },
+    #[error("{file} is no dump of one PostgreSQL database: {what}")]
+    NotReloadable { file: String, what: String },
+    #[error("some of the tables are in database {database} and some are not")]
+    SomeTablesThere { database: String },
+    #[error("{name} failed, and nothing was changed: `{command}` {reason}")]
+    HookFailed { name: &'static str, command: String, reason: String },
+    #[error("what was restored did not take the place of {name}, and is dropped again: {reason}")]
+    SwapNotSound { name: String, reason: String },
     #[error(transparent)]
     Layout(#[from] backstay_model::dump::layout::LayoutError),
     #[error("the repository is not encrypted, so it has no keys")]
@@ -133,13 +155,23 @@ impl Classified for Error {
                 std::io::ErrorKind::NotFound => ErrorKind::NotFound,
                 _ => ErrorKind::Unavailable,
             },
-            Error::DrillTooSmall { .. } | Error::DumpNameTaken { .. } => ErrorKind::Conflict,
+            Error::DrillTooSmall { .. }
+            | Error::DumpNameTaken { .. }
+            | Error::SpoolTooSmall { .. }
+            | Error::SomeTablesThere { .. }
+            | Error::HookFailed { .. }
+            | Error::SwapNotSound { .. } => ErrorKind::Conflict,
+            Error::NoDump { .. } => ErrorKind::NotFound,
+            Error::NotReloadable { .. } => ErrorKind::Unsupported,
             Error::NoShelf
             | Error::ShelfAddress { .. }
             | Error::DumpsMeet { .. }
             | Error::DumpShape { .. }
+            | Error::NoChoiceInStatements { .. }
             | Error::PartsOfSeveral { .. } => ErrorKind::Invalid,
             Error::Layout(error) => error.kind(),
+            Error::Shelf { source, .. } => source.kind(),
+            Error::VerificationUnreadable { .. } => ErrorKind::Corrupt,
             Error::NoKeys => ErrorKind::Unsupported,
             Error::Cancelled => ErrorKind::Cancelled,
             Error::Broken { .. } => ErrorKind::Internal,
@@ -219,10 +251,38 @@ impl Classified for Error {
             Error::PartsOfSeveral { .. } => {
                 vec!["name one database with `--database`".to_owned()]
             }
-            Error::Spool { .. } => {
+            Error::NoDump { instance, .. } => vec![
+                format!("`backstay dump {instance}` takes one"),
+                "name the database of the dump with `--database`".to_owned(),
+            ],
+            Error::NoChoiceInStatements { .. } => vec![
+                "restore all of it with `--into-database` into a new database, and copy the tables from there".to_owned(),
+                "dumps in the custom format (`dump.format`) can be chosen from".to_owned(),
+            ],
+            Error::NotReloadable { .. } => {
+                vec!["`backstay list --type dump` shows the dumps of databases".to_owned()]
+            }
+            Error::SomeTablesThere { .. } => vec![
+                "restore those that are there and those that are not one after the other, with `--table`".to_owned(),
+            ],
+            Error::HookFailed { name, .. } => {
+                vec![format!("mend the command, or take `{name}` out of the instance's `hooks`")]
+            }
+            Error::SwapNotSound { .. } => vec![
+                "`backstay restore … --into-database` keeps what is restored, to be looked at".to_owned(),
+            ],
+            Error::Spool { .. } | Error::SpoolTooSmall { .. } => {
                 vec!["set `dump.spool` to a directory that backstay can write".to_owned()]
             }
             Error::Layout(error) => error.hints(),
+            Error::Shelf { .. } => vec![
+                "see whether backstay may read and write everything in the directory of `dump.to`, and whether its \
+                 disk is well: `dmesg`"
+                    .to_owned(),
+            ],
+            Error::VerificationUnreadable { .. } => {
+                vec!["`backstay verify` looks at every dump, and writes a new one".to_owned()]
+            }
             Error::NoKeys => {
                 vec!["`backstay init` makes an encrypted repository unless told `--no-encryption`".to_owned()]
             }
@@ -295,6 +355,11 @@ mod tests {
             Error::DrillTooSmall { path: "/srv".into(), free: 1, needed: 2 },
             Error::Remove { path: "/srv/a".into(), source: denied() },
             Error::WriteKit { path: "/srv/kit/keys".into(), source: denied() },
+            Error::Shelf {
+                shelf: "file:///srv".into(),
+                source: backstay_repo::store::StoreError::AlreadyExists { object: "a".into() },
+            },
+            Error::VerificationUnreadable { path: "/srv/a".into(), reason: "it is cut".into() },
             Error::NoKeys,
             Error::Cancelled,
             Error::broken("a rule"),

@@ -19,6 +19,7 @@
 //! | restore | [`restore::plan`], [`restore::run`] | [`model::plan::RestorePlan`], [`restore::RestoreReport`] |
 //! | drill | [`drill::run`] | [`model::drill::DrillReport`] |
 //! | dump | [`dump::run`] | [`dump::DumpReport`] |
+//! | restore of a dump | [`reload::prepare`] | [`reload::ReloadReport`] |
 //! | expire | [`expire::plan`], [`expire::run`] | [`model::policy::ExpirePlan`], [`expire::ExpireReport`] |
 //! | collect | [`collect::run`] | [`collect::CollectReport`] |
 //! | key kit | [`kit::write`], [`kit::renew`] | [`kit::KitReport`] |
@@ -38,6 +39,7 @@
 //! restore::run(&Context, &Instance, &RestoreOptions, RestorePlan) -> RestoreReport
 //! drill::run(&Context, &Instance, &DrillOptions) -> DrillReport
 //! dump::run(&Run, &Instance, &DumpPolicy, &DumpRequest) -> DumpReport
+//! reload::prepare(&Run, &Instance, &DumpPolicy, &ReloadRequest) -> Prepared { plan };  Prepared::carry_out() -> ReloadReport
 //! expire::plan(&Context, &Instance, as_of: Timestamp) -> ExpirePlan;  expire::run(&Context, &Instance) -> ExpireReport
 //! collect::run(&Context, &CollectOptions) -> CollectReport
 //! key::{list, add, remove, rotate}(&Context, …) -> …;  check::run(&Instance) -> InstanceCheck
@@ -61,6 +63,7 @@ mod known;
 pub mod list;
 mod notes;
 pub mod open;
+pub mod reload;
 pub mod restore;
 pub mod run;
 pub mod status;

@@ -205,7 +205,7 @@ pub struct ListArguments {
 pub enum ListType {
     /// Base backups, full and incremental
     Base,
-    /// Portable dumps; this version makes none
+    /// Portable dumps
     Dump,
 }
 
@@ -244,28 +244,79 @@ pub enum VerifyDepth {
 }
 
 #[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("destination").required(true))]
 pub struct RestoreArguments {
     /// The instance
     #[arg(value_name = "INSTANCE")]
     pub instance: String,
-    /// The backup to restore; the newest sound one when none is named
+    /// The backup or dump to restore; the newest sound one when none is named
     #[arg(long, value_name = "ID")]
     pub backup: Option<String>,
     /// How far to recover: latest, immediate, a time with its offset, lsn:0/3000028, xid:1234 or name:before-deploy
     #[arg(long, value_name = "TARGET")]
     pub to: Option<String>,
-    /// The empty or new directory to restore into
-    #[arg(long, value_name = "DIR")]
-    pub into: PathBuf,
+    /// The empty or new directory to restore a base backup into
+    #[arg(long, value_name = "DIR", group = "destination")]
+    pub into: Option<PathBuf>,
     /// Put a tablespace to the directory NEW; OLD is where it lay, its name or its number
-    #[arg(long, value_name = "OLD=NEW", value_parser = tablespace)]
+    #[arg(long, value_name = "OLD=NEW", value_parser = tablespace, conflicts_with_all = ["into_database", "swap"])]
     pub tablespace: Vec<(String, PathBuf)>,
     /// Start a private server on the restored directory and prove that it is readable
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["into_database", "swap"])]
     pub start: bool,
     /// Say what would be done, and do nothing
     #[arg(long)]
     pub dry_run: bool,
+    #[command(flatten)]
+    pub reload: ReloadArguments,
+}
+
+/// What is said of restoring a dump.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Restoring a dump")]
+pub struct ReloadArguments {
+    /// The database to restore a dump into; it is made when it is not there
+    #[arg(long, value_name = "NAME", group = "destination")]
+    pub into_database: Option<String>,
+    /// Restore a dump beside this database, check it, and put it in its place; the old one is kept
+    #[arg(long, value_name = "NAME", group = "destination", conflicts_with_all = ["table", "schema"])]
+    pub swap: Option<String>,
+    /// Another server: an instance of the configuration, or an address
+    #[arg(long, value_name = "INSTANCE|URL", conflicts_with = "into")]
+    pub to_server: Option<String>,
+    /// The file with the password for that address
+    #[arg(long, value_name = "FILE", requires = "to_server")]
+    pub password_file: Option<PathBuf>,
+    /// Whose dump is restored [default: the database of the instance's address, or of --swap]
+    #[arg(long, value_name = "NAME", conflicts_with = "into")]
+    pub database: Option<String>,
+    /// Only this table: TABLE or SCHEMA.TABLE; where it is there already, its rows
+    #[arg(long, value_name = "TABLE", conflicts_with_all = ["schema", "into"])]
+    pub table: Vec<RelationName>,
+    /// Only this schema
+    #[arg(long, value_name = "SCHEMA", conflicts_with = "into")]
+    pub schema: Vec<String>,
+    /// Let no trigger fire while rows come in; foreign keys are looked at afterwards
+    #[arg(long, conflicts_with = "into")]
+    pub triggers_off: bool,
+    /// Leave out who owns what
+    #[arg(long, conflicts_with = "into")]
+    pub no_owner: bool,
+    /// Leave out who may do what
+    #[arg(long, conflicts_with = "into")]
+    pub no_privileges: bool,
+    /// Sessions that write at once; more than one has no transaction in common
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=64), conflicts_with = "into")]
+    pub jobs: Option<u32>,
+    /// Change what is there, together with --confirm
+    #[arg(long, conflicts_with = "into")]
+    pub force: bool,
+    /// The name of the database that is changed, typed again
+    #[arg(long, value_name = "NAME", conflicts_with = "into")]
+    pub confirm: Option<String>,
+    /// Take no dump of a database that is changed
+    #[arg(long, conflicts_with = "into")]
+    pub no_safety_backup: bool,
 }
 
 #[derive(Debug, Args)]

@@ -39,8 +39,8 @@ pub enum Error {
     PassphraseShort { length: usize, least: usize },
     #[error("the key of the configuration may be any of {}", .names.join(", "))]
     KeysUnnamed { names: Vec<String> },
-    #[error("this version makes no portable dumps, so it lists none")]
-    NoDumps,
+    #[error("nobody said where to restore to")]
+    NoDestination,
 }
 
 impl Classified for Error {
@@ -54,8 +54,8 @@ impl Classified for Error {
                 io::ErrorKind::NotFound => ErrorKind::NotFound,
                 _ => ErrorKind::Unavailable,
             },
-            Error::NoDumps => ErrorKind::Unsupported,
-            Error::Store { .. }
+            Error::NoDestination
+            | Error::Store { .. }
             | Error::Passphrase { .. }
             | Error::PassphraseShort { .. }
             | Error::KeysUnnamed { .. } => ErrorKind::Invalid,
@@ -79,7 +79,9 @@ impl Classified for Error {
             Error::KeysUnnamed { .. } => one(
                 "name each that stays with its file: `backstay key rotate --key NAME=FILE`, and give up others with `--drop NAME`".to_owned(),
             ),
-            Error::NoDumps => one("`backstay list --type base` lists base backups".to_owned()),
+            Error::NoDestination => {
+                one("say `--into DIR`, or for a dump `--into-database NAME` or `--swap NAME`".to_owned())
+            }
         }
     }
 }

@@ -16,6 +16,7 @@ pub mod init;
 pub mod keys;
 pub mod lines;
 pub mod progress;
+pub mod reload;
 pub mod restore;
 pub mod settings;
 pub mod status;

@@ -2,16 +2,17 @@
 //!
 //! Settings become the types of `ops` here and nowhere else.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use backstay_engine::postgres::PostgresSettings;
 use backstay_model::dump::{DumpShape, Layout, NameTemplate};
 use backstay_model::policy::RetentionPolicy;
 use backstay_model::status::Objectives;
-use backstay_model::{Fault, InstanceId, Progress};
+use backstay_model::{Fault, InstanceId, Progress, Secret};
 use backstay_ops::dump::DumpPolicy;
 use backstay_ops::instance::{DEFAULT_GRACE, EngineSettings};
+use backstay_ops::reload::{Hooks, Server};
 use backstay_ops::{Clock, Context, Instance, Policy, Run, SystemClock};
 use backstay_repo::key::{KeySecret, read_key_file};
 use backstay_repo::store::limit::Limits;
@@ -21,10 +22,16 @@ use crate::args::GlobalOptions;
 use crate::config::catalogue::{CataloguePlace, usual_place};
 use crate::config::dump::DumpKeepSettings;
 use crate::config::secret::SecretSource;
-use crate::config::settings::{InstanceSettings, KeepSettings, PolicySettings, PostgresqlSettings};
+use crate::config::settings::{
+    HookSettings, InstanceSettings, KeepSettings, PolicySettings, PostgresqlSettings,
+};
 use crate::config::{self, Config, Overlays};
 use crate::render::Output;
 use crate::render::progress::Bar;
+
+mod shelves;
+
+pub use shelves::Kept;
 
 pub struct Session {
     pub output: Output,
@@ -131,33 +138,46 @@ impl Session {
     /// How an instance's dumps are made; `layout` is what the arguments say of it.
     pub fn dump_policy(&self, name: &str, layout: Option<&str>) -> Result<(DumpPolicy, Instance), Fault> {
         let (id, settings) = self.config.instance(name)?;
+        let mut policy = self.policy_of_dumps(settings, layout)?;
+        policy.passphrase = self.passphrase_of_dumps(settings)?;
+        Ok((policy, self.resolve(id, settings)?))
+    }
+
+    /// The same without the pass phrase, which not everybody may read who may look.
+    fn policy_of_dumps(
+        &self,
+        settings: &InstanceSettings,
+        layout: Option<&str>,
+    ) -> Result<DumpPolicy, Fault> {
         let dump = self.config.dump(settings);
         let preset = layout.or(dump.layout.as_deref()).unwrap_or(DEFAULT_LAYOUT);
         let mut layout = Layout::preset(preset).map_err(Fault::new)?;
         if let Some(name) = &dump.name {
             rename(&mut layout, name);
         }
-        let passphrase = match &dump.passphrase {
-            Some(source) => Some(source.read("dump.passphrase", self.config.directory())?),
-            None => None,
-        };
         let keep = dump.keep.as_ref().map_or(layout.keep, DumpKeepSettings::rules);
         let shape = DumpShape {
             format: dump.format.unwrap_or(layout.shape.format),
             compression: dump.compression.unwrap_or(layout.shape.compression),
             cipher: dump.encryption.unwrap_or(layout.shape.cipher),
         };
-        let policy = DumpPolicy {
+        Ok(DumpPolicy {
             to: dump.to.as_ref().map(|to| to.as_str().to_owned()),
             layout,
             shape,
             level: dump.compression_level,
-            passphrase,
+            passphrase: None,
             jobs: dump.jobs.unwrap_or(DEFAULT_JOBS),
             spool: dump.spool.as_ref().map(|spool| self.config.beside(spool)),
             keep,
-        };
-        Ok((policy, self.resolve(id, settings)?))
+        })
+    }
+
+    fn passphrase_of_dumps(&self, settings: &InstanceSettings) -> Result<Option<Secret>, Fault> {
+        match self.config.dump(settings).passphrase {
+            Some(source) => Ok(Some(source.read("dump.passphrase", self.config.directory())?)),
+            None => Ok(None),
+        }
     }
 
     fn server(&self, id: &InstanceId, settings: &PostgresqlSettings) -> config::Result<PostgresSettings> {
@@ -182,6 +202,37 @@ impl Session {
             objectives: Objectives { rpo: settings.rpo.map(|rpo| rpo.0), rto: settings.rto.map(|rto| rto.0) },
             grace: settings.grace.map_or(DEFAULT_GRACE, |grace| grace.0),
         }
+    }
+
+    /// The commands around a restore of a dump.
+    pub fn hooks(&self, name: &str) -> Result<Hooks, Fault> {
+        let (_, settings) = self.config.instance(name)?;
+        let InstanceSettings::Postgresql(settings) = settings else { return Ok(Hooks::default()) };
+        let HookSettings { before_restore, after_restore, limit } = settings.hooks.clone();
+        Ok(Hooks { before: before_restore, after: after_restore, limit: limit.map(|limit| limit.0) })
+    }
+
+    /// A server that a dump goes to: an instance of the configuration, or an address.
+    pub fn other_server(&self, name: &str, password_file: Option<&Path>) -> Result<Server, Fault> {
+        if let Ok((id, settings)) = self.config.instance(name) {
+            let instance = self.resolve(id, settings)?;
+            let EngineSettings::Postgresql(settings) = instance.engine;
+            return Ok(Server::Other { settings: Box::new(settings), environment: instance.environment });
+        }
+        if !name.contains("://") && !name.contains('=') {
+            // A name that is none of ours: the error names those that are.
+            self.config.instance(name)?;
+        }
+        let password = match password_file {
+            Some(file) => {
+                let source =
+                    SecretSource::File(std::path::absolute(file).unwrap_or_else(|_| file.to_owned()));
+                Some(source.read("--password-file", self.config.directory())?)
+            }
+            None => None,
+        };
+        let settings = PostgresSettings { url: name.to_owned(), password, ..PostgresSettings::default() };
+        Ok(Server::Other { settings: Box::new(settings), environment: None })
     }
 
     /// A bar until it is dropped.

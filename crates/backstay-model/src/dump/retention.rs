@@ -107,7 +107,7 @@ enum Holding<'a> {
     Parts(&'a str, &'a [String], &'a [String]),
 }
 
-type Series<'a> = (&'a InstanceId, Holding<'a>);
+type Series<'a> = (&'a InstanceId, Holding<'a>, bool);
 
 /// By this, dumps are in the order in which they were taken.
 type Order<'a> = (Timestamp, &'a BackupId);
@@ -119,7 +119,8 @@ impl DumpOnShelf {
             DumpContent::Database { database } => Holding::Database(database),
             DumpContent::Parts { database, tables, schemas } => Holding::Parts(database, tables, schemas),
         };
-        (&self.record.instance, holding)
+        // The state before a restore never stands for the one that was meant to be kept.
+        (&self.record.instance, holding, self.record.safety)
     }
 
     fn order(&self) -> Order<'_> {

@@ -28,13 +28,23 @@ pub struct DumpPolicy {
 }
 
 /// A shelf, and the directory that it is.
-pub(super) struct Place {
+pub(crate) struct Place {
     pub shelf: Arc<dyn Shelf>,
     pub directory: PathBuf,
 }
 
 impl DumpPolicy {
-    pub(super) fn place(&self) -> Result<Place> {
+    /// Where files lie for a while that are in nobody's way; made when it is not there.
+    pub(crate) fn spool(&self) -> Result<PathBuf> {
+        let spool = match &self.spool {
+            Some(spool) => spool.clone(),
+            None => self.place()?.directory,
+        };
+        std::fs::create_dir_all(&spool).map_err(|source| Error::Spool { path: spool.clone(), source })?;
+        Ok(spool)
+    }
+
+    pub(crate) fn place(&self) -> Result<Place> {
         let to = self.to.as_deref().ok_or(Error::NoShelf)?;
         let directory = directory(to)?;
         Ok(Place { shelf: Arc::new(DiskShelf::new(&directory)), directory })

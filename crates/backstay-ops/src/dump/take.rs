@@ -85,10 +85,11 @@ impl Taking<'_> {
             tables: facts.tables,
             warnings: warnings.clone(),
             adopted: false,
+            safety: self.request.safety,
         };
         self.describe(&record, &path, written.hmac.as_ref()).await?;
         self.give_other_names(&record, &named, written.hmac.as_ref()).await?;
-        if let Some(pointer) = &named.pointer {
+        if let Some(pointer) = named.pointer.as_ref().filter(|_| !self.request.safety) {
             shelf.point(pointer, &path).await.map_err(backstay_repo::Error::from)?;
         }
         let paths = named.paths.iter();
@@ -107,17 +108,17 @@ impl Taking<'_> {
         let address = postgres.address()?;
         let inside = (named.shape.compression == DumpCompression::Inside)
             .then(|| Inside { level: self.policy.level.and_then(|level| u32::try_from(level).ok()) });
-        let spool = self.policy.spool.clone().unwrap_or_else(|| self.place.directory.clone());
-        if named.shape.format == DumpFormat::Directory {
-            std::fs::create_dir_all(&spool).map_err(|source| Error::Spool { path: spool.clone(), source })?;
-        }
+        let spool = match named.shape.format {
+            DumpFormat::Directory => Some(self.policy.spool()?),
+            DumpFormat::Custom | DumpFormat::Plain => None,
+        };
         let options = DumpOptions {
             format: named.shape.format,
             inside,
             tables: self.request.tables.clone(),
             schemas: self.request.schemas.clone(),
             jobs: self.policy.jobs,
-            spool: Some(spool),
+            spool,
             bin_directory: postgres.bin_directory.clone(),
             lock_limit: LOCK_LIMIT,
         };

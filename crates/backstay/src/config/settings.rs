@@ -166,12 +166,30 @@ pub struct PostgresqlSettings {
     /// environment must be confirmed.
     #[serde(default)]
     pub environment: Option<String>,
+    /// What stops and starts the application around a restore of a dump into this server.
+    #[serde(default)]
+    pub hooks: HookSettings,
     /// Portable dumps of this instance, over `[dump]`.
     #[serde(default)]
     pub dump: Box<DumpSettings>,
     /// What holds for this instance alone, over `[policy]`.
     #[serde(default)]
     pub policy: PolicySettings,
+}
+
+/// Commands around a restore of a dump, each for `sh -c`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HookSettings {
+    /// Before anything is changed, such as `"docker compose stop app"`. When it fails, nothing is.
+    #[serde(default)]
+    pub before_restore: Option<String>,
+    /// After the restore, however it ended, such as `"docker compose start app"`; `BACKSTAY_OUTCOME` is `done` or `failed`.
+    #[serde(default)]
+    pub after_restore: Option<String>,
+    /// How long each may take; 5 minutes when not set.
+    #[serde(default)]
+    pub limit: Option<HumanDuration>,
 }
 
 /// InfluxDB. This version reads the section and does not back it up yet.

@@ -16,6 +16,7 @@ pub async fn run(session: &Session, arguments: &DumpArguments) -> Result<u8, Fau
         databases: arguments.database.clone(),
         tables: arguments.table.clone(),
         schemas: arguments.schema.clone(),
+        safety: false,
     };
     let report = {
         let _bar = session.bar(instance.id.as_str());

@@ -1,8 +1,12 @@
 //! `backstay restore`: the plan first, whatever follows.
 
-use backstay_model::plan::RestorePlan;
+use std::path::Path;
+
+use backstay_model::plan::Refusal;
 use backstay_model::{BackupId, Fault, RecoveryTarget};
 use backstay_ops::restore::RestoreOptions;
+
+mod reload;
 
 use super::{DONE, NOT_SOUND};
 use crate::args::RestoreArguments;
@@ -12,13 +16,21 @@ use crate::render::restore;
 use crate::session::Session;
 
 pub async fn run(session: &Session, arguments: &RestoreArguments) -> Result<u8, Fault> {
+    match &arguments.into {
+        Some(into) => base(session, arguments, into).await,
+        None => reload::run(session, arguments).await,
+    }
+}
+
+/// A base backup into a directory.
+async fn base(session: &Session, arguments: &RestoreArguments, into: &Path) -> Result<u8, Fault> {
     let backup = arguments.backup.as_deref().map(str::parse::<BackupId>).transpose()?;
     let target = arguments.to.as_deref().map(str::parse::<RecoveryTarget>).transpose()?.unwrap_or_default();
     let instance = session.instance_to_restore(&arguments.instance)?;
     let options = RestoreOptions {
         backup,
         target,
-        into: std::path::absolute(&arguments.into).unwrap_or_else(|_| arguments.into.clone()),
+        into: std::path::absolute(into).unwrap_or_else(|_| into.to_owned()),
         tablespaces: arguments.tablespace.clone(),
         start: arguments.start,
         dry_run: arguments.dry_run,
@@ -28,11 +40,11 @@ pub async fn run(session: &Session, arguments: &RestoreArguments) -> Result<u8, 
     let output = session.output;
     if arguments.dry_run {
         output.result(&plan, |output| restore::plan(output, &plan)).map_err(Error::Print)?;
-        return Ok(if output.json { refused(&plan) } else { refuse(session, &plan) });
+        return Ok(if output.json { refused(&plan.refusals) } else { refuse(session, &plan.refusals) });
     }
     output.note(restore::plan(&output, &plan).trim_end());
     if plan.is_refused() {
-        return Ok(refuse(session, &plan));
+        return Ok(refuse(session, &plan.refusals));
     }
     let told = plan.findings.len();
     let report = {
@@ -47,13 +59,13 @@ pub async fn run(session: &Session, arguments: &RestoreArguments) -> Result<u8, 
 }
 
 /// Every reason, and the exit code of the first.
-fn refuse(session: &Session, plan: &RestorePlan) -> u8 {
-    for refusal in &plan.refusals {
+fn refuse(session: &Session, refusals: &[Refusal]) -> u8 {
+    for refusal in refusals {
         session.output.error(&Told::refusal(refusal));
     }
-    refused(plan)
+    refused(refusals)
 }
 
-fn refused(plan: &RestorePlan) -> u8 {
-    plan.refusals.first().map_or(DONE, |refusal| refusal.kind.exit_code())
+fn refused(refusals: &[Refusal]) -> u8 {
+    refusals.first().map_or(DONE, |refusal| refusal.kind.exit_code())
 }

@@ -27,6 +27,7 @@ mod program;
 mod quiet;
 mod rates;
 mod recovery_kit;
+mod reloads;
 mod second_life;
 mod second_signal;
 mod settings;

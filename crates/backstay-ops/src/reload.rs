@@ -1,0 +1,273 @@
+//! Reload: a portable dump put back into a database of a server.
+//!
+//! Order: choose → open → look at the target → confirm → stop the application → dump
+//! what is there → fill → check → swap → start the application. Invariant: up to the
+//! filling nothing is changed; a database that was made for it and did not come to its
+//! end is dropped again; one that was there changes in one transaction or not at all,
+//! and a dump that turns out to be damaged at its last byte is never committed.
+
+mod choose;
+mod fill;
+mod hooks;
+mod input;
+mod target;
+
+use backstay_engine::postgres::PostgresSettings;
+use backstay_engine::postgres::dump::RelationName;
+use backstay_engine::postgres::reload::{ReloadTarget, swap};
+use backstay_model::plan::Refusal;
+use backstay_model::plan::reload::{Consent, Destination, ReloadPlan, at_stake, refusal};
+use backstay_model::{BackupId, Finding};
+use serde::Serialize;
+
+use crate::clock::Stopwatch;
+use crate::dump::{DumpPolicy, DumpRequest, DumpedFile};
+use crate::error::{Error, Result};
+use crate::instance::Instance;
+use crate::run::Run;
+
+pub use hooks::Hooks;
+use input::Input;
+pub use target::Server;
+
+/// Where a person wants it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wanted {
+    Database(String),
+    Swap(String),
+}
+
+/// What a person may say of one reload.
+#[derive(Debug, Clone)]
+pub struct ReloadRequest {
+    /// The newest whole one of the database when none is named.
+    pub dump: Option<BackupId>,
+    /// Whose dump; the database of the address when none is named.
+    pub database: Option<String>,
+    pub wanted: Wanted,
+    pub server: Server,
+    pub tables: Vec<RelationName>,
+    pub schemas: Vec<String>,
+    /// No trigger fires and no foreign key is looked at while rows come in; they are
+    /// looked at afterwards.
+    pub triggers_off: bool,
+    pub owners: bool,
+    pub privileges: bool,
+    pub jobs: u32,
+    pub consent: Consent,
+    pub safety_dump: bool,
+    pub hooks: Hooks,
+}
+
+impl ReloadRequest {
+    fn is_of_parts(&self) -> bool {
+        !self.tables.is_empty() || !self.schemas.is_empty()
+    }
+}
+
+/// What `restore` tells of a dump.
+#[derive(Debug, Clone, Serialize)]
+pub struct ReloadReport {
+    #[serde(flatten)]
+    pub plan: ReloadPlan,
+    pub restored_bytes: u64,
+    pub duration_seconds: f64,
+    /// The dump of what was there before.
+    pub safety: Option<DumpedFile>,
+    /// The name under which the old database is kept after a swap.
+    pub kept: Option<String>,
+    /// Sessions that a swap ended.
+    pub sessions_ended: u64,
+}
+
+/// A plan, and everything that was opened to make it.
+pub struct Prepared<'a> {
+    pub plan: ReloadPlan,
+    run: &'a Run,
+    instance: &'a Instance,
+    policy: &'a DumpPolicy,
+    request: &'a ReloadRequest,
+    settings: PostgresSettings,
+    target: ReloadTarget,
+    facts: backstay_model::plan::reload::TargetFacts,
+    input: Input,
+}
+
+/// Finds the dump, opens it, and looks at the target. Changes nothing.
+pub async fn prepare<'a>(
+    run: &'a Run,
+    instance: &'a Instance,
+    policy: &'a DumpPolicy,
+    request: &'a ReloadRequest,
+) -> Result<Prepared<'a>> {
+    run.progress.enter("look for the dump");
+    let chosen = choose::choose(run, instance, policy, request).await?;
+    run.progress.enter("open the dump");
+    let input = Input::open(run, policy, request, chosen).await?;
+    run.progress.enter("ask the server");
+    let settings = request.server.settings(instance);
+    let target = target::open(run, &settings).await?;
+    let name = match &request.wanted {
+        Wanted::Database(name) | Wanted::Swap(name) => name.clone(),
+    };
+    let record = &input.chosen.record;
+    let facts = target::look(run, &target, &settings, request, instance, record, &name).await?;
+    let destination = match &request.wanted {
+        Wanted::Database(name) => Destination::Database { name: name.clone() },
+        Wanted::Swap(name) => {
+            let time = run.clock.now().strftime("%Y%m%dT%H%M%SZ").to_string();
+            Destination::Swap { name: name.clone(), kept: swap::kept_name(name, &time) }
+        }
+    };
+    let reasons = at_stake(record, &facts, &destination);
+    let mut refusals: Vec<Refusal> = refusal(&reasons, &destination, &request.consent).into_iter().collect();
+    let into = matches!(request.wanted, Wanted::Database(_)).then_some(name.as_str());
+    let into = into.filter(|_| facts.is_there);
+    let looked = target.preflight(into, &input.needs(request)?).await?;
+    refusals.extend(looked.refusals);
+    let mut findings = input.chosen.findings.clone();
+    findings.extend(looked.findings);
+    findings.extend(reasons.iter().map(|reason| {
+        Finding::warning(name.as_str(), reason.clone(), "`backstay restore … --dry-run` shows what it does")
+    }));
+    let safety_dump = request.safety_dump && facts.is_used && into.is_some();
+    let mut plan = ReloadPlan {
+        instance: instance.id.clone(),
+        dump: record.id.clone(),
+        file: input.chosen.path.to_string(),
+        content: record.content.clone(),
+        server: facts.server.clone(),
+        destination,
+        tables: request.tables.iter().map(ToString::to_string).collect(),
+        schemas: request.schemas.clone(),
+        safety_dump,
+        raw_bytes: record.raw_bytes,
+        steps: Vec::new(),
+        refusals,
+        findings,
+    };
+    plan.steps = steps(&plan, &facts, request, &input);
+    Ok(Prepared { plan, run, instance, policy, request, settings, target, facts, input })
+}
+
+fn steps(
+    plan: &ReloadPlan,
+    facts: &backstay_model::plan::reload::TargetFacts,
+    request: &ReloadRequest,
+    input: &Input,
+) -> Vec<String> {
+    let mut steps = Vec::new();
+    if let Some(command) = &request.hooks.before {
+        steps.push(format!("run `{command}`; nothing is changed if it fails"));
+    }
+    if plan.safety_dump {
+        steps.push(format!("dump database {} as it is now", plan.destination.name()));
+    }
+    let what = match (plan.tables.as_slice(), plan.schemas.as_slice()) {
+        ([], []) => "everything".to_owned(),
+        (tables, []) => tables.join(", "),
+        (_, schemas) => format!("schema {}", schemas.join(", ")),
+    };
+    match &plan.destination {
+        Destination::Swap { name, .. } => {
+            steps.push(format!("make a database beside {name}, and put {what} of {} into it", plan.file));
+        }
+        Destination::Database { name } if facts.is_there => {
+            let how = if request.jobs > 1 && input.is_seekable() {
+                "in several transactions"
+            } else {
+                "in one transaction"
+            };
+            steps.push(format!("put {what} of {} into database {name}, {how}", plan.file));
+        }
+        Destination::Database { name } => {
+            steps.push(format!("make database {name}, and put {what} of {} into it", plan.file));
+        }
+    }
+    steps.push("set the sequences right, look at the foreign keys that were not, and analyse".to_owned());
+    if let Destination::Swap { name, kept } = &plan.destination {
+        steps.push(match facts.is_there {
+            true => {
+                format!("end the sessions of {name}, rename it to {kept}, and rename the new one to {name}")
+            }
+            false => format!("rename the new one to {name}"),
+        });
+    }
+    if let Some(command) = &request.hooks.after {
+        steps.push(format!("run `{command}`, however it ended"));
+    }
+    steps
+}
+
+impl Prepared<'_> {
+    /// Does what the plan says.
+    pub async fn carry_out(self) -> Result<ReloadReport> {
+        if let Some(refusal) = self.plan.refusals.first() {
+            return Err(Error::Refused { refusal: refusal.clone() });
+        }
+        let watch = Stopwatch::start();
+        let (run, hooks) = (self.run, &self.request.hooks);
+        run.check_cancelled()?;
+        hooks::before(run, hooks).await?;
+        let done = self.change().await;
+        let started = hooks::after(run, hooks, done.is_ok()).await;
+        let mut report = done?;
+        report.plan.findings.extend(started);
+        report.duration_seconds = watch.seconds();
+        Ok(report)
+    }
+
+    async fn change(self) -> Result<ReloadReport> {
+        let Prepared { plan, run, instance, policy, request, settings, target, facts, input } = self;
+        let mut report = ReloadReport {
+            restored_bytes: 0,
+            duration_seconds: 0.0,
+            safety: None,
+            kept: None,
+            sessions_ended: 0,
+            plan,
+        };
+        if report.plan.safety_dump {
+            let there = Instance {
+                engine: crate::instance::EngineSettings::Postgresql(settings.clone()),
+                ..instance.clone()
+            };
+            let of = DumpRequest {
+                databases: vec![report.plan.destination.name().to_owned()],
+                safety: true,
+                ..DumpRequest::default()
+            };
+            report.safety = crate::dump::run(run, &there, policy, &of).await?.dumps.pop();
+        }
+        let into = match &report.plan.destination {
+            Destination::Database { name } => name.clone(),
+            Destination::Swap { kept, .. } => fill::temporary_name(kept),
+        };
+        let is_new = !matches!(report.plan.destination, Destination::Database { .. }) || !facts.is_there;
+        let filling = fill::Filling { run, policy, request, target: &target, into: &into, is_new };
+        let filled = filling.fill(input).await?;
+        report.restored_bytes = filled.raw_bytes;
+        report.plan.findings.extend(filled.findings);
+        if let Destination::Swap { name, kept } = &report.plan.destination {
+            let is_bad = |finding: &Finding| finding.level == backstay_model::FindingLevel::Error;
+            if let Some(bad) = report.plan.findings.iter().find(|finding| is_bad(finding)) {
+                let reason = format!("{}: {}", bad.subject, bad.message);
+                target.drop_database(&into).await?;
+                return Err(Error::SwapNotSound { name: name.clone(), reason });
+            }
+            run.progress.enter("swap the databases");
+            // Not ended half-way, whoever asks: the old one would stay shut.
+            match swap::swap(&target, name, &into, kept, &mut |_| Ok(())).await {
+                Ok(swapped) => {
+                    report.kept = swapped.kept;
+                    report.sessions_ended = swapped.sessions_ended;
+                }
+                Err(error) => {
+                    let _ = target.drop_database(&into).await;
+                    return Err(error.into());
+                }
+            }
+        }
+        Ok(report)
+    }
+}

@@ -1,0 +1,251 @@
+//! Fill: a database gets what a dump holds, whole or not at all.
+
+use std::time::Duration;
+
+use backstay_engine::postgres::reload::{
+    Archive, DirectoryUnpack, ReloadInput, ReloadOptions, ReloadRun, ReloadTarget, Selection,
+    TimescaleReload, archive,
+};
+use backstay_model::Finding;
+use backstay_model::dump::DumpWarning;
+use backstay_repo::dump::DumpInside;
+
+use super::ReloadRequest;
+use super::input::Input;
+use crate::context::off_thread;
+use crate::dump::DumpPolicy;
+use crate::error::{Error, Result};
+use crate::run::Run;
+
+mod spool;
+
+use spool::SpoolFile;
+
+const TIMESCALEDB: &str = "timescaledb";
+/// A foreign key of a large table is looked at for as long as a scan of it takes.
+const LOOK_LIMIT: Duration = Duration::from_secs(6 * 60 * 60);
+
+pub(super) struct Filling<'a> {
+    pub run: &'a Run,
+    pub policy: &'a DumpPolicy,
+    pub request: &'a ReloadRequest,
+    pub target: &'a ReloadTarget,
+    pub into: &'a str,
+    /// It is made for this, and goes when this fails.
+    pub is_new: bool,
+}
+
+pub(super) struct Filled {
+    pub raw_bytes: u64,
+    pub findings: Vec<Finding>,
+}
+
+/// Beside the old one until they are swapped, and found by its name when a crash left it.
+/// `kept` is `orders_before_20261121T020000Z`, and this one letter shorter.
+pub(super) fn temporary_name(kept: &str) -> String {
+    let (begin, time) = kept.rsplit_once("_before_").unwrap_or((kept, ""));
+    format!("{begin}_fills_{time}")
+}
+
+impl Filling<'_> {
+    pub async fn fill(&self, input: Input) -> Result<Filled> {
+        if !self.is_new {
+            return self.put(input).await;
+        }
+        let shape = input.archive.as_ref().and_then(Archive::database_shape);
+        self.target.create_database(self.into, shape.as_ref()).await?;
+        match self.put(input).await {
+            Ok(filled) => Ok(filled),
+            Err(error) => {
+                if let Err(left) = self.target.drop_database(self.into).await {
+                    tracing::warn!(database = self.into, error = %left, "half of a restore is left in a database");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn put(&self, mut input: Input) -> Result<Filled> {
+        let (run, raw_bytes) = (self.run, input.chosen.record.raw_bytes);
+        let spool = self.policy.spool()?;
+        // A directory says what it holds only when it lies somewhere.
+        let unpacked = match input.inside {
+            DumpInside::DirectoryTar => Some(self.unpack(&mut input, &spool).await?),
+            _ => None,
+        };
+        if let Some((_, path)) = &unpacked {
+            let path = path.clone();
+            input.archive = Some(off_thread(move || Ok(archive::read_lying(&path)?)).await?);
+            let needs = input.needs(self.request)?;
+            let looked = self.target.preflight(Some(self.into), &needs).await?;
+            if let Some(refusal) = looked.refusals.into_iter().next() {
+                return Err(Error::Refused { refusal });
+            }
+        }
+        let timescale = self.timescale(&input).await?;
+        let jobs = if timescale.is_some() { 1 } else { self.request.jobs };
+        let options = self.options(&input).await?;
+        let mut file = None;
+        let from = match (&unpacked, input.inside) {
+            (Some((_, path)), _) => ReloadInput::Lying { path: path.clone(), jobs },
+            (None, DumpInside::CustomArchive) if jobs > 1 => {
+                let spooled = self.spool(&mut input, &spool).await?;
+                let path = spooled.path().to_owned();
+                file = Some(spooled);
+                ReloadInput::Lying { path, jobs }
+            }
+            (None, DumpInside::PlainSql) => ReloadInput::Statements,
+            (None, _) => ReloadInput::Archive,
+        };
+        let is_streamed = matches!(from, ReloadInput::Archive | ReloadInput::Statements);
+        let options = ReloadOptions { input: from, ..options };
+        run.progress.begin("restore", raw_bytes);
+        let mut child = ReloadRun::start(self.target, self.into, &options, &run.cancel).await?;
+        if is_streamed {
+            if let Err(error) = self.stream(&mut input, &mut child).await {
+                child.abandon().await;
+                return Err(error);
+            }
+        }
+        // The last look at the file comes before the commit.
+        let read = match input.finish().await {
+            Ok(read) => read,
+            Err(error) => {
+                child.abandon().await;
+                return Err(error);
+            }
+        };
+        let said = child.finish().await?;
+        drop((unpacked, file));
+        let mut findings: Vec<Finding> = said.into_iter().map(of_child).collect();
+        findings.extend(self.settle(timescale).await?);
+        Ok(Filled { raw_bytes: read.raw_bytes, findings })
+    }
+
+    async fn timescale(&self, input: &Input) -> Result<Option<TimescaleReload>> {
+        let known = input.chosen.record.extensions.get(TIMESCALEDB);
+        let has = match &input.archive {
+            Some(archive) => archive.has_timescaledb(),
+            None => known.is_some(),
+        };
+        if !has || !self.is_new || self.request.is_of_parts() {
+            return Ok(None);
+        }
+        Ok(Some(TimescaleReload::begin(self.target, self.into, known.map(String::as_str)).await?))
+    }
+
+    async fn options(&self, input: &Input) -> Result<ReloadOptions> {
+        let request = self.request;
+        let entries = match (&input.archive, request.is_of_parts()) {
+            (Some(archive), true) => {
+                let selection = self.selection().await?;
+                let entries = archive.select(&request.tables, &request.schemas, selection)?;
+                Some(entries.into_iter().map(|entry| entry.id).collect())
+            }
+            (None, true) => return Err(Error::NoChoiceInStatements { file: input.chosen.path.to_string() }),
+            (_, false) => None,
+        };
+        Ok(ReloadOptions {
+            tool_major: input.archive.as_ref().and_then(Archive::tool_major),
+            entries,
+            triggers_off: request.triggers_off,
+            owners: request.owners,
+            privileges: request.privileges,
+            ..ReloadOptions::default()
+        })
+    }
+
+    /// Tables that are there get rows; tables that are not are made.
+    async fn selection(&self) -> Result<Selection> {
+        if self.is_new {
+            return Ok(Selection::WithNeeds);
+        }
+        let tables = &self.request.tables;
+        if tables.is_empty() {
+            return Ok(Selection::Whole);
+        }
+        match self.target.count_tables(self.into, tables).await? {
+            0 => Ok(Selection::Whole),
+            there if there >= tables.len() => Ok(Selection::RowsOnly),
+            _ => Err(Error::SomeTablesThere { database: self.into.to_owned() }),
+        }
+    }
+
+    async fn stream(&self, input: &mut Input, child: &mut ReloadRun) -> Result<()> {
+        while let Some(bytes) = input.next().await? {
+            child.write(&bytes).await?;
+            self.run.progress.done(bytes.len() as u64);
+        }
+        Ok(())
+    }
+
+    async fn unpack(
+        &self,
+        input: &mut Input,
+        spool: &std::path::Path,
+    ) -> Result<(DirectoryUnpack, std::path::PathBuf)> {
+        self.run.progress.begin("unpack the dump", input.chosen.record.raw_bytes);
+        let mut unpack = DirectoryUnpack::begin(spool, input.chosen.record.raw_bytes)?;
+        while let Some(bytes) = input.next().await? {
+            self.run.check_cancelled()?;
+            let count = bytes.len() as u64;
+            unpack.write(bytes).await?;
+            self.run.progress.done(count);
+        }
+        let path = unpack.finish().await?;
+        Ok((unpack, path))
+    }
+
+    async fn spool(&self, input: &mut Input, spool: &std::path::Path) -> Result<SpoolFile> {
+        self.run.progress.begin("unpack the dump", input.chosen.record.raw_bytes);
+        let mut file = SpoolFile::make(spool, input.chosen.record.raw_bytes)?;
+        while let Some(bytes) = input.next().await? {
+            self.run.check_cancelled()?;
+            let count = bytes.len() as u64;
+            file = off_thread(move || file.append(&bytes)).await?;
+            self.run.progress.done(count);
+        }
+        Ok(file)
+    }
+
+    /// What a restore leaves to others.
+    async fn settle(&self, timescale: Option<TimescaleReload>) -> Result<Vec<Finding>> {
+        let (run, request) = (self.run, self.request);
+        let mut findings = Vec::new();
+        if let Some(timescale) = timescale {
+            run.progress.enter("tell TimescaleDB");
+            findings.extend(timescale.finish(self.target).await?);
+        }
+        if request.is_of_parts() || request.triggers_off {
+            run.progress.enter("set the sequences");
+            self.target.set_sequences(self.into, &request.tables).await?;
+            run.progress.enter("look at the foreign keys");
+            let looked = self.target.check_foreign_keys(self.into, &request.tables, LOOK_LIMIT, &run.cancel);
+            findings.extend(looked.await?);
+        }
+        run.progress.enter("analyse");
+        if let Err(error) = self.target.analyze(self.into, LOOK_LIMIT).await {
+            findings.push(Finding::warning(
+                self.into,
+                format!("could not be analysed: {error}"),
+                "run `ANALYZE` in it, or its queries may be slow",
+            ));
+        }
+        Ok(findings)
+    }
+}
+
+fn of_child(said: DumpWarning) -> Finding {
+    Finding::warning("pg_restore", said.message, "look whether what it names is as it should be")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_database_that_is_filled_is_called_after_the_one_whose_place_it_takes() {
+        let kept = "orders_before_20261121T020000Z";
+        assert_eq!(temporary_name(kept), "orders_fills_20261121T020000Z");
+    }
+}

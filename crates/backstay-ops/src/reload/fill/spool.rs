@@ -1,0 +1,53 @@
+//! A file for an archive that several sessions read at once: gone when it is dropped.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+pub(super) struct SpoolFile {
+    path: PathBuf,
+    file: File,
+}
+
+impl SpoolFile {
+    /// In a directory that must have so much room.
+    pub fn make(directory: &Path, bytes: u64) -> Result<SpoolFile> {
+        let failed = |source: io::Error| Error::Spool { path: directory.to_owned(), source };
+        let room = rustix::fs::statvfs(directory).map_err(|error| failed(error.into()))?;
+        let free = room.f_bavail.saturating_mul(room.f_frsize);
+        if free < bytes {
+            return Err(Error::SpoolTooSmall { path: directory.to_owned(), free, needed: bytes });
+        }
+        let mut number = 0u32;
+        loop {
+            let path = directory.join(format!(".backstay-restore-{}-{number}", std::process::id()));
+            match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
+                Ok(file) => return Ok(SpoolFile { path, file }),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+                Err(error) => return Err(failed(error)),
+            }
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn append(mut self, bytes: &[u8]) -> Result<SpoolFile> {
+        match self.file.write_all(bytes) {
+            Ok(()) => Ok(self),
+            Err(source) => Err(Error::Spool { path: self.path.clone(), source }),
+        }
+    }
+}
+
+impl Drop for SpoolFile {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.path) {
+            tracing::warn!(%error, path = %self.path.display(), "a file is left behind");
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! `backstay restore` of a dump, into a database.
+
+use backstay_model::plan::reload::Consent;
+use backstay_model::{BackupId, Fault};
+use backstay_ops::reload::{self, ReloadRequest, Server, Wanted};
+
+use super::super::DONE;
+use super::{refuse, refused};
+use crate::args::RestoreArguments;
+use crate::error::Error;
+use crate::render::reload as shown;
+use crate::session::Session;
+
+pub async fn run(session: &Session, arguments: &RestoreArguments) -> Result<u8, Fault> {
+    let (policy, instance) = session.dump_policy(&arguments.instance, None)?;
+    let request = request(session, arguments, policy.jobs)?;
+    let run = session.run();
+    let output = session.output;
+    let bar = session.bar(instance.id.as_str());
+    let prepared = reload::prepare(&run, &instance, &policy, &request).await?;
+    let plan = prepared.plan.clone();
+    if arguments.dry_run {
+        drop(bar);
+        output.result(&plan, |output| shown::plan(output, &plan)).map_err(Error::Print)?;
+        return Ok(if output.json { refused(&plan.refusals) } else { refuse(session, &plan.refusals) });
+    }
+    output.note(shown::plan(&output, &plan).trim_end());
+    if plan.is_refused() {
+        drop(bar);
+        return Ok(refuse(session, &plan.refusals));
+    }
+    let told = plan.findings.len();
+    let report = prepared.carry_out().await?;
+    drop(bar);
+    output.result(&report, |output| shown::done(output, &report, told)).map_err(Error::Print)?;
+    Ok(DONE)
+}
+
+fn request(session: &Session, arguments: &RestoreArguments, jobs: u32) -> Result<ReloadRequest, Fault> {
+    let said = &arguments.reload;
+    let wanted = match (&said.into_database, &said.swap) {
+        (Some(name), _) => Wanted::Database(name.clone()),
+        (None, Some(name)) => Wanted::Swap(name.clone()),
+        (None, None) => return Err(Fault::new(Error::NoDestination)),
+    };
+    let server = match &said.to_server {
+        Some(name) => session.other_server(name, said.password_file.as_deref())?,
+        None => Server::Own,
+    };
+    let of_swap = match &wanted {
+        Wanted::Swap(name) => Some(name.clone()),
+        Wanted::Database(_) => None,
+    };
+    Ok(ReloadRequest {
+        dump: arguments.backup.as_deref().map(str::parse::<BackupId>).transpose()?,
+        database: said.database.clone().or(of_swap),
+        wanted,
+        server,
+        tables: said.table.clone(),
+        schemas: said.schema.clone(),
+        triggers_off: said.triggers_off,
+        owners: !said.no_owner,
+        privileges: !said.no_privileges,
+        // A database that others use changes in one transaction, unless somebody says otherwise.
+        jobs: said.jobs.unwrap_or(if said.swap.is_some() { jobs } else { 1 }),
+        consent: Consent { force: said.force, confirm: said.confirm.clone() },
+        safety_dump: !said.no_safety_backup,
+        hooks: session.hooks(&arguments.instance)?,
+    })
+}
