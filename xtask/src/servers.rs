@@ -12,8 +12,18 @@ use crate::process::quoted;
 use crate::setup::roots::{BOOKWORM, TRIXIE, install_native, show_versions};
 use crate::setup::{PreparationLock, packages, python};
 
-/// Programs and their packages: tests let system calls of the real binary fail.
-const TOOLS: [(&str, &str); 1] = [("strace", "strace")];
+/// Programs and their packages: tests let system calls of the real binary fail, and open
+/// dumps with what other people open them with.
+const TOOLS: [(&str, &str); 8] = [
+    ("strace", "strace"),
+    ("openssl", "openssl"),
+    ("gpg", "gpg"),
+    ("gpg-agent", "gpg-agent"),
+    ("gzip", "gzip"),
+    ("zstd", "zstd"),
+    ("bzip2", "bzip2"),
+    ("xz", "xz-utils"),
+];
 
 pub fn run() -> Result<()> {
     prepare_all()?;

@@ -52,6 +52,26 @@ pub fn require_rescue_python() -> Option<PathBuf> {
     }
 }
 
+/// Whether all of these programs, which other people open dumps with, are here; says that
+/// the test is skipped when one is not.
+///
+/// # Panics
+/// When one is missing and [`REQUIRE_ENGINES`] lists `programs`.
+#[allow(clippy::panic, reason = "called by tests only, which report a failure by panicking")]
+pub fn require_programs(programs: &[&str]) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let is_here = |program: &&str| std::env::split_paths(&path).any(|place| place.join(program).is_file());
+    let missing: Vec<&str> = programs.iter().filter(|program| !is_here(program)).copied().collect();
+    if missing.is_empty() {
+        return true;
+    }
+    if is_required("programs", std::env::var(REQUIRE_ENGINES).ok().as_deref()) {
+        panic!("{missing:?} are required by {REQUIRE_ENGINES} but missing: run `cargo xtask servers`");
+    }
+    eprintln!("SKIPPED: {missing:?} are not here; `cargo xtask servers` installs them");
+    false
+}
+
 pub(crate) fn is_required(engine: &str, list: Option<&str>) -> bool {
     list.is_some_and(|list| list.split(',').any(|name| name.trim() == engine))
 }

@@ -21,7 +21,7 @@ pub mod tampered;
 pub mod wait;
 pub mod workspace;
 
-pub use engines::{require_postgres, require_rescue_python};
+pub use engines::{require_postgres, require_programs, require_rescue_python};
 pub use port::free_port;
 pub use postgres::{Postgres, PostgresOptions, StopMode};
 pub use servers::{Installation, PostgresVersion};

@@ -173,7 +173,7 @@ impl<R: Read> Decryptor<R> {
             key.update(&self.cipher[..length], &mut self.plain).map_err(broken)?.written().len()
         } else {
             let Some(key) = self.key.take() else { return Ok(false) };
-            if self.read_bytes % CIPHER_BLOCK_BYTES as u64 != 0 || self.read_bytes == 0 {
+            if !self.read_bytes.is_multiple_of(CIPHER_BLOCK_BYTES as u64) || self.read_bytes == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             let end = key.finish(&mut self.plain);

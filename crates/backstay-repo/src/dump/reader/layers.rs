@@ -115,12 +115,18 @@ pub(super) fn peel(
     let opener = Opener { file, source: &source, passphrase, is_certain };
     let mut layers: Vec<DumpLayer> = Vec::new();
     let mut stream: Stream = Box::new(source.clone());
+    let mut under_armour = false;
     loop {
         let peeked = Peeked::look(stream, HEAD_BYTES);
         let recognised = recognise(peeked.head());
         if peeked.has_failed() && peeked.head().is_empty() {
             return Err(told(file, &source));
         }
+        if under_armour && recognised != Recognised::Layer(DumpLayer::Openpgp) {
+            source.damaged(|| "the OpenPGP text in it holds no encrypted message".to_owned());
+            return Err(told(file, &source));
+        }
+        under_armour = recognised == Recognised::Armour;
         if layers.len() == LAYERS_MAX {
             let what = format!("more than {LAYERS_MAX} layers");
             return Err(DumpError::Unsupported { file: file.to_owned(), what }.into());
