@@ -46,6 +46,12 @@ pub(super) fn of(error: &Error) -> Vec<String> {
             let name = quoted_identifier(name);
             return vec![format!("run `ALTER DATABASE {name} ALLOW_CONNECTIONS true` as a superuser")];
         }
+        Error::ClientProgram { why: Failure::Denied, said, .. }
+            if said.contains("session_replication_role") =>
+        {
+            "run `GRANT SET ON PARAMETER session_replication_role TO …` as a superuser (from PostgreSQL 15 on), or \
+             restore as a superuser"
+        }
         Error::ClientProgram { why, .. } => return vec![client_program(*why).to_owned()],
         Error::Server { source, .. } => return server(source),
         Error::Protocol { .. } | Error::NoRandomness | Error::Cancelled => return Vec::new(),
@@ -176,6 +182,9 @@ fn server(said: &ServerMessage) -> Vec<String> {
     let text = match said.code.as_str() {
         "42501" => "run `backstay config check --connect`: it names the missing right and the GRANT",
         "53400" => "raise `max_replication_slots`",
+        "22023" | "42809" if said.message.contains("locale") => {
+            "`locale -a` lists what the server's machine has; `locale-gen` makes more of them, before a restart"
+        }
         code if code.starts_with("58") => {
             "see the server's log for the file, and check the disk it lies on: `dmesg`, `smartctl -a`"
         }

@@ -96,6 +96,8 @@ pub struct DumpFacts {
     /// The end of the log.
     pub position: Option<String>,
     pub database_bytes: Option<u64>,
+    /// It is a standby, which has no rows of unlogged tables.
+    pub in_recovery: bool,
     pub extensions: BTreeMap<String, String>,
     /// The largest of those that are dumped, [`TABLES_NAMED`] at most.
     pub tables: Vec<DumpedTable>,
@@ -204,6 +206,10 @@ impl DumpSource {
             None => arguments.push("--compress=0".to_owned()),
             Some(Inside { level: Some(level) }) => arguments.push(format!("--compress={level}")),
             Some(Inside { level: None }) => {}
+        }
+        if self.facts.in_recovery {
+            // A standby refuses to read them.
+            arguments.push("--no-unlogged-table-data".to_owned());
         }
         arguments.extend(self.chosen.patterns());
         arguments

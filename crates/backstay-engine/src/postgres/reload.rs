@@ -8,6 +8,7 @@
 
 pub mod archive;
 mod checks;
+mod globals;
 mod needs;
 
 mod run;
@@ -19,6 +20,7 @@ mod unpack;
 mod use_list;
 
 pub use self::archive::{Archive, ArchiveReader, DatabaseShape, Entry, Selection};
+pub use self::globals::GlobalsReload;
 pub use self::needs::{DumpNeeds, Preflight};
 pub use self::run::{ReloadInput, ReloadOptions, ReloadRun};
 pub use self::swap::{SwapStep, Swapped, kept_name};

@@ -169,3 +169,46 @@ fn a_cluster_has_its_globals_and_each_database_that_lets_connections_in() {
         });
     });
 }
+
+#[test]
+fn a_standby_is_dumped_without_what_it_has_no_rows_of() {
+    on_each_version_with_sample(|installation, server| {
+        let standby = server.standby().unwrap();
+        standby.wait_for_replay_of(&server).unwrap();
+        let options = DumpOptions { format: DumpFormat::Plain, ..options(installation) };
+        let dumped = drive::runtime().block_on(dump(&address(&standby, "app"), &options)).unwrap();
+        assert!(dumped.facts.in_recovery && dumped.facts.position.is_some());
+        let text = String::from_utf8(dumped.bytes).unwrap();
+        assert!(
+            text.contains("COPY public.orders") && text.contains("CREATE UNLOGGED TABLE public.fleeting")
+        );
+        assert!(!text.contains("COPY public.fleeting"));
+    });
+}
+
+#[test]
+fn a_password_and_the_certificate_of_the_server_are_the_childs_too() {
+    on_each_version_with_sample(|installation, server| {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        server.write_data_file("server.crt", made.cert.pem().as_bytes(), 0o644).unwrap();
+        server.write_data_file("server.key", made.signing_key.serialize_pem().as_bytes(), 0o600).unwrap();
+        let root = server.workspace().path().join("root.pem");
+        std::fs::write(&root, made.cert.pem()).unwrap();
+        server.append_configuration(&["ssl = on"]).unwrap();
+        server.reload().unwrap();
+        server.prepend_access_rules(&["hostnossl all all all reject"]).unwrap();
+        let encrypted = |root: Option<&std::path::Path>, mode: &str| {
+            let url = format!("postgresql://postgres@localhost:{}/app?sslmode={mode}", server.port());
+            let mut settings = drive::superuser_over_tcp(&server);
+            settings.url = url;
+            settings.ssl_root_certificate = root.map(std::path::Path::to_owned);
+            settings.address().unwrap()
+        };
+        drive::runtime().block_on(async {
+            for mode in ["require", "verify-full"] {
+                let address = encrypted(Some(&root), mode);
+                assert!(dump(&address, &options(installation)).await.unwrap().bytes.len() > 100_000);
+            }
+        });
+    });
+}

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use backstay_engine::postgres::dump::DumpOptions;
+use backstay_engine::postgres::reload::swap::swap;
 use backstay_engine::postgres::reload::{
     DumpNeeds, ReloadInput, ReloadOptions, ReloadRun, ReloadTarget, TimescaleJob, TimescaleReload,
 };
@@ -114,6 +115,18 @@ fn hypertables_come_back_equal_with_their_chunks_and_jobs() {
             server.sql_in(&name, "INSERT INTO measured VALUES ('2027-01-01', 1, 'new')").unwrap();
             let count = "SELECT count(*) FROM show_chunks('measured')";
             assert_eq!(server.query_value_in(&name, count).unwrap(), "22");
+        }
+        // In the place of the old one, its jobs still run.
+        swap(&target, "app", "back_custom", "app_before", &mut |_| Ok(())).await.unwrap();
+        for database in ["app", "app_before"] {
+            let scheduler = format!(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}' \
+                 AND backend_type ILIKE '%timescaledb%scheduler%'"
+            );
+            testkit::wait_until(Duration::from_secs(30), format!("the scheduler of {database}"), || {
+                server.query_value(&scheduler).unwrap() == "1"
+            })
+            .unwrap();
         }
     });
 }

@@ -1,6 +1,6 @@
 //! What a server lacks for a dump is listed before the first byte.
 
-use backstay_engine::postgres::dump::DumpOptions;
+use backstay_engine::postgres::dump::{DumpOptions, globals};
 use backstay_engine::postgres::reload::{DumpNeeds, ReloadInput, ReloadOptions, ReloadRun};
 use backstay_model::dump::DumpFormat;
 use backstay_model::error::{Classified, ErrorKind};
@@ -22,9 +22,14 @@ fn missing_roles_and_extensions_are_all_named_at_once() {
                  CREATE TABLE t (n int); ALTER TABLE t OWNER TO owner_one; GRANT SELECT ON t TO \"Reader two\";
                  ALTER DEFAULT PRIVILEGES FOR ROLE maker GRANT SELECT ON TABLES TO owner_one;
                  CREATE POLICY p ON t TO guest USING (true);
-                 CREATE EXTENSION pg_trgm;",
+                 CREATE EXTENSION pg_trgm;
+                 ALTER ROLE guest LOGIN PASSWORD 'pass;word'; ALTER ROLE maker SET work_mem = '7MB';
+                 GRANT maker TO guest; GRANT pg_monitor TO maker; COMMENT ON ROLE maker IS 'it''s; one';",
             )
             .unwrap();
+        let far = server.workspace().directory("far").unwrap();
+        std::os::unix::fs::chown(&far, Some(owner_of(server.data_directory())), None).unwrap();
+        server.sql(&format!("CREATE TABLESPACE \"far away\" LOCATION '{}'", far.display())).unwrap();
         let other = Postgres::start_new(installation, &PostgresOptions::default()).unwrap();
         drive::runtime().block_on(async {
             let dumped = dump(&address(&server, "postgres"), &options(installation)).await.unwrap();
@@ -61,22 +66,55 @@ fn missing_roles_and_extensions_are_all_named_at_once() {
             // A policy names its roles whoever owns it.
             assert_eq!(found.refusals, []);
 
+            let cancel = CancellationToken::new();
+            let (_, mut run) =
+                globals(&address(&server, "postgres"), &options(installation), &cancel).await.unwrap();
+            let mut script = Vec::new();
+            while let Some(chunk) = run.next().await.unwrap() {
+                script.extend_from_slice(&chunk);
+            }
+            let script = String::from_utf8(script).unwrap();
+            other.sql("ALTER ROLE postgres SET work_mem = '9MB'").unwrap();
+            let made = target.reload_globals(&script).await.unwrap();
+            assert_eq!(made.made, ["role Reader two", "role guest", "role maker", "role owner_one"]);
+            assert_eq!(made.left, ["role postgres"]);
+            assert_eq!(made.findings.len(), 1, "{:?}", made.findings);
+            assert_eq!(made.findings[0].subject, "tablespace far away");
+            let of = "SELECT rolname, rolcanlogin, rolconfig, rolpassword IS NOT NULL FROM pg_authid a \
+                      LEFT JOIN pg_db_role_setting ON false, LATERAL (SELECT rolconfig FROM pg_roles r \
+                      WHERE r.oid = a.oid) c WHERE rolname IN ('guest', 'maker', 'owner_one') ORDER BY 1";
+            assert_eq!(other.query_value(of).unwrap(), server.query_value(of).unwrap());
+            let kept = "SELECT rolconfig FROM pg_roles WHERE rolname = 'postgres'";
+            assert_eq!(other.query_value(kept).unwrap(), "{work_mem=9MB}");
+            let member = "SELECT pg_has_role('guest', 'maker', 'MEMBER')";
+            assert_eq!(other.query_value(member).unwrap(), "t");
+            assert_eq!(target.preflight(None, &needs).await.unwrap().refusals.len(), 1, "the extension");
+            let again = target.reload_globals(&script).await.unwrap();
+            assert_eq!((again.made.len(), again.left.len()), (0, 5));
+            other.sql("DROP ROLE owner_one, \"Reader two\", maker, guest").unwrap();
+
             // A role that is no superuser is told whom it cannot make owners.
             other
                 .sql(
                     "CREATE ROLE owner_one; CREATE ROLE \"Reader two\"; CREATE ROLE maker; CREATE ROLE guest",
                 )
                 .unwrap();
-            other.create_role("modest", "secret", "CREATEDB").unwrap();
+            other.create_role("modest", "secret", "").unwrap();
             let modest = drive::settings_as(&other, "modest", "secret").address().unwrap();
             let modest = backstay_engine::postgres::reload::ReloadTarget::open(&modest, None).await.unwrap();
             needs.extensions.clear();
             let found = modest.preflight(None, &needs).await.unwrap();
-            assert_eq!(found.refusals, []);
+            assert_eq!(found.refusals.len(), 1);
+            assert_eq!(found.refusals[0].message, "role modest may not make databases");
+            assert_eq!(modest.preflight(Some("postgres"), &needs).await.unwrap().refusals, []);
             let subjects: Vec<&str> = found.findings.iter().map(|finding| finding.subject.as_str()).collect();
             assert!(subjects.contains(&"role owner_one"), "{subjects:?}");
         });
     });
+}
+
+fn owner_of(path: &std::path::Path) -> u32 {
+    std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(path).unwrap())
 }
 
 #[test]

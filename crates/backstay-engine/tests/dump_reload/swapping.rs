@@ -70,7 +70,7 @@ fn the_new_database_takes_the_place_of_the_old_with_all_that_was_set_for_it() {
             // One that does not exist yet is only named.
             server.sql("CREATE DATABASE another").unwrap();
             let swapped = swap(&target, "first", "another", "unused", &mut |_| Ok(())).await.unwrap();
-            assert_eq!((swapped.kept, swapped.sessions_ended), (None, 0));
+            assert_eq!((swapped.kept, swapped.sessions_ended, swapped.findings), (None, 0, Vec::new()));
             assert!(
                 target.has_database("first").await.unwrap() && !target.has_database("another").await.unwrap()
             );

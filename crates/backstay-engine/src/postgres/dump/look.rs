@@ -24,7 +24,8 @@ const DATABASE: &str = "
                 WHEN has_function_privilege('pg_current_wal_lsn()', 'EXECUTE')
                 THEN pg_current_wal_lsn()::text END,
            CASE WHEN has_function_privilege('pg_database_size(oid)', 'EXECUTE')
-                THEN (SELECT pg_database_size(oid) FROM pg_database WHERE datname = current_database()) END";
+                THEN (SELECT pg_database_size(oid) FROM pg_database WHERE datname = current_database()) END,
+           pg_is_in_recovery()";
 
 const TABLES: &str = "
     SELECT c.oid, n.nspname::text, c.relname::text,
@@ -55,6 +56,7 @@ pub(super) async fn look(
         system_identifier: column::<Option<i64>>(&row, 1)?.map(|identifier| identifier as u64),
         position: column(&row, 2)?,
         database_bytes: column::<Option<i64>>(&row, 3)?.map(i64::unsigned_abs),
+        in_recovery: column(&row, 4)?,
         ..DumpFacts::default()
     };
     let statement = "SELECT extname::text, extversion FROM pg_extension";

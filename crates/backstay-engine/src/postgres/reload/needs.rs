@@ -82,11 +82,14 @@ pub struct Preflight {
 const SAME_VERSION: &str = "timescaledb";
 
 impl ReloadTarget {
-    /// Looks at the server, and into the database when it is there.
+    /// Looks at the server, and into the database; without one, a new one will be made.
     pub async fn preflight(&self, database: Option<&str>, needs: &DumpNeeds) -> Result<Preflight> {
         let mut found = Preflight::default();
         self.versions(needs, &mut found);
         let session = self.session(database).await?;
+        if database.is_none() {
+            may_create(&session, &mut found).await?;
+        }
         self.roles(&session, needs, &mut found).await?;
         self.extensions(&session, needs, &mut found).await?;
         Ok(found)
@@ -222,4 +225,19 @@ impl ReloadTarget {
         }
         Ok(())
     }
+}
+
+async fn may_create(session: &Session, found: &mut Preflight) -> Result<()> {
+    let statement =
+        "SELECT rolsuper OR rolcreatedb, rolname::text FROM pg_roles WHERE rolname = current_user";
+    let row = session.row("look at the rights of the role", statement, &[]).await?;
+    if !column::<bool>(&row, 0)? {
+        let role: String = column(&row, 1)?;
+        found.refusals.push(Refusal::new(
+            ErrorKind::Denied,
+            format!("role {role} may not make databases"),
+            vec![format!("run `ALTER ROLE {} CREATEDB` as a superuser", quoted_identifier(&role))],
+        ));
+    }
+    Ok(())
 }

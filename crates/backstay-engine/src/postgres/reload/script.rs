@@ -61,9 +61,47 @@ pub(super) fn tokens(script: &str) -> Vec<Token> {
     found
 }
 
+/// The statements one by one, without comments and without commands to `psql`.
+pub(super) fn statements(script: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut statement = String::new();
+    let mut letters = script.chars().peekable();
+    let mut quote = None;
+    while let Some(letter) = letters.next() {
+        let is_comment = letter == '-' && letters.peek() == Some(&'-');
+        // `\restrict` and the like stand where a statement would begin.
+        let is_command = letter == '\\' && statement.trim().is_empty();
+        match (letter, quote) {
+            (_, None) if is_comment || is_command => {
+                while letters.next_if(|letter| *letter != '\n').is_some() {}
+            }
+            (';', None) => found.push(std::mem::take(&mut statement).trim().to_owned()),
+            ('"' | '\'', None) => {
+                quote = Some(letter);
+                statement.push(letter);
+            }
+            // One that is doubled ends and begins again, which comes to the same.
+            (letter, Some(open)) if letter == open => {
+                quote = None;
+                statement.push(letter);
+            }
+            _ => statement.push(letter),
+        }
+    }
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_script_is_cut_at_the_ends_of_its_statements_only() {
+        let script = "--\n-- it's; a comment\n\\restrict abc;\nCREATE ROLE \"a;b\";\nALTER ROLE x PASSWORD 'a''b;--c' ;\n\
+                      SET a = 1; -- rest\nunfinished";
+        let expected = ["CREATE ROLE \"a;b\"", "ALTER ROLE x PASSWORD 'a''b;--c'", "SET a = 1"];
+        assert_eq!(statements(script), expected);
+    }
 
     #[test]
     fn words_names_and_texts_are_told_apart() {

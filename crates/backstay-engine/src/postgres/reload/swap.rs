@@ -13,11 +13,13 @@ mod inherit;
 
 use std::time::{Duration, Instant};
 
+use backstay_model::Finding;
 use tracing::warn;
 
 use super::super::connect::{Session, column};
 use super::super::facts::quoted_identifier;
 use super::target::ReloadTarget;
+use super::timescale;
 use crate::{Error, Result};
 
 /// For a session to end after it was told to; one that does not is in the kernel.
@@ -61,6 +63,8 @@ pub struct Swapped {
     /// The name under which the old one is kept; `None` where there was none.
     pub kept: Option<String>,
     pub sessions_ended: u64,
+    /// What did not begin to run again.
+    pub findings: Vec<Finding>,
 }
 
 /// `orders_before_20261121T020000Z`, shortened in its first part to what a name may have.
@@ -68,6 +72,22 @@ pub fn kept_name(name: &str, time: &str) -> String {
     let end = format!("_before_{time}");
     let room = NAME_MAX.saturating_sub(end.len()).min(name.len());
     format!("{}{end}", &name[..name.floor_char_boundary(room)])
+}
+
+/// The scheduler of TimescaleDB was ended like any session, and does not come back alone.
+async fn wake(target: &ReloadTarget, databases: &Databases) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let kept = (databases.old_is_open == Some(true)).then_some(databases.kept.as_str());
+    for name in [Some(databases.name.as_str()), kept].into_iter().flatten() {
+        if let Err(error) = timescale::start_workers(target, name).await {
+            findings.push(Finding::warning(
+                format!("TimescaleDB in {name}"),
+                format!("may not run its jobs: {error}"),
+                "`SELECT _timescaledb_functions.start_background_workers()` in it as a superuser",
+            ));
+        }
+    }
+    findings
 }
 
 /// Gives `temporary` the name `name`, and what has that name the name `kept`. `watch` is
@@ -85,14 +105,18 @@ pub async fn swap(
     let session = target.session(place).await?;
     let databases = Databases::look(&session, name, temporary, kept).await?;
     match exchange(&session, &databases, watch).await {
-        Ok(swapped) => Ok(swapped),
+        Ok(mut swapped) => {
+            swapped.findings = wake(target, &databases).await;
+            Ok(swapped)
+        }
         Err(error) => {
             drop(session);
             // The answer to the last word may be lost, and the word not.
             match undo(target, place, &databases).await {
                 Ok(Undone::WasDone) if matches!(error, Error::ConnectionLost { .. }) => {
                     warn!(%error, "the databases were swapped, though the server did not say so");
-                    Ok(Swapped { kept: databases.kept(), sessions_ended: 0 })
+                    let findings = wake(target, &databases).await;
+                    Ok(Swapped { kept: databases.kept(), sessions_ended: 0, findings })
                 }
                 Ok(_) => Err(error),
                 Err(second) => {
@@ -215,7 +239,7 @@ async fn exchange(
         admit(session, &databases.kept, true).await?;
     }
     session.execute("commit the swap of the databases", "COMMIT").await?;
-    Ok(Swapped { kept: databases.kept(), sessions_ended })
+    Ok(Swapped { kept: databases.kept(), sessions_ended, findings: Vec::new() })
 }
 
 async fn admit(session: &Session, name: &str, yes: bool) -> Result<()> {
@@ -267,6 +291,11 @@ async fn undo(target: &ReloadTarget, place: Option<&str>, databases: &Databases)
     admit(&session, &databases.temporary, true).await?;
     if databases.old_is_open == Some(true) {
         admit(&session, &databases.name, true).await?;
+    }
+    for name in databases.both() {
+        if let Err(error) = timescale::start_workers(target, name).await {
+            warn!(%error, database = name, "the jobs of TimescaleDB were not started again");
+        }
     }
     Ok(Undone::WasNotDone)
 }

@@ -149,3 +149,17 @@ impl TimescaleReload {
         }
     }
 }
+
+/// Starts the scheduler again where it was ended as any other session; nothing where
+/// there is no TimescaleDB.
+pub(super) async fn start_workers(target: &ReloadTarget, database: &str) -> Result<()> {
+    let session = target.session(Some(database)).await?;
+    // Its schema was another one before version 2.12.
+    let statement = "SELECT n.nspname::text FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace \
+                     WHERE p.proname = 'start_background_workers' AND n.nspname LIKE '\\_timescaledb%'";
+    let rows = session.query("find the functions of TimescaleDB", statement, &[]).await?;
+    let Some(row) = rows.first() else { return Ok(()) };
+    let schema = quoted_identifier(&column::<String>(row, 0)?);
+    let statement = format!("SELECT {schema}.start_background_workers()");
+    session.query("start the jobs of TimescaleDB", &statement, &[]).await.map(drop)
+}
