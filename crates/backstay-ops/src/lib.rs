@@ -45,6 +45,7 @@
 //! key::{list, add, remove, rotate}(&Context, …) -> …;  check::run(&Instance) -> InstanceCheck
 //! ```
 
+pub mod adopt;
 pub mod backup;
 pub mod check;
 pub mod clock;

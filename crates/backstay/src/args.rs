@@ -77,6 +77,8 @@ pub enum Verb {
     Backup(BackupArguments),
     /// Write databases into portable files that open without Backstay
     Dump(DumpArguments),
+    /// Take in dumps that other programs left, where they lie
+    Adopt(AdoptArguments),
     /// List backups, newest first
     List(ListArguments),
     /// Show everything about one backup
@@ -189,6 +191,22 @@ pub struct DumpArguments {
     /// Sessions that read at once, for the directory format
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub jobs: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub struct AdoptArguments {
+    /// The directory
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
+    /// Whose dumps they are; not needed where the configuration has one instance
+    #[arg(long, value_name = "NAME")]
+    pub instance: Option<String>,
+    /// How the directory is ordered: plain, tiers, or as a known set of scripts had it
+    #[arg(long, value_name = "LAYOUT", value_parser = Layout::PRESETS)]
+    pub layout: Option<String>,
+    /// Say what each file is, and write nothing
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 #[derive(Debug, Args)]

@@ -39,6 +39,8 @@ pub enum Error {
     PassphraseShort { length: usize, least: usize },
     #[error("the key of the configuration may be any of {}", .names.join(", "))]
     KeysUnnamed { names: Vec<String> },
+    #[error("nobody said whose dumps these are")]
+    WhoseDumps { known: Vec<String> },
     #[error("nobody said where to restore to")]
     NoDestination,
 }
@@ -55,6 +57,7 @@ impl Classified for Error {
                 _ => ErrorKind::Unavailable,
             },
             Error::NoDestination
+            | Error::WhoseDumps { .. }
             | Error::Store { .. }
             | Error::Passphrase { .. }
             | Error::PassphraseShort { .. }
@@ -79,6 +82,9 @@ impl Classified for Error {
             Error::KeysUnnamed { .. } => one(
                 "name each that stays with its file: `backstay key rotate --key NAME=FILE`, and give up others with `--drop NAME`".to_owned(),
             ),
+            Error::WhoseDumps { known } => {
+                one(format!("name the instance with `--instance`: one of {}", known.join(", ")))
+            }
             Error::NoDestination => {
                 one("say `--into DIR`, or for a dump `--into-database NAME` or `--swap NAME`".to_owned())
             }

@@ -6,6 +6,7 @@
 //! before it. Colours repeat what
 //! a word already says.
 
+pub mod adopted;
 pub mod backups;
 pub mod collect;
 pub mod drill;

@@ -3,6 +3,7 @@
 //! Each returns the exit code of a run that did what it was asked; what went wrong
 //! comes back as a fault and is told once, at the edge.
 
+mod adopt;
 mod backup;
 mod collect;
 pub mod config;
@@ -41,6 +42,7 @@ pub async fn run(arguments: Arguments, output: Output, cancel: CancellationToken
         Verb::Init(init) => init::run(global, &init, output, cancel).await,
         Verb::Config(verb) => config::run(global, &verb, output, cancel).await,
         Verb::Backup(backup) => backup::run(&session()?, &backup).await,
+        Verb::Adopt(adopt) => adopt::run(&session()?, &adopt).await,
         Verb::Dump(dump) => dump::run(&session()?, &dump).await,
         Verb::List(list) => list::run(&session()?, &list).await,
         Verb::Show(show) => show::run(&session()?, &show).await,

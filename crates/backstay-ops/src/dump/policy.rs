@@ -34,6 +34,11 @@ pub(crate) struct Place {
 }
 
 impl DumpPolicy {
+    /// The directory of the shelf, where it is one.
+    pub fn directory(&self) -> Option<PathBuf> {
+        directory(self.to.as_deref()?).ok()
+    }
+
     /// Where files lie for a while that are in nobody's way; made when it is not there.
     pub(crate) fn spool(&self) -> Result<PathBuf> {
         let spool = match &self.spool {

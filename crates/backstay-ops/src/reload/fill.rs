@@ -69,9 +69,9 @@ impl Filling<'_> {
         let (run, raw_bytes) = (self.run, input.chosen.record.raw_bytes);
         let spool = self.policy.spool()?;
         // A directory says what it holds only when it lies somewhere.
-        let unpacked = match input.inside {
-            DumpInside::DirectoryTar => Some(self.unpack(&mut input, &spool).await?),
-            _ => None,
+        let unpacked = match input.is_packed() {
+            true => Some(self.unpack(&mut input, &spool).await?),
+            false => None,
         };
         if let Some((_, path)) = &unpacked {
             let path = path.clone();
@@ -101,11 +101,9 @@ impl Filling<'_> {
         let options = ReloadOptions { input: from, ..options };
         run.progress.begin("restore", raw_bytes);
         let mut child = ReloadRun::start(self.target, self.into, &options, &run.cancel).await?;
-        if is_streamed {
-            if let Err(error) = self.stream(&mut input, &mut child).await {
-                child.abandon().await;
-                return Err(error);
-            }
+        if is_streamed && let Err(error) = self.stream(&mut input, &mut child).await {
+            child.abandon().await;
+            return Err(error);
         }
         // The last look at the file comes before the commit.
         let read = match input.finish().await {

@@ -51,7 +51,14 @@ impl Input {
 
     /// Whether several sessions can read it, once it lies somewhere.
     pub fn is_seekable(&self) -> bool {
-        matches!(self.inside, DumpInside::CustomArchive | DumpInside::DirectoryTar)
+        self.inside == DumpInside::CustomArchive || self.is_packed()
+    }
+
+    /// A tar archive: of `pg_dump -Ft`, or of a directory of `pg_dump -Fd`. The first is
+    /// what the second is without compression, so unpacked both are read as a directory;
+    /// read from a pipe, its table of contents would have to come first.
+    pub fn is_packed(&self) -> bool {
+        matches!(self.inside, DumpInside::TarArchive | DumpInside::DirectoryTar)
     }
 
     /// What the target has to have.

@@ -11,7 +11,7 @@ use super::lasting::Lasting;
 use super::program::{Home, run, server, server_of};
 use super::space::on_small_file_system;
 
-const PHRASE: &str = "correct horse, battery's staple";
+pub const PHRASE: &str = "correct horse, battery's staple";
 
 /// A server, and a home whose dumps go to `dumps`.
 pub fn dumping(server: &Postgres) -> Home {
@@ -47,7 +47,7 @@ pub fn shown(directory: &Path) -> Vec<PathBuf> {
 }
 
 /// A script in the place of a person who has no Backstay, with the server's programs.
-fn without_backstay(server: &Postgres, home: &Home, script: &str) -> String {
+pub fn without_backstay(server: &Postgres, home: &Home, script: &str) -> String {
     let path = std::env::join_paths(
         std::iter::once(server.installation().bin_directory().to_owned())
             .chain(std::env::split_paths(&std::env::var_os("PATH").unwrap())),

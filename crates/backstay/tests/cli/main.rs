@@ -8,6 +8,7 @@
     reason = "all of this is test code, also the functions that tests share"
 )]
 
+mod adopted;
 mod bad_configuration;
 mod bad_input;
 mod broken_restore;

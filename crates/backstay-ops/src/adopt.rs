@@ -1,0 +1,300 @@
+//! Adopt: dumps that other programs left, taken in where they lie.
+//!
+//! What a file is, its content says and not its name; when it was taken, its name says
+//! where the layout reads it, else the file's own time. Each is read to its end, so that
+//! nothing damaged passes for a dump, and gets a sidecar beside it: from then on it is
+//! listed, verified, restored and expired like one that Backstay took. The file itself is
+//! never touched.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use backstay_engine::postgres::reload::{Archive, ArchiveReader};
+use backstay_model::dump::{
+    DumpCipher, DumpCompression, DumpContent, DumpFormat, DumpRecord, DumpShape, Tier,
+};
+use backstay_model::error::Classified;
+use backstay_model::{BackupId, EngineKind, ErrorKind};
+use backstay_repo::dump::{DumpError, DumpInside, DumpLayer, DumpReader, HMAC_SUFFIX};
+use backstay_repo::shelf::{DiskShelf, Shelf, ShelfFile, ShelfPath};
+use backstay_repo::store::StoreError;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::dump::DumpPolicy;
+use crate::error::{Error, Result};
+use crate::instance::Instance;
+use crate::run::Run;
+
+/// The sidecar where the layout's own name is taken by somebody else's.
+const OTHER_SIDECAR: &str = ".meta.json";
+/// Ours are far below; somebody else's of the name is not read.
+const SIDECAR_MAX_BYTES: u64 = 4 << 20;
+
+/// What a person may say of one adoption.
+#[derive(Debug, Clone)]
+pub struct AdoptRequest {
+    pub directory: PathBuf,
+    /// Say what would be taken in, and write nothing.
+    pub dry_run: bool,
+}
+
+/// What became of one file.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct AdoptedFile {
+    /// Below the directory.
+    pub path: String,
+    #[serde(flatten)]
+    pub fate: Fate,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase", tag = "fate")]
+pub enum Fate {
+    /// It has a sidecar now, or would have.
+    Adopted {
+        record: Box<DumpRecord>,
+        what: String,
+    },
+    /// It had one.
+    Known,
+    /// A dump of something that this version does not take in.
+    Later {
+        what: String,
+    },
+    /// Its pass phrase is missing or another.
+    Closed {
+        reason: String,
+    },
+    Damaged {
+        reason: String,
+    },
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct AdoptReport {
+    pub directory: String,
+    pub files: Vec<AdoptedFile>,
+    /// Files that are no dumps of any kind.
+    pub others: u64,
+}
+
+impl AdoptReport {
+    pub fn is_sound(&self) -> bool {
+        !self.files.iter().any(|file| matches!(file.fate, Fate::Damaged { .. } | Fate::Closed { .. }))
+    }
+}
+
+pub async fn run(
+    run: &Run,
+    instance: &Instance,
+    policy: &DumpPolicy,
+    request: &AdoptRequest,
+) -> Result<AdoptReport> {
+    let shelf: Arc<dyn Shelf> = Arc::new(DiskShelf::new(&request.directory));
+    run.progress.enter("look what is there");
+    let mut files = shelf.list_all(None).await.map_err(backstay_repo::Error::from)?;
+    let sidecars = [policy.layout.sidecar.as_str(), OTHER_SIDECAR];
+    let is_beside =
+        |path: &str| path.ends_with(HMAC_SUFFIX) || sidecars.iter().any(|suffix| path.ends_with(suffix));
+    let reports = format!("{}/", policy.layout.reports);
+    files.retain(|file| !is_beside(file.path.as_str()) && !file.path.as_str().starts_with(&reports));
+    let mut report = AdoptReport { directory: shelf.location().to_owned(), files: Vec::new(), others: 0 };
+    let total = files.iter().map(|file| file.size_bytes).sum();
+    run.progress.begin("read the dumps", total);
+    for file in files {
+        run.check_cancelled()?;
+        let adopting = Adopting { run, instance, policy, request, shelf: &shelf };
+        match adopting.adopt(&file, &sidecars).await? {
+            Some(fate) => report.files.push(AdoptedFile { path: file.path.to_string(), fate }),
+            None => report.others += 1,
+        }
+        run.progress.done(file.size_bytes);
+    }
+    Ok(report)
+}
+
+struct Adopting<'a> {
+    run: &'a Run,
+    instance: &'a Instance,
+    policy: &'a DumpPolicy,
+    request: &'a AdoptRequest,
+    shelf: &'a Arc<dyn Shelf>,
+}
+
+/// What was learned of a file by reading it.
+struct Read {
+    layers: Vec<DumpLayer>,
+    inside: DumpInside,
+    archive: Option<Archive>,
+    raw_bytes: u64,
+    sha256: String,
+}
+
+impl Adopting<'_> {
+    async fn adopt(&self, file: &ShelfFile, sidecars: &[&str]) -> Result<Option<Fate>> {
+        if self.is_ours(&file.path, sidecars).await? {
+            return Ok(Some(Fate::Known));
+        }
+        let read = match self.read(&file.path).await {
+            Ok(Some(read)) => read,
+            Ok(None) => return Ok(None),
+            Err(Error::Repo(backstay_repo::Error::Dump(DumpError::Unknown { .. }))) => return Ok(None),
+            Err(Error::Cancelled) => return Err(Error::Cancelled),
+            Err(error) => {
+                let reason = crate::status::with_causes(&error);
+                return match error.kind() {
+                    ErrorKind::Corrupt => Ok(Some(Fate::Damaged { reason })),
+                    ErrorKind::Denied => Ok(Some(Fate::Closed { reason })),
+                    ErrorKind::Unsupported => Ok(Some(Fate::Later { what: reason })),
+                    _ => Err(error),
+                };
+            }
+        };
+        let what = described(&read);
+        let format = match read.inside {
+            DumpInside::CustomArchive => DumpFormat::Custom,
+            DumpInside::PlainSql => DumpFormat::Plain,
+            DumpInside::TarArchive | DumpInside::DirectoryTar => DumpFormat::Directory,
+            _ => return Ok(Some(Fate::Later { what })),
+        };
+        let record = self.record(file, &read, format)?;
+        if !self.request.dry_run {
+            self.describe(&file.path, &record, sidecars).await?;
+        }
+        Ok(Some(Fate::Adopted { record: Box::new(record), what }))
+    }
+
+    async fn is_ours(&self, path: &ShelfPath, sidecars: &[&str]) -> Result<bool> {
+        for suffix in sidecars {
+            let Ok(beside) = path.beside(suffix) else { continue };
+            match self.shelf.get(&beside, SIDECAR_MAX_BYTES).await {
+                Ok(json) if serde_json::from_slice::<DumpRecord>(&json).is_ok() => return Ok(true),
+                // Somebody else's, whose name is the same.
+                Ok(_) | Err(StoreError::NotFound { .. } | StoreError::TooLarge { .. }) => {}
+                Err(error) => return Err(backstay_repo::Error::from(error).into()),
+            }
+        }
+        Ok(false)
+    }
+
+    /// To its end: only then it is known to be whole.
+    async fn read(&self, path: &ShelfPath) -> Result<Option<Read>> {
+        let mut reader = DumpReader::open(self.shelf, path, self.policy.passphrase.as_ref()).await?;
+        let inside = reader.known().map_err(backstay_repo::Error::from)?;
+        let layers = reader.layers().to_vec();
+        let mut archive = None;
+        let mut contents = (inside == DumpInside::CustomArchive).then(ArchiveReader::default);
+        while let Some(bytes) = reader.read().await? {
+            self.run.check_cancelled()?;
+            if let Some(reading) = &mut contents {
+                archive = reading.push(&bytes)?;
+                if archive.is_some() {
+                    contents = None;
+                }
+            }
+        }
+        if let Some(reading) = contents {
+            archive = Some(reading.end()?);
+        }
+        let read = reader.finish().await?;
+        let (raw_bytes, sha256) = (read.raw_bytes, read.sha256);
+        Ok(Some(Read { layers, inside, archive, raw_bytes, sha256 }))
+    }
+
+    fn record(&self, file: &ShelfFile, read: &Read, format: DumpFormat) -> Result<DumpRecord> {
+        let located = self.policy.layout.locate(file.path.as_str());
+        let named = located.as_ref().and_then(|located| located.database.clone());
+        let database = match (&read.archive, named) {
+            (Some(archive), _) => archive.database.clone(),
+            (None, Some(named)) => named,
+            (None, None) => self.instance.postgres().address()?.database().to_owned(),
+        };
+        let time = located.as_ref().map(|located| located.time).or(file.modified);
+        let time = time.unwrap_or(Timestamp::UNIX_EPOCH);
+        let tier = located.and_then(|located| located.tier).unwrap_or(Tier::Daily);
+        let mut random = [0; 4];
+        getrandom::fill(&mut random).map_err(|_| Error::broken("the system gives no random numbers"))?;
+        Ok(DumpRecord {
+            id: BackupId::new(time, u32::from_le_bytes(random)),
+            instance: self.instance.id.clone(),
+            environment: self.instance.environment.clone(),
+            engine: EngineKind::Postgresql,
+            content: DumpContent::Database { database },
+            set: None,
+            file: file.path.file_name().to_owned(),
+            tier,
+            started_at: time,
+            finished_at: time,
+            duration_seconds: 0.0,
+            shape: shape(&read.layers, format),
+            raw_bytes: read.raw_bytes,
+            stored_bytes: file.size_bytes,
+            compression_ratio: read.raw_bytes as f64 / file.size_bytes.max(1) as f64,
+            sha256: read.sha256.clone(),
+            database_bytes: None,
+            position: None,
+            system_identifier: None,
+            server_version: read.archive.as_ref().map(|archive| archive.server_version.clone()),
+            tool_version: read.archive.as_ref().map(|archive| archive.tool_version.clone()),
+            backstay_version: env!("CARGO_PKG_VERSION").to_owned(),
+            extensions: Default::default(),
+            tables: Vec::new(),
+            warnings: Vec::new(),
+            adopted: true,
+            safety: false,
+        })
+    }
+
+    async fn describe(&self, path: &ShelfPath, record: &DumpRecord, sidecars: &[&str]) -> Result<()> {
+        let mut json = serde_json::to_vec_pretty(record).map_err(|error| Error::broken(error.to_string()))?;
+        json.push(b'\n');
+        let mut taken = None;
+        for suffix in sidecars {
+            let beside = path.beside(suffix).map_err(backstay_repo::Error::from)?;
+            match self.shelf.put_if_absent(&beside, json.clone().into()).await {
+                Ok(()) => return Ok(()),
+                Err(StoreError::AlreadyExists { .. }) => taken = Some(beside),
+                Err(error) => return Err(backstay_repo::Error::from(error).into()),
+            }
+        }
+        let path = taken.map(|path| path.to_string()).unwrap_or_default();
+        Err(Error::DumpNameTaken { path, shelf: self.shelf.location().to_owned() })
+    }
+}
+
+/// As near as the words for dumps of our own come: of another program's layers, the
+/// content speaks for itself when it is opened.
+fn shape(layers: &[DumpLayer], format: DumpFormat) -> DumpShape {
+    let cipher = layers.iter().find_map(|layer| match layer {
+        DumpLayer::Openssl => Some(DumpCipher::Openssl),
+        DumpLayer::Openpgp => Some(DumpCipher::Openpgp),
+        _ => None,
+    });
+    let compression = layers.iter().find_map(|layer| match layer {
+        DumpLayer::Gzip => Some(DumpCompression::Gzip),
+        DumpLayer::Zstd => Some(DumpCompression::Zstd),
+        _ => None,
+    });
+    DumpShape {
+        format,
+        compression: compression.unwrap_or(DumpCompression::None),
+        cipher: cipher.unwrap_or(DumpCipher::None),
+    }
+}
+
+fn described(read: &Read) -> String {
+    let inside = match read.inside {
+        DumpInside::CustomArchive => "an archive of pg_dump",
+        DumpInside::TarArchive => "a tar archive of pg_dump",
+        DumpInside::DirectoryTar => "a directory of pg_dump in a tar archive",
+        DumpInside::PlainSql => "statements of pg_dump",
+        DumpInside::PlainCluster => "statements of pg_dumpall, which psql restores",
+        DumpInside::Rdb => "a snapshot of Redis",
+        DumpInside::InfluxPortable => "a portable backup of InfluxDB",
+        DumpInside::Tar => "some tar archive",
+        DumpInside::Unknown => "unknown",
+    };
+    let over: Vec<String> = read.layers.iter().rev().map(ToString::to_string).collect();
+    if over.is_empty() { inside.to_owned() } else { format!("{inside}, under {}", over.join(" and ")) }
+}

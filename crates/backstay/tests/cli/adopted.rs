@@ -1,0 +1,122 @@
+//! What the scripts of others left, made with their own commands, taken in and restored.
+
+use testkit::Postgres;
+
+use super::dumps::{PHRASE, dumping, without_backstay};
+use super::program::{Home, server};
+
+const ROWS: &str = "SELECT concat_ws('|', count(*), min(x), max(x)) FROM readings";
+
+/// A layout, and what its scripts ran: `$D` is the directory.
+const SCRIPTS: [(&str, &str); 5] = [
+    (
+        "grill-stats",
+        "mkdir -p $D/daily $D/weekly
+         pg_dump -Fc shop > $D/daily/shop_20240106_010000.sql.gz
+         cp $D/daily/shop_20240106_010000.sql.gz $D/weekly/shop_20240107_010000.sql.gz",
+    ),
+    (
+        "grill-stats-backup",
+        "mkdir -p $D/weekly t; pg_dump -Fd -f t/shop shop; tar -cf - -C t/shop . | gzip |
+         openssl enc -aes-256-cbc -salt -pbkdf2 -iter 100000 -pass file:phrase > $D/postgresql_20240101_020000.tar.gz.enc
+         rm -r t; ln -s postgresql_20240101_020000.tar.gz.enc $D/latest_backup.tar.gz.enc",
+    ),
+    (
+        "modulo",
+        "mkdir -p $D/full $D/logs; pg_dump shop | gzip > $D/full/modulo_full_20231201_020000.sql.gz
+         echo '{\"file\": \"modulo_full\"}' > $D/full/modulo_full_20231201_020000.sql.gz.meta",
+    ),
+    ("auto-recovery", "mkdir -p $D; pg_dump shop | gzip > $D/backup_20250613_180002.sql.gz; echo x > $D/backup.log"),
+    (
+        "save-it-ai",
+        "mkdir -p $D; pg_dump shop | gzip > backup.sql.gz
+         gpg --batch --quiet --pinentry-mode loopback --passphrase-file phrase --symmetric --cipher-algo AES256 \
+             -o $D/backup-2024-01-24.sql.gz.gpg backup.sql.gz",
+    ),
+];
+
+fn left_by(server: &Postgres, home: &Home, script: &str, directory: &str) {
+    let script = script.replace("$D", &format!("'{}'", home.path(directory).display()));
+    without_backstay(server, home, &script);
+}
+
+#[test]
+fn the_directory_of_each_runbook_is_adopted_and_gives_its_database_back() {
+    let Some(server) = server() else { return };
+    let home = dumping(&server);
+    server.sql("CREATE DATABASE shop").unwrap();
+    let table = "CREATE TABLE readings AS SELECT g AS id, md5(g::text) AS x FROM generate_series(1, 3000) g";
+    server.sql_in("shop", table).unwrap();
+    std::fs::create_dir(home.path("gnupg")).unwrap();
+    let expected = server.query_value_in("shop", ROWS).unwrap();
+    for (layout, script) in SCRIPTS {
+        left_by(&server, &home, script, layout);
+        let at = home.path(layout);
+        let to = format!("dump.to=file://{}", at.display());
+        let ordered = format!("dump.layout={layout}");
+        let with = |words: &[&str]| home.run([&["--set", &to, "--set", &ordered], words].concat());
+        let before = super::dumps::shown(&at);
+        let planned = with(&["adopt", at.to_str().unwrap(), "--dry-run"]).good();
+        assert!(planned.out.contains("would be adopted"), "{layout}: {planned:#?}");
+        assert_eq!(super::dumps::shown(&at), before, "{layout}");
+        let told = with(&["adopt", at.to_str().unwrap(), "--json"]).good().json();
+        let file = &told["files"][0];
+        assert_eq!(file["fate"], "adopted", "{layout}: {told}");
+        let record = &file["record"];
+        let day = record["finished_at"].as_str().unwrap();
+        assert!(
+            before.iter().any(|path| path.to_string_lossy().contains(&day[..10].replace('-', "")))
+                || day.starts_with("2024-01-24"),
+            "{layout}: {day}"
+        );
+        let again = with(&["adopt", at.to_str().unwrap(), "--json"]).good().json();
+        assert_eq!(again["files"][0]["fate"], "known", "{layout}: {again}");
+
+        let (id, copy) = (record["id"].as_str().unwrap(), format!("from_{}", layout.replace('-', "_")));
+        with(&["restore", "orders", "--backup", id, "--into-database", &copy]).good();
+        assert_eq!(server.query_value_in(&copy, ROWS).unwrap(), expected, "{layout}");
+    }
+    // One table, of an archive.
+    let to = format!("dump.to=file://{}", home.path("grill-stats").display());
+    let words = ["--set", &to, "--set", "dump.layout=grill-stats", "restore", "orders", "--database", "shop"];
+    home.run([&words[..], &["--into-database", "one", "--table", "readings"]].concat()).good();
+    assert_eq!(server.query_value_in("one", ROWS).unwrap(), expected);
+}
+
+#[test]
+fn what_is_damaged_closed_or_of_another_kind_is_told_and_gets_no_sidecar() {
+    let Some(server) = server() else { return };
+    let home = dumping(&server);
+    let script = "mkdir -p $D; pg_dump postgres | gzip > $D/good.sql.gz
+                  head -c 300 $D/good.sql.gz > $D/cut.sql.gz; echo hello > $D/notes.txt
+                  printf 'REDIS0011' > $D/dump.rdb; pg_dumpall > $D/all.sql
+                  openssl enc -aes-256-cbc -salt -pbkdf2 -iter 100000 -pass pass:another < $D/good.sql.gz > $D/closed.enc";
+    left_by(&server, &home, script, "left");
+    let ran = home.run(["adopt", home.path("left").to_str().unwrap(), "--json"]);
+    assert_eq!(ran.code, 20, "{ran:#?}");
+    let told = ran.json();
+    let fate = |name: &str| {
+        let files = told["files"].as_array().unwrap();
+        files.iter().find(|file| file["path"] == name).map(|file| file["fate"].as_str().unwrap().to_owned())
+    };
+    for (name, expected) in [
+        ("good.sql.gz", Some("adopted")),
+        ("cut.sql.gz", Some("damaged")),
+        ("closed.enc", Some("closed")),
+        ("all.sql", Some("later")),
+        ("notes.txt", None),
+    ] {
+        assert_eq!(fate(name).as_deref(), expected, "{name}: {told}");
+    }
+    assert!(fate("dump.rdb").is_some_and(|fate| ["later", "damaged"].contains(&fate.as_str())), "{told}");
+    let sidecars = super::dumps::shown(&home.path("left"));
+    let sidecars = sidecars.iter().filter(|path| path.to_string_lossy().ends_with(".meta.json")).count();
+    assert_eq!((sidecars, &told["others"]), (1, &1.into()));
+    let shown = home.run(["adopt", home.path("left").to_str().unwrap()]);
+    assert!(
+        shown.out.contains("DAMAGED") && shown.out.contains("CLOSED") && !shown.out.contains(PHRASE),
+        "{shown:#?}"
+    );
+    std::fs::remove_dir_all(home.path("left")).unwrap();
+    assert!(home.run(["adopt", home.path("left").to_str().unwrap()]).good().out.contains("0 dumps"));
+}
