@@ -152,12 +152,12 @@ fn tar(head: &[u8]) -> DumpInside {
         let base = name.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
         let body = head.get(at + TAR_BLOCK_BYTES..).unwrap_or_default();
         if base == b"toc.dat" {
-            // The archive says itself which of the two it is: the byte after its
-            // version and the sizes of its numbers. 3 is `-Ft`, 5 is `-Fd`.
-            return match (body.starts_with(b"PGDMP"), body.get(10)) {
-                (true, Some(3)) => DumpInside::TarArchive,
-                (true, Some(5)) => DumpInside::DirectoryTar,
-                _ => DumpInside::Tar,
+            // Both say inside that they are of the tar format. But `pg_dump -Ft` writes the
+            // headers itself, and always with the same owner.
+            return match (body.starts_with(b"PGDMP"), at == 0 && is_by_pg_dump(header)) {
+                (true, true) => DumpInside::TarArchive,
+                (true, false) => DumpInside::DirectoryTar,
+                (false, _) => DumpInside::Tar,
             };
         }
         if is_influx(base) {
@@ -175,6 +175,11 @@ fn tar(head: &[u8]) -> DumpInside {
         at = at.saturating_add(TAR_BLOCK_BYTES).saturating_add(next);
     }
     looks_like
+}
+
+fn is_by_pg_dump(header: &[u8]) -> bool {
+    let owner = (octal(&header[108..116]), octal(&header[116..124]));
+    header.starts_with(b"toc.dat\0") && owner == (Some(0o4000), Some(0o2000))
 }
 
 fn octal(field: &[u8]) -> Option<u64> {
@@ -206,6 +211,8 @@ fn is_table_data(base: &[u8]) -> bool {
 mod tests {
     use super::*;
 
+    const TOC: &[u8] = b"PGDMP\x01\x0e\x00\x04\x08\x03";
+
     fn tar_member(name: &str, body: &[u8]) -> Vec<u8> {
         let mut member = vec![0; TAR_BLOCK_BYTES];
         member[..name.len()].copy_from_slice(name.as_bytes());
@@ -216,8 +223,11 @@ mod tests {
         member
     }
 
-    fn toc(format: u8) -> Vec<u8> {
-        [b"PGDMP".as_slice(), &[1, 14, 0, 4, 8, format], &[0; 40]].concat()
+    /// As `pg_dump -Ft` begins it.
+    fn archive_of_its_own() -> Vec<u8> {
+        let mut member = tar_member("toc.dat", TOC);
+        member[108..124].copy_from_slice(b"0004000 0002000 ");
+        member
     }
 
     #[test]
@@ -225,12 +235,9 @@ mod tests {
         use DumpInside as Inside;
         let data = || tar_member("./3456.dat.gz", &[7; 700]);
         for (archive, inside) in [
-            (tar_member("toc.dat", &toc(3)), Inside::TarArchive),
-            (tar_member("toc.dat", &toc(5)), Inside::DirectoryTar),
-            (
-                [tar_member("./", b""), data(), tar_member("./toc.dat", &toc(5))].concat(),
-                Inside::DirectoryTar,
-            ),
+            (archive_of_its_own(), Inside::TarArchive),
+            (tar_member("toc.dat", TOC), Inside::DirectoryTar),
+            ([tar_member("./", b""), data(), tar_member("./toc.dat", TOC)].concat(), Inside::DirectoryTar),
             (
                 [tar_member("orders/", b""), tar_member("orders/blobs.toc", b"")].concat(),
                 Inside::DirectoryTar,

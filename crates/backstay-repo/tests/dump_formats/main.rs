@@ -1,11 +1,7 @@
 //! Dumps against the programs that other people open and make them with, both ways, and
 //! against damage of every layer.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "functions of a test that are not tests themselves"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "functions of a test that are not tests themselves")]
 
 mod damage;
 mod material;

@@ -48,19 +48,17 @@ async fn files_of_the_usual_commands_are_opened_whatever_they_are_called() {
         (format!("{gpg} --symmetric --compress-algo zlib --cipher-algo CAST5 -o - raw"), vec![Openpgp]),
         (format!("xz -c raw | {OPENSSL} | {gpg} --symmetric"), vec![Openpgp, Openssl, Xz]),
     ];
-    for length in [200, 3_000_000] {
-        for (content, inside) in
-            [(sql(length), DumpInside::PlainSql), (archive(length), DumpInside::CustomArchive)]
-        {
-            for (line, layers) in &cases {
-                let place = place();
-                with(&place, &content, &format!("{{ {line}; }} > 'misleading name.xz'"));
-                let opened = read(&place, "misleading name.xz").await;
-                let opened = opened.unwrap_or_else(|error| panic!("{line}: {error:?}"));
-                assert_eq!((&opened.layers, opened.inside), (layers, inside), "{line}, {length} bytes");
-                assert!(opened.raw == content, "{line}, {length} bytes");
-                assert!(!opened.read.is_authentic);
-            }
+    for (content, inside) in
+        [(sql(2_000_000), DumpInside::PlainSql), (archive(200), DumpInside::CustomArchive)]
+    {
+        for (line, layers) in &cases {
+            let place = place();
+            with(&place, &content, &format!("{{ {line}; }} > 'misleading name.xz'"));
+            let opened = read(&place, "misleading name.xz").await;
+            let opened = opened.unwrap_or_else(|error| panic!("{line}: {error:?}"));
+            assert_eq!((&opened.layers, opened.inside), (layers, inside), "{line}");
+            assert!(opened.raw == content, "{line}");
+            assert!(!opened.read.is_authentic);
         }
     }
 }
