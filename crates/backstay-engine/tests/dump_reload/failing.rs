@@ -70,6 +70,7 @@ fn a_server_that_dies_half_way_is_an_error() {
             };
             assert_eq!(error.kind(), ErrorKind::Unavailable);
             assert!(told(&error).contains("server closed the connection"), "{}", told(&error));
+            assert!(run.next().await.is_err(), "it does not end well afterwards");
         });
     });
 }
@@ -115,7 +116,7 @@ fn a_child_that_somebody_kills_half_way_is_an_error() {
             let source = DumpSource::open(&address, &options(installation), &cancel).await.unwrap();
             let mut run = source.run().await.unwrap();
             assert!(run.next().await.unwrap().is_some());
-            let child = child_called("pg_dump").expect("it runs");
+            let child = dump_of(&server).expect("it runs");
             rustix::process::kill_process(child, rustix::process::Signal::KILL).unwrap();
             let error = loop {
                 match run.next().await {
@@ -130,8 +131,9 @@ fn a_child_that_somebody_kills_half_way_is_an_error() {
     });
 }
 
-/// The one of this thread's process whose command has the name in it.
-fn child_called(name: &str) -> Option<rustix::process::Pid> {
+/// The one of our children, which are those of other tests as well, that dumps this server.
+fn dump_of(server: &Postgres) -> Option<rustix::process::Pid> {
+    let place = server.socket_directory().display().to_string();
     let children =
         |task: std::path::PathBuf| std::fs::read_to_string(task.join("children")).unwrap_or_default();
     let tasks = std::fs::read_dir("/proc/self/task").unwrap();
@@ -143,7 +145,8 @@ fn child_called(name: &str) -> Option<rustix::process::Pid> {
         .collect();
     let is_called = |pid: &i32| {
         let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        String::from_utf8_lossy(&command).contains(name)
+        let command = String::from_utf8_lossy(&command);
+        command.contains("--snapshot=") && command.contains(&place)
     };
     rustix::process::Pid::from_raw(all.into_iter().find(is_called)?)
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use backstay_engine::postgres::dump::DumpOptions;
 use backstay_engine::postgres::reload::swap::swap;
 use backstay_engine::postgres::reload::{
-    DumpNeeds, ReloadInput, ReloadOptions, ReloadRun, ReloadTarget, TimescaleJob, TimescaleReload,
+    DumpNeeds, ReloadInput, ReloadOptions, ReloadRun, ReloadTarget, Selection, TimescaleJob, TimescaleReload,
 };
 use backstay_model::dump::DumpFormat;
 use backstay_model::error::{Classified, ErrorKind};
@@ -144,6 +144,14 @@ fn a_hypertable_alone_is_refused_for_its_rows_would_be_missing() {
             assert_eq!(error.kind(), ErrorKind::Invalid);
             assert!(error.to_string().contains("public.measured lie in chunks"), "{error}");
         }
+        let whole = archive(&dump(&app, &options(&installation)).await.unwrap().bytes);
+        for (tables, schemas) in
+            [(vec!["measured".parse().unwrap()], vec![]), (vec![], vec!["public".to_owned()])]
+        {
+            let error = whole.select(&tables, &schemas, Selection::RowsOnly).unwrap_err();
+            assert!(error.to_string().contains("the rows of public.measured lie in chunks"), "{error}");
+        }
+        assert_eq!(whole.select(&["places".parse().unwrap()], &[], Selection::RowsOnly).unwrap().len(), 1);
         let places = DumpOptions { tables: vec!["places".parse().unwrap()], ..options(&installation) };
         assert_eq!(dump(&app, &places).await.unwrap().facts.tables_in_all, 1);
     });

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use backstay_engine::Error;
 use backstay_engine::postgres::dump::DumpOptions;
-use backstay_engine::postgres::reload::{DirectoryUnpack, ReloadInput, ReloadOptions, ReloadRun};
+use backstay_engine::postgres::reload::{
+    DirectoryUnpack, ReloadInput, ReloadOptions, ReloadRun, ReloadTarget,
+};
 use backstay_model::dump::DumpFormat;
 use backstay_model::error::{Classified, ErrorKind};
 use bytes::Bytes;
@@ -221,6 +223,33 @@ fn a_server_that_dies_under_a_reload_is_an_error() {
             assert_eq!(error.kind(), ErrorKind::Unavailable, "{}", told(&error));
             server.start().unwrap();
             assert!(target.is_empty("back").await.unwrap());
+        });
+    });
+}
+
+#[test]
+fn a_role_that_is_no_superuser_restores_what_it_may_own() {
+    on_each_version_with_sample(|installation, server| {
+        server.create_role("modest", "secret", "CREATEDB").unwrap();
+        let settings = drive::settings_as(&server, "modest", "secret");
+        let modest = settings.address().unwrap();
+        drive::runtime().block_on(async {
+            let dumped = dump(&address(&server, "app"), &options(installation)).await.unwrap();
+            let target = ReloadTarget::open(&modest, Some(installation.bin_directory())).await.unwrap();
+            target.create_database("own", None).await.unwrap();
+            let without = ReloadOptions { owners: false, privileges: false, ..ReloadOptions::default() };
+            let triggers_off = ReloadOptions { triggers_off: true, ..without.clone() };
+            let error = reload(&target, "own", &triggers_off, &dumped.bytes).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Denied, "{}", told(&error));
+            assert!(error.hints()[0].contains("`GRANT SET ON PARAMETER"), "{:?}", error.hints());
+            let error = reload(&target, "own", &ReloadOptions::default(), &dumped.bytes).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Denied, "{}", told(&error));
+            assert!(target.is_empty("own").await.unwrap());
+            reload(&target, "own", &without, &dumped.bytes).await.unwrap();
+            assert_eq!(look(&server, "own"), look(&server, "app"));
+            let owners =
+                "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname IN ('public', 'Odd.Sch')";
+            assert_eq!(server.query_value_in("own", owners).unwrap(), "modest");
         });
     });
 }

@@ -191,3 +191,32 @@ fn what_holds_a_database_is_named_and_nothing_is_touched() {
         });
     }
 }
+
+#[test]
+fn a_server_that_dies_in_the_middle_leaves_a_word_on_how_to_go_on() {
+    on_each_version(|installation, mut server| {
+        prepare(&server);
+        let before = state(&server);
+        drive::runtime().block_on(async {
+            let target = target(installation, &server).await;
+            let mut die = |step| {
+                if step == SwapStep::Commit {
+                    server.kill9().unwrap();
+                }
+                Ok(())
+            };
+            let error = swap(&target, "Orders", "new one", KEPT, &mut die).await.unwrap_err();
+            assert!(matches!(error, Error::SwapHalfDone { .. }), "{error}");
+            assert_eq!(
+                error.hints(),
+                ["run `ALTER DATABASE \"Orders\" ALLOW_CONNECTIONS true` as a superuser"]
+            );
+            server.start().unwrap();
+            assert_ne!(state(&server), before);
+            for name in ["Orders", "new one"] {
+                server.sql(&format!("ALTER DATABASE \"{name}\" ALLOW_CONNECTIONS true")).unwrap();
+            }
+            assert_eq!(state(&server), before);
+        });
+    });
+}

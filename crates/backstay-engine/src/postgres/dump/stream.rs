@@ -20,6 +20,9 @@ use crate::{Error, Result};
 /// What is handed on at once, at most.
 const CHUNK: usize = 256 << 10;
 
+/// What a pipe holds, and so what comes with one look at it.
+const PIPE: usize = 64 << 10;
+
 /// A dump that is being written.
 pub struct DumpRun {
     child: Child,
@@ -37,6 +40,8 @@ enum Stage {
     Files(Spool),
     Packing(Packing),
     Over,
+    /// Whoever reads on must not take it for the end.
+    Failed,
 }
 
 struct Packing {
@@ -62,7 +67,7 @@ impl DumpRun {
     }
 
     /// The next bytes, 256 KiB at most; `None` when all came and the child ended well.
-    /// Not called again after an error.
+    /// Never that after an error.
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
         let cancel = self.cancel.clone();
         let next = tokio::select! {
@@ -72,7 +77,7 @@ impl DumpRun {
         };
         if next.is_err() {
             self.child.stop().await;
-            self.stage = Stage::Over;
+            self.stage = Stage::Failed;
             self.session = None;
         }
         next
@@ -82,7 +87,9 @@ impl DumpRun {
         loop {
             match &mut self.stage {
                 Stage::Output(output) => {
-                    self.buffer.reserve(CHUNK);
+                    if self.buffer.capacity() < PIPE {
+                        self.buffer.reserve(CHUNK);
+                    }
                     let read = output.read_buf(&mut self.buffer).await;
                     match read
                         .map_err(|source| Error::Program { program: self.child.program.to_owned(), source })?
@@ -105,6 +112,9 @@ impl DumpRun {
                     None => self.over(),
                 },
                 Stage::Over => return Ok(None),
+                Stage::Failed => {
+                    return Err(Error::Protocol { reason: "a dump that failed was read on".to_owned() });
+                }
             }
         }
     }

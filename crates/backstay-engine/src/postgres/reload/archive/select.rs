@@ -64,6 +64,7 @@ impl Archive {
         for table in tables {
             chosen.insert(self.find(table)?.id);
         }
+        self.refuse_hypertables(&chosen)?;
         self.add_partitions(&mut chosen);
         self.add_parts(&mut chosen);
         if selection == Selection::WithNeeds {
@@ -119,23 +120,69 @@ impl Archive {
         }
     }
 
+    /// Their rows lie in chunks with names of their own, compressed ones in tables that
+    /// do not even depend on them, and TimescaleDB's catalogue says which is which.
+    fn refuse_hypertables(&self, chosen: &BTreeSet<i32>) -> Result<()> {
+        if !self.has_timescaledb() {
+            return Ok(());
+        }
+        let is_internal =
+            |entry: &&Entry| entry.schema.as_deref().is_some_and(|s| s.starts_with("_timescaledb"));
+        let internal: BTreeSet<i32> = self.entries.iter().filter(is_internal).map(|entry| entry.id).collect();
+        // Chunks depend on a hypertable, a continuous aggregate on the table behind it.
+        let parents: BTreeSet<i32> =
+            self.of_kind("TABLE").filter(is_internal).flat_map(|chunk| chunk.depends_on.clone()).collect();
+        let blocked: BTreeSet<(Option<&str>, &str)> = self
+            .of_kind("TRIGGER")
+            .filter_map(|entry| {
+                Some((entry.schema.as_deref(), entry.name.strip_suffix(" ts_insert_blocker")?))
+            })
+            .collect();
+        let is_hyper = |entry: &&Entry| {
+            let own = (entry.schema.as_deref(), entry.name.as_str());
+            match entry.kind.as_str() {
+                "TABLE" => parents.contains(&entry.id) || blocked.contains(&own),
+                "VIEW" => entry.depends_on.iter().any(|on| internal.contains(on)),
+                _ => false,
+            }
+        };
+        let found: Vec<String> = self
+            .entries
+            .iter()
+            .filter(|entry| chosen.contains(&entry.id))
+            .filter(is_hyper)
+            .map(|entry| RelationName { schema: entry.schema.clone(), name: entry.name.clone() }.to_string())
+            .collect();
+        match found.is_empty() {
+            true => Ok(()),
+            false => Err(Error::DumpChoice {
+                reason: format!(
+                    "the rows of {} lie in chunks, which cannot be taken out of an archive alone",
+                    found.join(", ")
+                ),
+                hint: "restore the whole dump with `--into-database`, and copy the rows from there with `\\copy`",
+            }),
+        }
+    }
+
     /// A partition is attached by an entry that depends on it and on its parent; a child
     /// by inheritance depends on its parent itself.
     fn add_partitions(&self, chosen: &mut BTreeSet<i32>) {
         let tables: BTreeSet<i32> = self.of_kind("TABLE").map(|entry| entry.id).collect();
+        let by_name: BTreeMap<(Option<&str>, &str), i32> = self
+            .of_kind("TABLE")
+            .map(|table| ((table.schema.as_deref(), table.name.as_str()), table.id))
+            .collect();
         loop {
             let before = chosen.len();
             for entry in self.of_kind("TABLE ATTACH") {
-                // It is called after the partition, and names the parent first.
-                let of_tables: Vec<i32> =
-                    entry.depends_on.iter().copied().filter(|id| tables.contains(id)).collect();
-                let partition = self.of_kind("TABLE").find(|table| {
-                    of_tables.contains(&table.id) && table.name == entry.name && table.schema == entry.schema
-                });
-                if let Some(partition) = partition
-                    && of_tables.iter().any(|id| *id != partition.id && chosen.contains(id))
-                {
-                    chosen.insert(partition.id);
+                // It is called as the partition is, and depends on it and its parent.
+                let Some(partition) = by_name.get(&(entry.schema.as_deref(), entry.name.as_str())) else {
+                    continue;
+                };
+                let mut others = entry.depends_on.iter().filter(|id| *id != partition);
+                if others.any(|id| chosen.contains(id) && tables.contains(id)) {
+                    chosen.insert(*partition);
                 }
             }
             for table in self.of_kind("TABLE").filter(|table| table.definition.contains("INHERITS (")) {
