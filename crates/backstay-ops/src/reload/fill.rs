@@ -88,7 +88,9 @@ impl Filling<'_> {
         let mut file = None;
         let from = match (&unpacked, input.inside) {
             (Some((_, path)), _) => ReloadInput::Lying { path: path.clone(), jobs },
-            (None, DumpInside::CustomArchive) if jobs > 1 => {
+            // Of chosen entries, `pg_restore` is done before the file ends: it would commit
+            // before the last byte was checked.
+            (None, DumpInside::CustomArchive) if jobs > 1 || self.request.is_of_parts() => {
                 let spooled = self.spool(&mut input, &spool).await?;
                 let path = spooled.path().to_owned();
                 file = Some(spooled);
