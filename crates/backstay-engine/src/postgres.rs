@@ -12,6 +12,7 @@ pub mod control;
 pub mod dump;
 pub mod facts;
 pub mod included;
+pub mod inspect;
 pub mod local;
 pub mod manifest;
 pub mod outcome;

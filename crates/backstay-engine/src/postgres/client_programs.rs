@@ -89,7 +89,8 @@ impl ClientPrograms {
         Ok(command)
     }
 
-    fn command(&self, program: &'static str) -> Command {
+    /// A program that connects to nobody.
+    pub(super) fn command(&self, program: &'static str) -> Command {
         let mut command = Command::new(self.directory.join(program));
         connection::forget(&mut command);
         // What it says is read by us, and by the person who is told.
