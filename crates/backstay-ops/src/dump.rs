@@ -7,9 +7,13 @@
 //!
 //! Needs no repository: whoever lost the key of his can still take dumps and read them.
 
+pub mod expire;
 mod names;
 mod policy;
+pub mod report;
+pub mod shelved;
 mod take;
+pub mod verify;
 
 use backstay_engine::postgres::dump::{self as engine, RelationName};
 use backstay_engine::postgres::settings::Address;

@@ -19,6 +19,7 @@
 //! | restore | [`restore::plan`], [`restore::run`] | [`model::plan::RestorePlan`], [`restore::RestoreReport`] |
 //! | drill | [`drill::run`] | [`model::drill::DrillReport`] |
 //! | dump | [`dump::run`] | [`dump::DumpReport`] |
+//! | list, show, verify, expire of dumps | [`dump::shelved::look`], [`dump::shelved::show`], [`dump::verify::run`], [`dump::expire::run`] | [`dump::shelved::Shelved`], [`dump::shelved::DumpDetail`], [`dump::verify::DumpVerification`], [`dump::expire::DumpExpireReport`] |
 //! | restore of a dump | [`reload::prepare`] | [`reload::ReloadReport`] |
 //! | expire | [`expire::plan`], [`expire::run`] | [`model::policy::ExpirePlan`], [`expire::ExpireReport`] |
 //! | collect | [`collect::run`] | [`collect::CollectReport`] |
@@ -39,6 +40,9 @@
 //! restore::run(&Context, &Instance, &RestoreOptions, RestorePlan) -> RestoreReport
 //! drill::run(&Context, &Instance, &DrillOptions) -> DrillReport
 //! dump::run(&Run, &Instance, &DumpPolicy, &DumpRequest) -> DumpReport
+//! dump::shelved::look(&Run, &DumpPolicy, Option<&InstanceId>) -> Shelved;  dump::shelved::show(&Run, &DumpPolicy, &BackupId) -> Option<DumpDetail>
+//! dump::verify::run(&Run, &DumpPolicy, &InstanceId, &VerifyOptions) -> DumpVerification
+//! dump::expire::plan(&Run, &DumpPolicy, &InstanceId, as_of) -> DumpExpire;  dump::expire::run(&Run, &DumpPolicy, &InstanceId) -> DumpExpireReport
 //! reload::prepare(&Run, &Instance, &DumpPolicy, &ReloadRequest) -> Prepared { plan };  Prepared::carry_out() -> ReloadReport
 //! expire::plan(&Context, &Instance, as_of: Timestamp) -> ExpirePlan;  expire::run(&Context, &Instance) -> ExpireReport
 //! collect::run(&Context, &CollectOptions) -> CollectReport

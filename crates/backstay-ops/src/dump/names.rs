@@ -54,7 +54,7 @@ pub(super) fn assign(
 }
 
 /// The roles of a server are statements, whatever the databases are.
-fn extension(layout: &Layout, content: &DumpContent, shape: &DumpShape) -> String {
+pub(super) fn extension(layout: &Layout, content: &DumpContent, shape: &DumpShape) -> String {
     match content {
         DumpContent::Globals => shape.extension(),
         DumpContent::Database { .. } | DumpContent::Parts { .. } => layout.extension(shape),

@@ -1,0 +1,133 @@
+//! The sidecar of a dump as it lies on a shelf: its record, and what happened to the dump
+//! since: until when it is held, and that its removal began.
+
+use backstay_model::dump::DumpRecord;
+use backstay_model::{BackupId, Finding};
+use backstay_repo::shelf::{Shelf, ShelfPath};
+use backstay_repo::store::StoreError;
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::failed;
+use crate::error::{Error, Result};
+
+/// The record of a dump names a thousand tables at most, each with two names.
+const SIDECAR_MAX_BYTES: u64 = 4 << 20;
+/// A word that only our sidecars have, also when they do not read any more.
+const OURS: &[u8] = b"\"backstay_version\"";
+const EXPIRED_AT: &str = "expired_at";
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Sidecar {
+    #[serde(flatten)]
+    pub record: DumpRecord,
+    /// Whoever must keep a dump writes this into its sidecar.
+    #[serde(default)]
+    pub held_until: Option<Timestamp>,
+    #[serde(default)]
+    pub expired_at: Option<Timestamp>,
+}
+
+pub enum Read {
+    Ours(Sidecar),
+    /// A program of somebody else writes files of that name too.
+    NotOurs,
+    Damaged {
+        reason: String,
+    },
+    /// Nobody could look.
+    Unread {
+        reason: String,
+    },
+    Gone,
+}
+
+pub async fn read(shelf: &dyn Shelf, path: &ShelfPath) -> Result<Read> {
+    let bytes = match shelf.get(path, SIDECAR_MAX_BYTES).await {
+        Ok(bytes) => bytes,
+        Err(StoreError::NotFound { .. }) => return Ok(Read::Gone),
+        Err(StoreError::TooLarge { .. }) => return Ok(Read::NotOurs),
+        // One that cannot be read hides no other: its dump is nobody's as long as it lasts.
+        Err(error @ (StoreError::Denied { .. } | StoreError::Io { .. } | StoreError::WrongRange { .. })) => {
+            return Ok(Read::Unread { reason: with_causes(&error) });
+        }
+        Err(error) => return Err(failed(shelf, error)),
+    };
+    Ok(match serde_json::from_slice(&bytes) {
+        Ok(sidecar) => Read::Ours(sidecar),
+        Err(error) if bytes.windows(OURS.len()).any(|window| window == OURS) => {
+            Read::Damaged { reason: error.to_string() }
+        }
+        Err(_) => Read::NotOurs,
+    })
+}
+
+fn with_causes(error: &StoreError) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}
+
+pub fn damaged(subject: String, reason: &str) -> Finding {
+    Finding::error(
+        subject,
+        format!("the sidecar cannot be read, and nothing is done with its dump: {reason}"),
+        "put back a copy of it, or describe the dump anew with `backstay adopt`",
+    )
+}
+
+pub fn unread(subject: String, reason: &str) -> Finding {
+    Finding::warning(
+        subject,
+        format!("the sidecar could not be read, and nothing is done with its dump: {reason}"),
+        "give backstay the right to read everything in the directory of `dump.to`",
+    )
+}
+
+pub fn not_ours(subject: String) -> Finding {
+    Finding::info(
+        subject,
+        "this is not a sidecar of Backstay's, so the file beside it is taken for somebody else's",
+        "`backstay adopt` describes a dump anew when its sidecar is lost",
+    )
+}
+
+pub fn of_another(subject: String, file: &str) -> Finding {
+    Finding::warning(
+        subject,
+        format!("this sidecar describes {file}, so the file beside it is taken for somebody else's"),
+        format!("give the dump its name {file} back with `mv`, its sidecar too, or set `file` in it"),
+    )
+}
+
+/// Says in the sidecar that its dump is being removed, or takes that back; everything else
+/// in it stays, also what a newer version wrote. `false` when it is gone, or is another's.
+pub async fn mark(
+    shelf: &dyn Shelf,
+    path: &ShelfPath,
+    id: &BackupId,
+    expired_at: Option<Timestamp>,
+) -> Result<bool> {
+    let bytes = match shelf.get(path, SIDECAR_MAX_BYTES).await {
+        Ok(bytes) => bytes,
+        Err(StoreError::NotFound { .. }) => return Ok(false),
+        Err(error) => return Err(failed(shelf, error)),
+    };
+    let Ok(mut fields) = serde_json::from_slice::<Map<String, Value>>(&bytes) else { return Ok(false) };
+    if fields.get("id").and_then(Value::as_str) != Some(id.as_str()) {
+        return Ok(false);
+    }
+    match expired_at {
+        Some(at) => fields.insert(EXPIRED_AT.to_owned(), Value::String(at.to_string())),
+        None => fields.remove(EXPIRED_AT),
+    };
+    let mut json = serde_json::to_vec_pretty(&fields).map_err(|error| Error::broken(error.to_string()))?;
+    json.push(b'\n');
+    shelf.replace(path, json.into()).await.map_err(|error| failed(shelf, error))?;
+    Ok(true)
+}

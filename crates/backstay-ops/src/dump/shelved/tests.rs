@@ -1,0 +1,110 @@
+use backstay_model::dump::Layout;
+use backstay_repo::shelf::DiskShelf;
+
+use super::sidecar::Read;
+use super::*;
+
+const RECORD: &str = r#"{
+  "id": "20240901T020000Z-7q3f", "instance": "main", "engine": "postgresql", "content": "globals",
+  "file": "a.sql", "tier": "weekly", "started_at": "2024-09-01T02:00:00Z", "finished_at": "2024-09-01T02:00:01Z",
+  "duration_seconds": 1, "format": "plain", "compression": "none", "cipher": "none", "raw_bytes": 7,
+  "stored_bytes": 7, "compression_ratio": 1.0, "sha256": "aa", "database_bytes": null, "position": null,
+  "system_identifier": "18446744073709551615", "server_version": null, "tool_version": null,
+  "backstay_version": "9.9", "of_a_later_version": {"n": 1.5}, "held_until": "2025-01-01T00:00:00Z"
+}"#;
+
+fn policy(layout: &str, directory: &std::path::Path) -> DumpPolicy {
+    let layout = Layout::preset(layout).unwrap();
+    DumpPolicy {
+        to: Some(directory.display().to_string()),
+        shape: layout.shape,
+        keep: layout.keep,
+        layout,
+        level: None,
+        passphrase: None,
+        jobs: 1,
+        spool: None,
+    }
+}
+
+fn path(text: &str) -> ShelfPath {
+    text.parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_sidecar_is_ours_a_strangers_or_broken() {
+    let place = tempfile::tempdir().unwrap();
+    let shelf = DiskShelf::new(place.path());
+    let write = |bytes: &str| std::fs::write(place.path().join("a.sql.meta.json"), bytes).unwrap();
+    let beside = path("a.sql.meta.json");
+    assert!(matches!(sidecar::read(&shelf, &beside).await.unwrap(), Read::Gone));
+    write(RECORD);
+    let Read::Ours(found) = sidecar::read(&shelf, &beside).await.unwrap() else { unreachable!() };
+    assert_eq!(found.record.system_identifier.as_deref(), Some("18446744073709551615"));
+    assert_eq!(found.held_until, Some("2025-01-01T00:00:00Z".parse().unwrap()));
+    for (bytes, is_broken) in [
+        (&RECORD[..RECORD.len() - 2], true),
+        (&RECORD.replace("2025-01-01T", "some day "), true),
+        ("{\"size\": 7}", false),
+        ("SIZE=7\n", false),
+        ("", false),
+    ] {
+        write(bytes);
+        let found = sidecar::read(&shelf, &beside).await.unwrap();
+        assert_eq!(matches!(found, Read::Damaged { .. }), is_broken, "{bytes}");
+        assert_eq!(matches!(found, Read::NotOurs), !is_broken, "{bytes}");
+    }
+}
+
+#[tokio::test]
+async fn a_mark_changes_nothing_else_and_nobody_elses() {
+    let place = tempfile::tempdir().unwrap();
+    let shelf = DiskShelf::new(place.path());
+    let beside = path("a.sql.meta.json");
+    let at = Some("2024-10-01T00:00:00Z".parse().unwrap());
+    let id: BackupId = "20240901T020000Z-7q3f".parse().unwrap();
+    assert!(!mark(&shelf, &beside, &id, at).await.unwrap(), "it is gone");
+    std::fs::write(place.path().join(beside.as_str()), RECORD).unwrap();
+    let other = "20240902T020000Z-7q3f".parse().unwrap();
+    assert!(!mark(&shelf, &beside, &other, at).await.unwrap(), "it is another's");
+    let read = || {
+        let bytes = std::fs::read(place.path().join(beside.as_str())).unwrap();
+        serde_json::from_slice::<serde_json::Value>(&bytes).unwrap()
+    };
+    assert!(mark(&shelf, &beside, &id, at).await.unwrap());
+    let mut marked = read();
+    assert_eq!(marked.as_object_mut().unwrap().remove("expired_at").unwrap(), "2024-10-01T00:00:00Z");
+    assert_eq!(marked, serde_json::from_str::<serde_json::Value>(RECORD).unwrap());
+    assert!(mark(&shelf, &beside, &id, None).await.unwrap());
+    assert_eq!(read(), marked);
+}
+
+#[tokio::test]
+async fn a_dump_that_was_described_twice_is_one() {
+    let place = tempfile::tempdir().unwrap();
+    let policy = policy("modulo", place.path());
+    for (name, bytes) in [("a.sql", "content"), ("a.sql.meta", RECORD), ("a.sql.meta.json", RECORD)] {
+        std::fs::write(place.path().join(name), bytes).unwrap();
+    }
+    // What the scripts of that house leave beside their own dumps is no broken sidecar.
+    std::fs::write(place.path().join("b.sql.meta"), "Backup: b.sql\n").unwrap();
+    let shelved = look_at(&policy.place().unwrap(), &policy, None).await.unwrap();
+    assert_eq!((shelved.files.len(), shelved.foreign_files), (1, 1), "{shelved:#?}");
+    assert!(shelved.findings.is_empty() && shelved.unseen.is_empty(), "{shelved:#?}");
+    assert_eq!(shelved.files[0].sidecars.len(), 2);
+    assert_eq!(shelved.files[0].dump.tier, backstay_model::dump::Tier::Weekly);
+}
+
+#[test]
+fn reports_are_known_by_their_names() {
+    let policy = policy("tiers", std::path::Path::new("/srv"));
+    for (name, is) in [
+        ("verification/verification_report_20240901.json", true),
+        ("verification/latest_verification.json", true),
+        ("verification/notes.txt", false),
+        ("verification_report_20240901.json", false),
+        ("verification2/verification_report_20240901.json", false),
+    ] {
+        assert_eq!(is_report(&policy, &path(name)), is, "{name}");
+    }
+}
