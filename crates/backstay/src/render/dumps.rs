@@ -1,5 +1,7 @@
 //! Dumps: what was taken, and what opens it.
 
+pub mod kept;
+
 use backstay_model::dump::{DumpCipher, DumpCompression, DumpContent, DumpFormat, DumpShape};
 use backstay_ops::dump::{DumpReport, DumpedFile};
 

@@ -267,7 +267,7 @@ fn retention_with_its_reasons() {
         }],
         findings: Vec::new(),
     };
-    assert_snapshot!(expire::plans(&Output::plain(), &[plan]));
+    assert_snapshot!(expire::plan(&Output::plain(), &plan));
 }
 
 #[test]

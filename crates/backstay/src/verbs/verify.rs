@@ -1,15 +1,28 @@
 //! `backstay verify`: exit 0 sound, 20 findings, 21 could not look.
 
 use backstay_model::verify::{VerifyLevel, VerifyReport};
-use backstay_model::{BackupId, Fault, InstanceId};
+use backstay_model::{BackupId, ErrorKind, Fault, InstanceId};
+use backstay_ops::dump::report::FileVerdict;
+use backstay_ops::dump::verify::{self as dumps, DumpVerification, VerifyOptions};
 use backstay_ops::verify::Subject;
+use serde::Serialize;
 
-use super::could_not_look;
+use super::{Verdict, could_not_look};
 use crate::args::{VerifyArguments, VerifyDepth};
 use crate::error::Error;
 use crate::render::errors::Told;
 use crate::render::verify;
-use crate::session::Session;
+use crate::session::{Kept, Session};
+
+/// What was looked at in the repository and on the shelves.
+#[derive(Debug, Serialize)]
+struct Verified {
+    #[serde(flatten)]
+    report: VerifyReport,
+    /// Each name of each dump that was looked at.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    dumps: Vec<FileVerdict>,
+}
 
 pub async fn run(session: &Session, arguments: &VerifyArguments) -> Result<u8, Fault> {
     let level = match arguments.level {
@@ -18,21 +31,113 @@ pub async fn run(session: &Session, arguments: &VerifyArguments) -> Result<u8, F
         VerifyDepth::Digest => VerifyLevel::Digest,
     };
     let subject = subject(arguments.subject.as_deref())?;
-    let looked = async {
-        let context = session.context().await?;
-        let _bar = session.bar("verify");
-        backstay_ops::verify::run(&context, &subject, level).await.map_err(Fault::from)
+    let mut verdict = Verdict::default();
+    let of_dumps = on_shelves(session, &subject, level, &mut verdict).await?;
+    let is_one_dump = matches!(subject, Subject::Backup(_)) && !of_dumps.is_empty();
+    let mut of_backups = None;
+    if !is_one_dump {
+        match in_repository(session, &subject, level).await {
+            Ok(report) => of_backups = Some(report),
+            // A repository that is away hides no dump.
+            Err(fault) if could_not_look(fault.kind()) => {
+                session.output.error(&Told::fault(&fault));
+                verdict.worsen(VerifyReport::EXIT_UNSEEN);
+            }
+            Err(fault) => return Err(fault),
+        }
+    }
+    if of_backups.is_none() && of_dumps.is_empty() {
+        return Ok(verdict.code());
+    }
+    let mut verified = Verified {
+        report: of_backups.unwrap_or_else(|| VerifyReport::new(named(&subject))),
+        dumps: Vec::new(),
     };
-    match looked.await {
-        Ok(report) => {
-            session.output.result(&report, |output| verify::report(output, &report)).map_err(Error::Print)?;
-            Ok(report.exit_code())
+    for DumpVerification { report, dumps, .. } in of_dumps {
+        // Sidecars that are nobody's are told of once, whoever shares the shelf.
+        let new = |known: &[_], finding: &_| !known.contains(finding);
+        let VerifyReport { objects_read, bytes_read, findings, unseen, .. } = report;
+        verified.report.objects_read += objects_read;
+        verified.report.bytes_read += bytes_read;
+        for finding in findings {
+            if new(&verified.report.findings, &finding) {
+                verified.report.found(finding);
+            }
         }
-        Err(fault) if could_not_look(fault.kind()) => {
-            session.output.error(&Told::fault(&fault));
-            Ok(VerifyReport::EXIT_UNSEEN)
+        for finding in unseen {
+            if new(&verified.report.unseen, &finding) {
+                verified.report.not_seen(finding);
+            }
         }
-        Err(fault) => Err(fault),
+        verified.dumps.extend(dumps);
+    }
+    session
+        .output
+        .result(&verified, |output| {
+            verify::report(output, &verified.report) + &verify::dumps(output, &verified.dumps)
+        })
+        .map_err(Error::Print)?;
+    verdict.worsen(verified.report.exit_code());
+    Ok(verdict.code())
+}
+
+async fn in_repository(
+    session: &Session,
+    subject: &Subject,
+    level: VerifyLevel,
+) -> Result<VerifyReport, Fault> {
+    let context = session.context().await?;
+    let _bar = session.bar("verify");
+    Ok(backstay_ops::verify::run(&context, subject, level).await?)
+}
+
+async fn on_shelves(
+    session: &Session,
+    subject: &Subject,
+    level: VerifyLevel,
+    verdict: &mut Verdict,
+) -> Result<Vec<DumpVerification>, Fault> {
+    let names: Vec<String> = match subject {
+        Subject::Instance(instance) => vec![instance.to_string()],
+        Subject::All | Subject::Backup(_) => Vec::new(),
+    };
+    let dump = match subject {
+        Subject::Backup(id) => Some(id.clone()),
+        Subject::All | Subject::Instance(_) => None,
+    };
+    let mut seen = Vec::new();
+    for kept in session.shelves(&names) {
+        match of_one(session, kept, dump.clone(), level).await {
+            Ok(verification) => seen.push(verification),
+            // Not of this instance, and perhaps a backup.
+            Err(fault) if dump.is_some() && fault.kind() == ErrorKind::NotFound => {}
+            Err(fault) if could_not_look(fault.kind()) => {
+                session.output.error(&Told::fault(&fault));
+                verdict.worsen(VerifyReport::EXIT_UNSEEN);
+            }
+            Err(fault) => return Err(fault),
+        }
+    }
+    Ok(seen)
+}
+
+async fn of_one(
+    session: &Session,
+    kept: Result<Kept, Fault>,
+    dump: Option<BackupId>,
+    level: VerifyLevel,
+) -> Result<DumpVerification, Fault> {
+    let kept = session.opened(kept?)?;
+    let options = VerifyOptions { level, dump, bin_directory: kept.bin_directory };
+    let _bar = session.bar(kept.instance.as_str());
+    Ok(dumps::run(&session.run(), &kept.policy, &kept.instance, &options).await?)
+}
+
+fn named(subject: &Subject) -> String {
+    match subject {
+        Subject::All => "all".to_owned(),
+        Subject::Instance(instance) => instance.to_string(),
+        Subject::Backup(backup) => backup.to_string(),
     }
 }
 
