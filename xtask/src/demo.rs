@@ -6,6 +6,7 @@
 //! workspace away instead.
 
 mod comparison;
+mod dumps;
 mod onward;
 mod proof;
 mod second_reader;
@@ -165,6 +166,9 @@ fn tell(
         lost == i64::from(TRANSACTIONS_AFTER_THE_LAST),
         "other transactions were lost than expected: {lost}"
     );
+
+    story.chapter("One table, one database")?;
+    dumps::give_back(&mut story, &backstay, &server, &place)?;
 
     story.chapter("And without Backstay?")?;
     let shown = second_reader::compare(&mut story, &backstay, &place, &second, python)?;

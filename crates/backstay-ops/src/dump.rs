@@ -22,6 +22,7 @@ use backstay_model::dump::{
 };
 use backstay_model::{BackupId, Finding};
 use backstay_repo::dump::DumpRecipe;
+use jiff::SignedDuration;
 use serde::Serialize;
 
 use crate::clock::Stopwatch;
@@ -89,9 +90,20 @@ pub async fn run(
     let address = instance.postgres().address()?;
     run.progress.enter("ask the server");
     let wanted = wanted(run, &address, policy.shape, request).await?;
-    let at = run.clock.now();
-    let named = names::assign(&policy.layout, &instance.id, wanted, at)?;
-    names::must_be_free(&*place.shelf, &policy.layout, &named).await?;
+    let apart = request.safety.then(|| DumpPolicy { layout: names::apart(&policy.layout), ..policy.clone() });
+    let policy = apart.as_ref().unwrap_or(policy);
+    let mut at = run.clock.now();
+    let mut named = names::assign(&policy.layout, &instance.id, wanted.clone(), at)?;
+    let mut seconds = 0;
+    while let Err(error) = names::must_be_free(&*place.shelf, &policy.layout, &named).await {
+        // Nobody chose the time of this one, and a restore must not fail for its name.
+        if !request.safety || seconds == names::SECONDS_AHEAD || !matches!(error, Error::DumpNameTaken { .. }) {
+            return Err(error);
+        }
+        seconds += 1;
+        at = at.saturating_add(SignedDuration::from_secs(1)).unwrap_or(at);
+        named = names::assign(&policy.layout, &instance.id, wanted.clone(), at)?;
+    }
 
     let set = if named.len() > 1 { Some(new_id(at)?) } else { None };
     let mut report = DumpReport { dumps: Vec::new(), duration_seconds: 0.0, findings: Vec::new() };

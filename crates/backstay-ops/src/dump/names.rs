@@ -23,6 +23,19 @@ pub(super) struct Named {
     pub pointer: Option<ShelfPath>,
 }
 
+/// How many names of later seconds are tried.
+pub(super) const SECONDS_AHEAD: u32 = 60;
+
+/// Where dumps lie of what a restore is about to change: apart from the others, so that
+/// nobody who looks for the newest dump by hand takes the state that was to be changed.
+const APART: &str = "before_restore/{instance}_{database}_{time:%Y%m%d_%H%M%S}.{ext}";
+
+/// The layout for such a dump.
+pub(super) fn apart(layout: &Layout) -> Layout {
+    let Ok(daily) = APART.parse() else { return layout.clone() };
+    Layout { daily, weekly: None, monthly: None, pointer: None, extension: None, ..layout.clone() }
+}
+
 /// Names for everything that is taken at this time.
 pub(super) fn assign(
     layout: &Layout,
@@ -118,6 +131,16 @@ mod tests {
             ]
         );
         assert_eq!(named.pointer.unwrap().as_str(), "latest_orders.dump.zst");
+    }
+
+    #[test]
+    fn what_a_restore_is_about_to_change_is_dumped_apart_from_the_others() {
+        let layout = apart(&Layout::preset("grill-stats").unwrap());
+        let named = assign(&layout, &instance(), vec![database("orders")], at("2024-09-01T02:00:00Z"));
+        let named = named.unwrap().remove(0);
+        let [(_, path)] = named.paths.as_slice() else { panic!("{named:?}") };
+        assert_eq!(path.as_str(), "before_restore/main_orders_20240901_020000.dump.zst");
+        assert_eq!(named.pointer, None);
     }
 
     #[test]

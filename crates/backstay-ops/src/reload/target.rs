@@ -24,7 +24,12 @@ impl Server {
     pub(super) fn settings(&self, instance: &Instance) -> PostgresSettings {
         match self {
             Server::Own => instance.postgres().clone(),
-            Server::Other { settings, .. } => (**settings).clone(),
+            Server::Other { settings, .. } => {
+                let settings = (**settings).clone();
+                // The clients are this machine's, whichever server they speak to.
+                let known = || instance.postgres().bin_directory.clone();
+                PostgresSettings { bin_directory: settings.bin_directory.clone().or_else(known), ..settings }
+            }
         }
     }
 
