@@ -122,3 +122,17 @@ async fn what_is_nothing_we_know_is_read_and_called_unknown() {
             .unwrap();
     assert!(matches!(reader.known(), Err(DumpError::Unknown { .. })));
 }
+
+#[tokio::test]
+async fn a_file_that_takes_much_memory_to_unpack_is_refused_and_not_called_damaged() {
+    if !require_programs(&PROGRAMS) {
+        return;
+    }
+    for line in ["cat raw | zstd --long=28 -c", "xz --lzma2=dict=256MiB -c raw"] {
+        let place = place();
+        with(&place, &sql(300_000), &format!("{{ {line}; }} > file"));
+        let error = read(&place, "file").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{line}: {error:?}");
+        assert!(error.to_string().contains("memory"), "{error}");
+    }
+}

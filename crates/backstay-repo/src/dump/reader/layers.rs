@@ -71,6 +71,9 @@ fn told(file: &str, source: &Source) -> Error {
     match source.take_trouble() {
         Some(Trouble::Unreadable(error)) => error.into(),
         Some(Trouble::Damaged { offset_bytes, reason }) => damaged(file, offset_bytes, reason),
+        Some(Trouble::Unsupported(what)) => {
+            DumpError::Unsupported { file: file.to_owned(), what: what.to_owned() }.into()
+        }
         Some(Trouble::Stopped) => Error::Cancelled,
         None => Error::broken("a dump that cannot be read says why"),
     }
@@ -85,12 +88,20 @@ struct Layer {
 
 impl Read for Layer {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.inner.read(buffer).inspect_err(|error| {
-            if error.kind() != io::ErrorKind::Interrupted {
-                self.source.damaged(|| reason(self.name, error));
-            }
+        self.inner.read(buffer).inspect_err(|error| match error.kind() {
+            io::ErrorKind::Interrupted => {}
+            _ if is_too_large(error) => self.source.unsupported("more memory to unpack than it may have"),
+            _ => self.source.damaged(|| reason(self.name, error)),
         })
     }
+}
+
+/// A decoder that would need a larger window or dictionary than it is allowed. For zstd
+/// there is only the text of the library, which has been the same since its first version.
+fn is_too_large(error: &io::Error) -> bool {
+    let of_xz = error.get_ref().and_then(|cause| cause.downcast_ref::<liblzma::stream::Error>());
+    matches!(of_xz, Some(liblzma::stream::Error::MemLimit))
+        || error.to_string().starts_with("Frame requires too much memory")
 }
 
 fn reason(layer: &str, error: &io::Error) -> String {

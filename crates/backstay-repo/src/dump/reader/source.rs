@@ -14,6 +14,7 @@ use crate::store::StoreError;
 pub(super) enum Trouble {
     Unreadable(StoreError),
     Damaged { offset_bytes: u64, reason: String },
+    Unsupported(&'static str),
     Stopped,
 }
 
@@ -66,6 +67,11 @@ impl Source {
         if file.trouble.is_none() {
             file.trouble = Some(Trouble::Damaged { offset_bytes: file.offset_bytes, reason: reason() });
         }
+    }
+
+    /// Remembers what we do not have, unless something was wrong before.
+    pub fn unsupported(&self, what: &'static str) {
+        self.file().trouble.get_or_insert(Trouble::Unsupported(what));
     }
 
     pub fn take_trouble(&self) -> Option<Trouble> {
