@@ -1,7 +1,7 @@
 //! `backstay verify`: exit 0 sound, 20 findings, 21 could not look.
 
 use backstay_model::verify::{VerifyLevel, VerifyReport};
-use backstay_model::{BackupId, ErrorKind, Fault, InstanceId};
+use backstay_model::{BackupId, ErrorKind, Fault, Finding, InstanceId};
 use backstay_ops::dump::report::FileVerdict;
 use backstay_ops::dump::verify::{self as dumps, DumpVerification, VerifyOptions};
 use backstay_ops::verify::Subject;
@@ -34,25 +34,20 @@ pub async fn run(session: &Session, arguments: &VerifyArguments) -> Result<u8, F
     let mut verdict = Verdict::default();
     let of_dumps = on_shelves(session, &subject, level, &mut verdict).await?;
     let is_one_dump = matches!(subject, Subject::Backup(_)) && !of_dumps.is_empty();
-    let mut of_backups = None;
+    let mut report = VerifyReport::new(named(&subject));
     if !is_one_dump {
         match in_repository(session, &subject, level).await {
-            Ok(report) => of_backups = Some(report),
-            // A repository that is away hides no dump.
-            Err(fault) if could_not_look(fault.kind()) => {
+            Ok(of_backups) => report = of_backups,
+            Err(fault) if of_dumps.is_empty() && could_not_look(fault.kind()) => {
                 session.output.error(&Told::fault(&fault));
-                verdict.worsen(VerifyReport::EXIT_UNSEEN);
+                return Ok(VerifyReport::EXIT_UNSEEN);
             }
-            Err(fault) => return Err(fault),
+            Err(fault) if of_dumps.is_empty() || session.cancel.is_cancelled() => return Err(fault),
+            // A repository that is away hides no dump that was looked at.
+            Err(fault) => report.not_seen(unseen(session, &fault)),
         }
     }
-    if of_backups.is_none() && of_dumps.is_empty() {
-        return Ok(verdict.code());
-    }
-    let mut verified = Verified {
-        report: of_backups.unwrap_or_else(|| VerifyReport::new(named(&subject))),
-        dumps: Vec::new(),
-    };
+    let mut verified = Verified { report, dumps: Vec::new() };
     for DumpVerification { report, dumps, .. } in of_dumps {
         // Sidecars that are nobody's are told of once, whoever shares the shelf.
         let new = |known: &[_], finding: &_| !known.contains(finding);
@@ -89,6 +84,13 @@ async fn in_repository(
     let context = session.context().await?;
     let _bar = session.bar("verify");
     Ok(backstay_ops::verify::run(&context, subject, level).await?)
+}
+
+fn unseen(session: &Session, fault: &Fault) -> Finding {
+    let told = Told::fault(fault);
+    let message = std::iter::once(told.message).chain(told.causes).collect::<Vec<_>>().join(": ");
+    let remedy = told.hints.into_iter().next().unwrap_or_else(|| "`backstay verify` looks again".to_owned());
+    Finding::warning(session.config.settings.repository.store.as_str(), message, remedy)
 }
 
 async fn on_shelves(

@@ -26,15 +26,29 @@ pub struct Lasting {
 impl Lasting {
     /// Returns when a thread stands in such a call.
     pub fn start(home: &Home, call: &str, words: &[&str]) -> Self {
-        let log = home.path("calls");
         let rule = format!("{call}:delay_enter=600000000:when={CALL}+");
-        let mut command = tampered(&home.command(words), &format!("{call},exit_group"), &[&rule], None, &log);
+        let lasting = Self::begin(home, &format!("{call},exit_group"), &rule, None, words);
+        wait_until(LIMIT, "a call that lasts", || stands(&lasting.log, call)).unwrap();
+        lasting
+    }
+
+    /// Returns when a thread stands in the first of these calls that is about this path, as
+    /// the call names it, and has not done anything yet.
+    pub fn at(home: &Home, calls: &str, about: &Path, words: &[&str]) -> Self {
+        let rule = format!("{calls}:delay_enter=600000000");
+        let lasting = Self::begin(home, calls, &rule, Some(about), words);
+        let name = about.to_string_lossy();
+        wait_until(LIMIT, "the call that lasts", || read(&lasting.log).contains(&*name)).unwrap();
+        lasting
+    }
+
+    fn begin(home: &Home, traced: &str, rule: &str, about: Option<&Path>, words: &[&str]) -> Self {
+        let log = home.path("calls");
+        let mut command = tampered(&home.command(words), traced, &[rule], about, &log);
         let mut tracer = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let errors = BufReader::new(tracer.stderr.take().unwrap());
         let process = Pid::from_raw(traced_process(tracer.id()).unwrap() as i32).unwrap();
-        let lasting = Lasting { tracer, process, log, errors };
-        wait_until(LIMIT, "a call that lasts", || stands(&lasting.log, call)).unwrap();
-        lasting
+        Lasting { tracer, process, log, errors }
     }
 
     pub fn signal(&self, signal: Signal) {

@@ -14,6 +14,7 @@ mod bad_input;
 mod broken_restore;
 mod damaged_restore;
 mod dumps;
+mod dumps_kept;
 mod during_backup;
 mod failed_drills;
 mod failing_disk;
