@@ -110,6 +110,8 @@ pub enum Error {
     SpoolTooSmall { path: PathBuf, free: u64, needed: u64 },
     #[error("there is no dump of database {database} of {instance} in {shelf}")]
     NoDump { instance: InstanceId, database: String, shelf: String },
+    #[error("dump {file} is {fault}")]
+    DumpNotGood { file: String, fault: &'static str, instead: Option<BackupId> },
     #[error("{file} holds statements, of which nothing can be chosen or left out")]
     NoChoiceInStatements { file: String },
     #[error("{file} is no dump of one PostgreSQL database: {what}")]
@@ -162,6 +164,7 @@ impl Classified for Error {
             | Error::HookFailed { .. }
             | Error::SwapNotSound { .. } => ErrorKind::Conflict,
             Error::NoDump { .. } => ErrorKind::NotFound,
+            Error::DumpNotGood { .. } => ErrorKind::Corrupt,
             Error::NotReloadable { .. } => ErrorKind::Unsupported,
             Error::NoShelf
             | Error::ShelfAddress { .. }
@@ -255,6 +258,12 @@ impl Classified for Error {
                 format!("`backstay dump {instance}` takes one"),
                 "name the database of the dump with `--database`".to_owned(),
             ],
+            Error::DumpNotGood { instead: Some(dump), .. } => {
+                vec![format!("`--backup {dump}` restores the newest good one of the same database")]
+            }
+            Error::DumpNotGood { instead: None, .. } => {
+                vec!["`backstay verify` names what is damaged; `backstay dump` takes a new one".to_owned()]
+            }
             Error::NoChoiceInStatements { .. } => vec![
                 "restore all of it with `--into-database` into a new database, and copy the tables from there".to_owned(),
                 "dumps in the custom format (`dump.format`) can be chosen from".to_owned(),

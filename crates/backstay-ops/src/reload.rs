@@ -17,7 +17,7 @@ use backstay_engine::postgres::dump::RelationName;
 use backstay_engine::postgres::reload::{ReloadTarget, swap};
 use backstay_model::plan::Refusal;
 use backstay_model::plan::reload::{Consent, Destination, ReloadPlan, at_stake, refusal};
-use backstay_model::{BackupId, Finding};
+use backstay_model::{BackupId, Finding, FindingLevel};
 use serde::Serialize;
 
 use crate::clock::Stopwatch;
@@ -247,11 +247,12 @@ impl Prepared<'_> {
         let filling = fill::Filling { run, policy, request, target: &target, into: &into, is_new };
         let filled = filling.fill(input).await?;
         report.restored_bytes = filled.raw_bytes;
+        // Of what was restored; that a newer dump was passed over is no fault of this one.
+        let bad = filled.findings.iter().find(|finding| finding.level == FindingLevel::Error);
+        let bad = bad.map(|finding| format!("{}: {}", finding.subject, finding.message));
         report.plan.findings.extend(filled.findings);
         if let Destination::Swap { name, kept } = &report.plan.destination {
-            let is_bad = |finding: &Finding| finding.level == backstay_model::FindingLevel::Error;
-            if let Some(bad) = report.plan.findings.iter().find(|finding| is_bad(finding)) {
-                let reason = format!("{}: {}", bad.subject, bad.message);
+            if let Some(reason) = bad {
                 target.drop_database(&into).await?;
                 return Err(Error::SwapNotSound { name: name.clone(), reason });
             }

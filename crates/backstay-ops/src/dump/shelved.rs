@@ -71,6 +71,10 @@ impl ShelvedFile {
         &self.dump.record
     }
 
+    pub(crate) fn path(&self) -> &ShelfPath {
+        &self.path
+    }
+
     /// It is there and nothing is known against it.
     pub fn is_good(&self) -> bool {
         self.presence != Presence::Gone && !self.dump.damaged
@@ -153,7 +157,7 @@ pub(super) async fn look_at(
         let Some((dump, is_usual)) = described_by(policy, path) else { continue };
         let full = full(&shelved.shelf, path.as_str());
         let sidecar = match sidecar::read(shelf, path).await? {
-            sidecar::Read::Ours(sidecar) => sidecar,
+            sidecar::Read::Ours(sidecar) => *sidecar,
             sidecar::Read::Gone => continue,
             sidecar::Read::NotOurs if !is_usual => continue,
             sidecar::Read::NotOurs => {
@@ -203,6 +207,18 @@ pub(super) async fn look_at(
     });
     shelved.tell_what_is_gone();
     Ok(shelved)
+}
+
+/// Whether a file that is gone went as it should: its sidecar says so, or went as well.
+pub(super) async fn was_let_go(shelf: &dyn Shelf, file: &ShelvedFile) -> Result<bool> {
+    for path in &file.sidecars {
+        match sidecar::read(shelf, path).await? {
+            sidecar::Read::Gone => {}
+            sidecar::Read::Ours(sidecar) if sidecar.expired_at.is_some() => {}
+            _ => return Ok(false),
+        }
+    }
+    Ok(true)
 }
 
 /// The dump to which a sidecar belongs, and whether the sidecar has the usual name.

@@ -1,20 +1,20 @@
-//! Which dump: the one that is named, or the newest whole one of the database.
+//! Which dump: the one that is named, or the newest good one of the database.
+//!
+//! Invariant: a newer one that is passed over because it is damaged or gone is named. What
+//! was dumped before a restore changed it is taken only when it is named.
 
 use std::sync::Arc;
 
-use backstay_model::dump::{DumpContent, DumpRecord, Tier};
-use backstay_model::{Finding, FindingLevel};
+use backstay_model::Finding;
+use backstay_model::dump::{DumpContent, DumpRecord};
 use backstay_repo::shelf::{Shelf, ShelfPath};
 
 use super::ReloadRequest;
 use crate::dump::DumpPolicy;
+use crate::dump::shelved::{self, Presence, Shelved, ShelvedFile};
 use crate::error::{Error, Result};
 use crate::instance::Instance;
 use crate::run::Run;
-
-/// A sidecar with a thousand tables is well below this.
-const SIDECAR_MAX_BYTES: u64 = 4 << 20;
-const USUAL_SIDECAR: &str = ".meta.json";
 
 pub(super) struct Chosen {
     pub shelf: Arc<dyn Shelf>,
@@ -29,56 +29,77 @@ pub(super) async fn choose(
     policy: &DumpPolicy,
     request: &ReloadRequest,
 ) -> Result<Chosen> {
+    let shelved = shelved::look(run, policy, None).await?;
     let shelf = policy.place()?.shelf;
-    let listed = shelf.list_all(None).await.map_err(backstay_repo::Error::from)?;
+    let chosen = |file: &ShelvedFile, findings| Chosen {
+        shelf: Arc::clone(&shelf),
+        path: file.path().clone(),
+        record: file.record().clone(),
+        findings,
+    };
+    if let Some(id) = &request.dump {
+        let names: Vec<_> = shelved.files.iter().filter(|file| file.record().id == *id).collect();
+        let Some(first) = names.first() else { return Err(Error::NoSuchBackup { backup: id.clone() }) };
+        // Under another of its names it may be whole: a copy, where a file system has no links.
+        return match names.iter().find(|file| file.is_good()) {
+            Some(good) => Ok(chosen(good, Vec::new())),
+            None => Err(not_good(first, &shelved)),
+        };
+    }
     let database = match &request.database {
         Some(database) => database.clone(),
         None => instance.postgres().address()?.database().to_owned(),
     };
-    let mut findings = Vec::new();
-    let mut found: Vec<(ShelfPath, DumpRecord)> = Vec::new();
-    for file in &listed {
-        run.check_cancelled()?;
-        let name = file.path.as_str();
-        let suffixes = [policy.layout.sidecar.as_str(), USUAL_SIDECAR];
-        let Some(dump) = suffixes.iter().find_map(|suffix| name.strip_suffix(suffix)) else { continue };
-        let json = shelf.get(&file.path, SIDECAR_MAX_BYTES).await.map_err(backstay_repo::Error::from)?;
-        // Somebody else's file may end like ours.
-        let Ok(record) = serde_json::from_slice::<DumpRecord>(&json) else { continue };
-        let path: ShelfPath = dump.parse().map_err(backstay_repo::Error::from)?;
-        let is_meant = match &request.dump {
-            Some(id) => record.id == *id,
+    let content = DumpContent::Database { database: database.clone() };
+    let is_meant = |file: &&ShelvedFile| {
+        let record = file.record();
+        record.instance == instance.id && record.content == content && !record.safety
+    };
+    let newest_first: Vec<_> = shelved.files.iter().filter(is_meant).collect();
+    match newest_first.iter().position(|file| file.is_good()) {
+        Some(at) => {
+            let base = newest_first[at].record();
+            let of_others = newest_first[..at].iter().filter(|file| file.record().id != base.id);
+            let passed = of_others.map(|file| passed_over(file, base)).collect();
+            Ok(chosen(newest_first[at], passed))
+        }
+        None => match newest_first.first() {
+            Some(newest) => Err(not_good(newest, &shelved)),
             None => {
-                record.instance == instance.id
-                    && !record.safety
-                    && record.content == DumpContent::Database { database: database.clone() }
+                let shelf = shelved.shelf.clone();
+                Err(Error::NoDump { instance: instance.id.clone(), database, shelf })
             }
-        };
-        if !is_meant {
-            continue;
-        }
-        if listed.binary_search_by(|other| other.path.cmp(&path)).is_err() {
-            findings.push(Finding {
-                level: FindingLevel::Warning,
-                ..Finding::error(
-                    path.as_str(),
-                    "its sidecar is there and the dump is not",
-                    "`backstay verify`",
-                )
-            });
-            continue;
-        }
-        found.push((path, record));
+        },
     }
-    let tiers = |tier: Tier| Tier::ALL.iter().position(|other| *other == tier);
-    let newest = found.into_iter().max_by(|(_, a), (_, b)| {
-        (a.finished_at, &a.id).cmp(&(b.finished_at, &b.id)).then(tiers(b.tier).cmp(&tiers(a.tier)))
-    });
-    match (newest, &request.dump) {
-        (Some((path, record)), _) => Ok(Chosen { shelf, path, record, findings }),
-        (None, Some(id)) => Err(Error::NoSuchBackup { backup: id.clone() }),
-        (None, None) => {
-            Err(Error::NoDump { instance: instance.id.clone(), database, shelf: shelf.location().to_owned() })
-        }
+}
+
+fn fault(file: &ShelvedFile) -> &'static str {
+    if file.presence == Presence::Gone { "gone" } else { "damaged" }
+}
+
+fn passed_over(file: &ShelvedFile, base: &DumpRecord) -> Finding {
+    Finding::error(
+        file.record().id.as_str(),
+        format!(
+            "this newer dump, {}, is {}; the restore takes {}, of {}",
+            file.path(),
+            fault(file),
+            base.id,
+            base.finished_at
+        ),
+        "`backstay verify` names what is damaged",
+    )
+}
+
+fn not_good(file: &ShelvedFile, shelved: &Shelved) -> Error {
+    let is_like = |other: &&ShelvedFile| {
+        let (own, other) = (file.record(), other.record());
+        (&own.instance, &own.content, own.safety) == (&other.instance, &other.content, other.safety)
+    };
+    let instead = shelved.files.iter().filter(is_like).find(|other| other.is_good());
+    Error::DumpNotGood {
+        file: file.path().to_string(),
+        fault: fault(file),
+        instead: instead.map(|other| other.record().id.clone()),
     }
 }
