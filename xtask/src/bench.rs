@@ -8,6 +8,7 @@
 
 mod chart;
 mod cluster;
+mod dump;
 mod measure;
 mod report;
 mod tools;
@@ -29,6 +30,8 @@ use crate::{backstay, servers};
 pub enum Bench {
     /// Base backups of PostgreSQL, against pgBackRest, pg_basebackup, restic and cp
     Postgres(Options),
+    /// Portable dumps, against the pipe of a shell and PostgreSQL's own tools
+    Dump(dump::Options),
 }
 
 #[derive(Args)]
@@ -91,7 +94,13 @@ pub struct Findings {
 }
 
 pub fn run(bench: &Bench) -> Result<()> {
-    let Bench::Postgres(options) = bench;
+    match bench {
+        Bench::Postgres(options) => base(options),
+        Bench::Dump(options) => dump::run(options),
+    }
+}
+
+fn base(options: &Options) -> Result<()> {
     servers::prepare_all()?;
     let installation = testkit::servers::find(PostgresVersion::V17).context("find PostgreSQL 17")?;
     let mut tools = tools(&installation, options.only.as_deref())?;

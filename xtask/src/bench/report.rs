@@ -15,13 +15,13 @@ const DOCUMENT: &str = "docs/benchmarks/postgres-base.md";
 const CHART: &str = "docs/benchmarks/postgres-base.svg";
 
 /// Everything below is written by hand and survives the next run.
-const LINE: &str = "<!-- written by hand below this line -->";
+pub const LINE: &str = "<!-- written by hand below this line -->";
 
 /// The tool all ratios refer to.
 const REFERENCE: &str = "pgBackRest";
 const OURS: &str = "Backstay";
 
-const MEBIBYTE: f64 = 1_048_576.0;
+pub const MEBIBYTE: f64 = 1_048_576.0;
 
 /// One tool in one phase, as medians over the rounds.
 #[derive(Debug, Clone, Copy)]
@@ -179,7 +179,7 @@ pub fn tables(findings: &Findings) -> String {
     text
 }
 
-fn machine() -> Result<String> {
+pub fn machine() -> Result<String> {
     let processors = fs::read_to_string("/proc/cpuinfo").context("read /proc/cpuinfo")?;
     let model = processors
         .lines()
