@@ -35,6 +35,16 @@ pub(super) struct Taking<'a> {
 
 impl Taking<'_> {
     pub async fn take(&self, named: Named) -> Result<(DumpedFile, Vec<Finding>)> {
+        self.take_it(named).await.map_err(|error| match error {
+            // Its hints would name the store of the repository, which has nothing to do with this.
+            Error::Repo(backstay_repo::Error::Store(source)) => {
+                Error::Shelf { shelf: self.place.shelf.location().to_owned(), source }
+            }
+            other => other,
+        })
+    }
+
+    async fn take_it(&self, named: Named) -> Result<(DumpedFile, Vec<Finding>)> {
         let Some((tier, path)) = named.paths.first().cloned() else {
             return Err(Error::broken("a layout has a name for the dump of a day"));
         };

@@ -61,7 +61,7 @@ impl Classified for DumpError {
                 "open it with the program that made it, such as `gpg --decrypt`, and give what comes out to `backstay adopt`"
             }
             DumpError::Unknown { .. } => "`backstay adopt --dry-run` says what it takes each file for",
-            DumpError::NoSuchLevel { .. } => "set dump.level to one of them, or leave it out",
+            DumpError::NoSuchLevel { .. } => "set dump.compression_level to one of them, or leave it out",
             DumpError::Compress { .. } | DumpError::Encrypt { .. } => return Vec::new(),
         };
         vec![hint.to_owned()]
