@@ -7,7 +7,7 @@
 //! Refuses to mix up a damaged file with one that nobody could open, such as for want of
 //! the right pass phrase.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use backstay_model::error::Classified;
@@ -78,7 +78,16 @@ pub async fn run(
         return Err(Error::NoSuchBackup { backup: backup.clone() });
     }
     let verifying = Verifying { run, policy, place: &place, options };
-    let looks = verifying.look_at(&shelved, &wanted, &mut told.report).await?;
+    let mut looks = verifying.look_at(&shelved, &wanted, &mut told.report).await?;
+    // What `expire` took while this was reading is no loss.
+    for at in &wanted {
+        if matches!(looks.get(at), Some(Look::Gone))
+            && shelved::was_let_go(&*place.shelf, &shelved.files[*at]).await?
+        {
+            looks.remove(at);
+            shelved.files[*at].is_expiring = true;
+        }
+    }
     // What is known now decides which dump is offered in the place of a damaged one.
     for (at, look) in &looks {
         let file = &mut shelved.files[*at];
@@ -101,10 +110,9 @@ pub async fn run(
         told.dumps.push(verdict);
     }
     if options.dump.is_none() {
-        // A file that is gone was told of with its name.
-        let of_nobody = shelved.findings.iter().filter(|finding| {
-            !told.dumps.iter().any(|seen| shelved::full(&shelved.shelf, &seen.path) == finding.subject)
-        });
+        // A file that is gone is told of with its own verdict, or is another instance's.
+        let names: BTreeSet<String> = shelved.files.iter().map(|file| shelved.full(&file.path)).collect();
+        let of_nobody = shelved.findings.iter().filter(|finding| !names.contains(&finding.subject));
         of_nobody.for_each(|finding| told.report.found(finding.clone()));
         shelved.unseen.iter().for_each(|finding| told.report.not_seen(finding.clone()));
         if told.dumps.is_empty() {
@@ -208,7 +216,8 @@ impl Verifying<'_> {
             files: told.dumps.clone(),
             findings: shelved.findings.iter().chain(&shelved.unseen).cloned().collect(),
         };
-        let there: Vec<_> = shelved.files.iter().map(|file| (file.path.as_str(), file.record())).collect();
+        let stays = shelved.files.iter().filter(|file| file.presence != Presence::Gone || !file.is_expiring);
+        let there: Vec<_> = stays.map(|file| (file.path.as_str(), file.record())).collect();
         let report = report.renewed(shelved.report(), &there);
         match report::write(&*self.place.shelf, &self.policy.layout, &report).await {
             Ok(paths) => told.reports = paths,

@@ -256,3 +256,22 @@ async fn a_verification_that_is_stopped_says_so_and_leaves_no_report() {
     assert!(matches!(stopped, Err(backstay_ops::Error::Cancelled)), "{stopped:?}");
     assert!(!house.place("verification").exists());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_that_share_a_shelf_have_one_report_and_their_own_findings() {
+    let Some(mut house) = House::build("plain") else { return };
+    house.dump("postgres", "2024-09-03T02:00:00Z").await;
+    house.instance.id = "other".parse().unwrap();
+    let theirs = house.dump("postgres", "2024-09-04T02:00:00Z").await.dumps.remove(0);
+    house.verify(VerifyLevel::Digest).await;
+    std::fs::remove_file(house.place(&theirs.paths[0].path)).unwrap();
+    house.instance.id = "main".parse().unwrap();
+    let seen = house.verify(VerifyLevel::Digest).await;
+    assert_eq!((seen.report.exit_code(), seen.dumps.len()), (0, 1), "{seen:#?}");
+    let latest = std::fs::read(house.place("verification/latest_verification.json")).unwrap();
+    let latest: Value = serde_json::from_slice(&latest).unwrap();
+    let of: Vec<_> = latest["files"].as_array().unwrap().iter().map(|file| &file["instance"]).collect();
+    assert_eq!(of, ["other", "main"], "{latest:#}");
+    house.instance.id = "other".parse().unwrap();
+    assert_eq!(house.verify(VerifyLevel::Existence).await.report.exit_code(), VerifyReport::EXIT_FINDINGS);
+}

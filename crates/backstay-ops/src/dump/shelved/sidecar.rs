@@ -30,7 +30,7 @@ pub struct Sidecar {
 }
 
 pub enum Read {
-    Ours(Sidecar),
+    Ours(Box<Sidecar>),
     /// A program of somebody else writes files of that name too.
     NotOurs,
     Damaged {

@@ -164,7 +164,9 @@ impl Shelved {
             if seen.state != DumpState::Unseen {
                 summary.verified_at = summary.verified_at.max(Some(seen.verified_at));
             }
-            summary.findings.extend(seen.findings.iter().cloned());
+            if file.presence != Presence::Gone && seen.state != DumpState::Gone {
+                summary.findings.extend(seen.findings.iter().cloned());
+            }
         }
         match file.presence {
             Presence::Gone => summary.findings.push(Finding::error(

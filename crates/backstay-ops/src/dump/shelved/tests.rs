@@ -95,6 +95,24 @@ async fn a_dump_that_was_described_twice_is_one() {
     assert_eq!(shelved.files[0].dump.tier, backstay_model::dump::Tier::Weekly);
 }
 
+#[tokio::test]
+async fn a_file_that_went_while_somebody_read_was_let_go_when_its_sidecar_says_so() {
+    let place = tempfile::tempdir().unwrap();
+    let policy = policy("plain", place.path());
+    for (name, bytes) in [("a.sql", "content"), ("a.sql.meta.json", RECORD)] {
+        std::fs::write(place.path().join(name), bytes).unwrap();
+    }
+    let shelf = policy.place().unwrap();
+    let file = look_at(&shelf, &policy, None).await.unwrap().files.remove(0);
+    std::fs::remove_file(place.path().join("a.sql")).unwrap();
+    assert!(!was_let_go(&*shelf.shelf, &file).await.unwrap());
+    let at = Some("2024-10-01T00:00:00Z".parse().unwrap());
+    assert!(mark(&*shelf.shelf, &path("a.sql.meta.json"), &file.record().id, at).await.unwrap());
+    assert!(was_let_go(&*shelf.shelf, &file).await.unwrap());
+    std::fs::remove_file(place.path().join("a.sql.meta.json")).unwrap();
+    assert!(was_let_go(&*shelf.shelf, &file).await.unwrap());
+}
+
 #[test]
 fn reports_are_known_by_their_names() {
     let policy = policy("tiers", std::path::Path::new("/srv"));

@@ -281,6 +281,9 @@ fn stopped(error: backstay_repo::Error) -> Result<Look> {
         }
     };
     match &error {
+        Repo::Dump(DumpError::Damaged { file, reason, .. }) if file.ends_with(HMAC_SUFFIX) => {
+            Ok(Look::Damaged { reason: format!("its authentication in {file} is damaged: {reason}") })
+        }
         Repo::Dump(DumpError::Damaged { offset_bytes, reason, .. }) => {
             Ok(Look::Damaged { reason: format!("it is damaged, noticed at byte {offset_bytes}: {reason}") })
         }
