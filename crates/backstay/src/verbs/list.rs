@@ -4,7 +4,7 @@ use backstay_model::{BackupSummary, ErrorKind, Fault, Finding, FindingLevel, Ins
 use backstay_ops::dump::shelved::{self, DumpSummary};
 use serde::Serialize;
 
-use super::{DONE, Verdict};
+use super::Verdict;
 use crate::args::{ListArguments, ListType};
 use crate::error::Error;
 use crate::render::errors::Told;
@@ -56,7 +56,7 @@ pub async fn run(session: &Session, arguments: &ListArguments) -> Result<u8, Fau
     if !findings.is_empty() {
         verdict.worsen(ErrorKind::Corrupt.exit_code());
     }
-    Ok(verdict.code().max(DONE))
+    Ok(verdict.code())
 }
 
 /// The dumps of the instances that have a place for them. Without `--type dump` nobody has

@@ -212,3 +212,75 @@ fn commands(detail: &DumpDetail) -> Vec<String> {
     }
     commands
 }
+
+#[cfg(test)]
+mod tests {
+    use backstay_model::EngineKind;
+    use backstay_model::dump::{DumpShape, Tier};
+    use backstay_ops::dump::shelved::TierFile;
+    use insta::assert_snapshot;
+
+    use super::*;
+
+    fn dump(cipher: DumpCipher) -> DumpSummary {
+        let file = |tier: Tier, good| TierFile { tier, path: format!("{tier}/orders it's.sql.gz.enc"), good };
+        DumpSummary {
+            id: "20240901T020000Z-7q3f".parse().unwrap(),
+            instance: "main".parse().unwrap(),
+            engine: EngineKind::Postgresql,
+            backup_type: "dump",
+            parent: None,
+            set: None,
+            environment: Some("production".to_owned()),
+            started_at: "2024-09-01T02:00:00Z".parse().unwrap(),
+            finished_at: "2024-09-01T02:00:12Z".parse().unwrap(),
+            duration_seconds: 12.0,
+            start_position: None,
+            stop_position: Some("0/3000028".to_owned()),
+            timeline: None,
+            logical_bytes: 10 << 20,
+            read_bytes: 10 << 20,
+            new_bytes: 2 << 20,
+            stored_bytes: 2 << 20,
+            files: 2,
+            engine_version: Some("15.18".to_owned()),
+            encrypted: cipher != DumpCipher::None,
+            hold: None,
+            verified_at: Some("2024-09-01T06:00:00Z".parse().unwrap()),
+            drilled_at: None,
+            damaged: false,
+            adopted: false,
+            safety: false,
+            content: DumpContent::Database { database: "orders".to_owned() },
+            shape: DumpShape { format: DumpFormat::Plain, compression: DumpCompression::Gzip, cipher },
+            shelf: "file:///srv/dumps".to_owned(),
+            path: "daily/orders it's.sql.gz.enc".to_owned(),
+            tiers: vec![file(Tier::Daily, false), file(Tier::Weekly, true)],
+            findings: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_list_has_a_row_for_each_dump_with_what_matters_before_a_restore() {
+        let damaged = DumpSummary { damaged: true, verified_at: None, ..dump(DumpCipher::None) };
+        assert_snapshot!(list(&Output::plain(), &[dump(DumpCipher::Openssl), damaged]));
+        assert_snapshot!(list(&Output::plain(), &[]), @"no dumps yet; `backstay dump` takes one");
+    }
+
+    #[test]
+    fn one_in_full_ends_with_the_commands_that_open_it() {
+        let detail = DumpDetail {
+            summary: dump(DumpCipher::Openssl),
+            sha256: "ab".repeat(32),
+            compression_ratio: 5.0,
+            database_bytes: Some(40 << 20),
+            system_identifier: None,
+            tool_version: Some("15.18".to_owned()),
+            backstay_version: "1".to_owned(),
+            extensions: [("timescaledb".to_owned(), "2.17.2".to_owned())].into(),
+            tables: Vec::new(),
+            warnings: Vec::new(),
+        };
+        assert_snapshot!(show(&Output::plain(), &detail));
+    }
+}
