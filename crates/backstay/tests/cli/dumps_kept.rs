@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use rustix::process::Signal;
 use serde_json::Value;
 use testkit::postgres::SUPERUSER;
-use testkit::{Postgres, require_tampering};
+use testkit::{Postgres, require_tampering, tampered};
 
 use super::dumps::{dumping, shown};
 use super::lasting::Lasting;
@@ -250,6 +250,34 @@ fn expire_shows_every_file_with_its_reasons_and_does_what_it_said() {
     assert_eq!(before.len() - after.len(), 9, "{after:#?}");
     let ran = home.run(["expire"]).good();
     assert!(told(&home, &ran.out, &file, "-").contains("nothing goes"), "{ran:#?}");
+}
+
+#[test]
+fn a_shelf_that_cannot_be_listed_to_its_end_lets_nothing_go() {
+    let Some(server) = server() else { return };
+    if !require_tampering() {
+        return;
+    }
+    let (home, _, _) = with_old_dumps(&server);
+    let closed = home.path("dumps/weekly");
+    std::fs::create_dir_all(&closed).unwrap();
+    let before = shown(&home.path("dumps"));
+    let failing = |words: &[&str]| {
+        let rule = ["getdents64:error=EIO"];
+        run(&mut tampered(&home.command(words), "getdents64", &rule, Some(&closed), &home.path("calls")))
+    };
+    for words in [&["expire"][..], &["expire", "--dry-run"], &["list", "--type", "dump"]] {
+        failing(words).refused(6, &["look after the dumps", "Input/output error", "`dump.to`"]);
+    }
+    assert_eq!(shown(&home.path("dumps")), before);
+    let unseen = failing(&["verify", "orders"]);
+    assert!(unseen.code == 21 && unseen.out.contains("could not be looked at"), "{unseen:#?}");
+    // Nobody has asked for dumps alone: the backups are told of all the same.
+    home.run(["backup", "orders"]).good();
+    let ran = failing(&["list"]);
+    assert!(ran.code == 0 && ran.out.contains("full") && ran.err.contains("Input/output error"), "{ran:#?}");
+    home.run(["expire"]).good();
+    assert!(shown(&home.path("dumps")).len() < before.len());
 }
 
 #[test]
