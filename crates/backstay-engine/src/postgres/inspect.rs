@@ -39,9 +39,18 @@ pub struct Inspection {
 }
 
 enum Way {
-    Listed { child: Child, input: Option<ChildStdin> },
-    Directory { contents: Contents, programs: Option<ClientPrograms> },
-    Statements { tail: Tail, kind: InspectKind },
+    Listed {
+        child: Child,
+        input: Option<ChildStdin>,
+    },
+    Directory {
+        contents: Contents,
+        programs: Option<ClientPrograms>,
+    },
+    Statements {
+        tail: Tail,
+        kind: InspectKind,
+    },
     /// No program is there to list it.
     Unlisted,
 }
