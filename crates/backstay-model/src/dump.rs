@@ -152,7 +152,14 @@ pub enum DumpContent {
     /// One database, whole.
     Database { database: String },
     /// Parts of one database, as they were asked for.
-    Parts { database: String, tables: Vec<String>, schemas: Vec<String> },
+    Parts {
+        database: String,
+        /// Not `tables`: in a sidecar those are all that the dump holds, with their sizes.
+        #[serde(rename = "chosen_tables")]
+        tables: Vec<String>,
+        #[serde(rename = "chosen_schemas")]
+        schemas: Vec<String>,
+    },
     /// Roles, their memberships and the tablespaces of a server.
     Globals,
 }
@@ -234,6 +241,10 @@ pub struct DumpRecord {
     /// Taken in from what others left, rather than made by Backstay.
     #[serde(default)]
     pub adopted: bool,
+    /// Whose dump it is was nowhere to be read, neither in the file nor in its name: it is
+    /// restored only when it is named.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub guessed: bool,
     /// Taken of what a restore was about to change: it may hold the very state that
     /// somebody wanted to be rid of, so it is restored only when it is named.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -256,6 +267,23 @@ mod tests {
         ] {
             assert_eq!(shape(format, compression, cipher), extension);
         }
+    }
+
+    #[test]
+    fn the_sidecar_of_chosen_tables_reads_back() {
+        let written = r#"{
+            "id": "20261121T020000Z-7q3f", "instance": "orders", "engine": "postgresql", "content": "parts",
+            "database": "shop", "chosen_tables": ["t"], "chosen_schemas": [], "file": "shop.dump", "tier": "daily",
+            "started_at": "2026-11-21T02:00:00Z", "finished_at": "2026-11-21T02:00:00Z", "duration_seconds": 1.0,
+            "format": "custom", "compression": "zstd", "cipher": "none", "raw_bytes": 2, "stored_bytes": 1,
+            "compression_ratio": 2.0, "sha256": "", "backstay_version": "0.1.0",
+            "tables": [{ "schema": "public", "name": "t", "estimated_rows": 1, "bytes": 8192 }]
+        }"#;
+        let record: DumpRecord = serde_json::from_str(written).unwrap();
+        assert_eq!((record.tables.len(), record.content.database()), (1, Some("shop")));
+        let again = serde_json::to_string(&record).unwrap();
+        assert_eq!(again.matches("\"tables\"").count(), 1, "{again}");
+        assert_eq!(serde_json::from_str::<DumpRecord>(&again).unwrap(), record);
     }
 
     #[test]

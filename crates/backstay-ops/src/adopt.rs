@@ -6,9 +6,12 @@
 //! listed, verified, restored and expired like one that Backstay took. The file itself is
 //! never touched.
 
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use backstay_engine::postgres::dump::RelationName;
+use backstay_engine::postgres::inspect::{InspectKind, Inspection};
 use backstay_engine::postgres::reload::{Archive, ArchiveReader};
 use backstay_model::dump::{
     DumpCipher, DumpCompression, DumpContent, DumpFormat, DumpRecord, DumpShape, Tier,
@@ -100,12 +103,13 @@ pub async fn run(
     let reports = format!("{}/", policy.layout.reports);
     files.retain(|file| !is_beside(file.path.as_str()) && !file.path.as_str().starts_with(&reports));
     let mut report = AdoptReport { directory: shelf.location().to_owned(), files: Vec::new(), others: 0 };
+    let mut ids = HashMap::new();
     let total = files.iter().map(|file| file.size_bytes).sum();
     run.progress.begin("read the dumps", total);
     for file in files {
         run.check_cancelled()?;
         let adopting = Adopting { run, instance, policy, request, shelf: &shelf };
-        match adopting.adopt(&file, &sidecars).await? {
+        match adopting.adopt(&file, &sidecars, &mut ids).await? {
             Some(fate) => report.files.push(AdoptedFile { path: file.path.to_string(), fate }),
             None => report.others += 1,
         }
@@ -132,8 +136,16 @@ struct Read {
 }
 
 impl Adopting<'_> {
-    async fn adopt(&self, file: &ShelfFile, sidecars: &[&str]) -> Result<Option<Fate>> {
-        if self.is_ours(&file.path, sidecars).await? {
+    /// `ids` are those of the dumps so far, by what their bytes are: one dump lies under
+    /// several names where scripts copied or linked it among the weeks and the months.
+    async fn adopt(
+        &self,
+        file: &ShelfFile,
+        sidecars: &[&str],
+        ids: &mut HashMap<String, BackupId>,
+    ) -> Result<Option<Fate>> {
+        if let Some(known) = self.known(&file.path, sidecars).await? {
+            ids.insert(known.sha256, known.id);
             return Ok(Some(Fate::Known));
         }
         let read = match self.read(&file.path).await {
@@ -147,6 +159,8 @@ impl Adopting<'_> {
                     ErrorKind::Corrupt => Ok(Some(Fate::Damaged { reason })),
                     ErrorKind::Denied => Ok(Some(Fate::Closed { reason })),
                     ErrorKind::Unsupported => Ok(Some(Fate::Later { what: reason })),
+                    // Somebody's rotation was faster.
+                    ErrorKind::NotFound => Ok(None),
                     _ => Err(error),
                 };
             }
@@ -158,24 +172,36 @@ impl Adopting<'_> {
             DumpInside::TarArchive | DumpInside::DirectoryTar => DumpFormat::Directory,
             _ => return Ok(Some(Fate::Later { what })),
         };
-        let record = self.record(file, &read, format)?;
-        if !self.request.dry_run {
-            self.describe(&file.path, &record, sidecars).await?;
+        let mut record = self.record(file, &read, format)?;
+        if let Some(id) = ids.get(&record.sha256) {
+            record.id = id.clone();
         }
+        if !self.request.dry_run
+            && let Some(taken) = self.describe(&file.path, &record, sidecars).await?
+        {
+            let reason = format!("its sidecar cannot be written: {taken} is somebody else's; move that away");
+            return Ok(Some(Fate::Closed { reason }));
+        }
+        ids.insert(record.sha256.clone(), record.id.clone());
         Ok(Some(Fate::Adopted { record: Box::new(record), what }))
     }
 
-    async fn is_ours(&self, path: &ShelfPath, sidecars: &[&str]) -> Result<bool> {
+    /// What its own sidecar says. One that came along with a file of another name says
+    /// nothing of this.
+    async fn known(&self, path: &ShelfPath, sidecars: &[&str]) -> Result<Option<DumpRecord>> {
         for suffix in sidecars {
             let Ok(beside) = path.beside(suffix) else { continue };
             match self.shelf.get(&beside, SIDECAR_MAX_BYTES).await {
-                Ok(json) if serde_json::from_slice::<DumpRecord>(&json).is_ok() => return Ok(true),
-                // Somebody else's, whose name is the same.
-                Ok(_) | Err(StoreError::NotFound { .. } | StoreError::TooLarge { .. }) => {}
+                Ok(json) => match serde_json::from_slice::<DumpRecord>(&json) {
+                    Ok(record) if record.file == path.file_name() => return Ok(Some(record)),
+                    // Somebody else's, whose name is the same.
+                    _ => {}
+                },
+                Err(StoreError::NotFound { .. } | StoreError::TooLarge { .. }) => {}
                 Err(error) => return Err(backstay_repo::Error::from(error).into()),
             }
         }
-        Ok(false)
+        Ok(None)
     }
 
     /// To its end: only then it is known to be whole.
@@ -185,8 +211,16 @@ impl Adopting<'_> {
         let layers = reader.layers().to_vec();
         let mut archive = None;
         let mut contents = (inside == DumpInside::CustomArchive).then(ArchiveReader::default);
+        // The pipe of a script whose `pg_dump` died ends well, and its statements do not.
+        let mut statements = match inside {
+            DumpInside::PlainSql => Some(Inspection::begin(InspectKind::Statements, None)?),
+            _ => None,
+        };
         while let Some(bytes) = reader.read().await? {
             self.run.check_cancelled()?;
+            if let Some(statements) = &mut statements {
+                statements.write(&bytes).await?;
+            }
             if let Some(reading) = &mut contents {
                 archive = reading.push(&bytes)?;
                 if archive.is_some() {
@@ -196,6 +230,9 @@ impl Adopting<'_> {
         }
         if let Some(reading) = contents {
             archive = Some(reading.end()?);
+        }
+        if let Some(statements) = statements {
+            statements.finish().await?;
         }
         let read = reader.finish().await?;
         let (raw_bytes, sha256) = (read.raw_bytes, read.sha256);
@@ -208,8 +245,10 @@ impl Adopting<'_> {
         let database = match (&read.archive, named) {
             (Some(archive), _) => archive.database.clone(),
             (None, Some(named)) => named,
+            // A layout whose names say no database is for one.
             (None, None) => self.instance.postgres().address()?.database().to_owned(),
         };
+        let guessed = read.archive.is_none() && located.is_none();
         let time = located.as_ref().map(|located| located.time).or(file.modified);
         let time = time.unwrap_or(Timestamp::UNIX_EPOCH);
         let tier = located.and_then(|located| located.tier).unwrap_or(Tier::Daily);
@@ -220,7 +259,7 @@ impl Adopting<'_> {
             instance: self.instance.id.clone(),
             environment: self.instance.environment.clone(),
             engine: EngineKind::Postgresql,
-            content: DumpContent::Database { database },
+            content: content(database, read.archive.as_ref()),
             set: None,
             file: file.path.file_name().to_owned(),
             tier,
@@ -243,24 +282,46 @@ impl Adopting<'_> {
             warnings: Vec::new(),
             adopted: true,
             safety: false,
+            guessed,
         })
     }
 
-    async fn describe(&self, path: &ShelfPath, record: &DumpRecord, sidecars: &[&str]) -> Result<()> {
+    /// The name that was taken, when all are.
+    async fn describe(
+        &self,
+        path: &ShelfPath,
+        record: &DumpRecord,
+        sidecars: &[&str],
+    ) -> Result<Option<ShelfPath>> {
         let mut json = serde_json::to_vec_pretty(record).map_err(|error| Error::broken(error.to_string()))?;
         json.push(b'\n');
         let mut taken = None;
         for suffix in sidecars {
             let beside = path.beside(suffix).map_err(backstay_repo::Error::from)?;
             match self.shelf.put_if_absent(&beside, json.clone().into()).await {
-                Ok(()) => return Ok(()),
+                Ok(()) => return Ok(None),
                 Err(StoreError::AlreadyExists { .. }) => taken = Some(beside),
                 Err(error) => return Err(backstay_repo::Error::from(error).into()),
             }
         }
-        let path = taken.map(|path| path.to_string()).unwrap_or_default();
-        Err(Error::DumpNameTaken { path, shelf: self.shelf.location().to_owned() })
+        Ok(taken)
     }
+}
+
+/// An archive with tables and no rows, or with rows and no tables, holds parts: it must
+/// never stand for the whole. One of chosen tables looks like that of a database that has
+/// no others, and cannot be told from it.
+fn content(database: String, archive: Option<&Archive>) -> DumpContent {
+    let Some(archive) = archive else { return DumpContent::Database { database } };
+    let has = |kind: &str| archive.entries.iter().any(|entry| entry.kind == kind);
+    if has("TABLE DATA") == has("TABLE") {
+        return DumpContent::Database { database };
+    }
+    let tables = archive.entries.iter().filter(|entry| entry.kind == "TABLE" || entry.kind == "TABLE DATA");
+    let tables: BTreeSet<String> = tables
+        .map(|entry| RelationName { schema: entry.schema.clone(), name: entry.name.clone() }.to_string())
+        .collect();
+    DumpContent::Parts { database, tables: tables.into_iter().collect(), schemas: Vec::new() }
 }
 
 /// As near as the words for dumps of our own come: of another program's layers, the

@@ -97,7 +97,8 @@ pub async fn run(
     let mut seconds = 0;
     while let Err(error) = names::must_be_free(&*place.shelf, &policy.layout, &named).await {
         // Nobody chose the time of this one, and a restore must not fail for its name.
-        if !request.safety || seconds == names::SECONDS_AHEAD || !matches!(error, Error::DumpNameTaken { .. }) {
+        if !request.safety || seconds == names::SECONDS_AHEAD || !matches!(error, Error::DumpNameTaken { .. })
+        {
             return Err(error);
         }
         seconds += 1;

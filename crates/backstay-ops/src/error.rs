@@ -118,6 +118,10 @@ pub enum Error {
     NotReloadable { file: String, what: String },
     #[error("some of the tables are in database {database} and some are not")]
     SomeTablesThere { database: String },
+    #[error(
+        "dump {dump} holds parts of a database, which cannot take the place of the whole database {name}"
+    )]
+    SwapOfParts { dump: BackupId, name: String },
     #[error("{name} failed, and nothing was changed: `{command}` {reason}")]
     HookFailed { name: &'static str, command: String, reason: String },
     #[error("what was restored did not take the place of {name}, and is dropped again: {reason}")]
@@ -171,6 +175,7 @@ impl Classified for Error {
             | Error::DumpsMeet { .. }
             | Error::DumpShape { .. }
             | Error::NoChoiceInStatements { .. }
+            | Error::SwapOfParts { .. }
             | Error::PartsOfSeveral { .. } => ErrorKind::Invalid,
             Error::Layout(error) => error.kind(),
             Error::Shelf { source, .. } => source.kind(),
@@ -273,6 +278,9 @@ impl Classified for Error {
             }
             Error::SomeTablesThere { .. } => vec![
                 "restore those that are there and those that are not one after the other, with `--table`".to_owned(),
+            ],
+            Error::SwapOfParts { .. } => vec![
+                "restore it with `--into-database`, or name a dump of the whole database with `--backup`".to_owned(),
             ],
             Error::HookFailed { name, .. } => {
                 vec![format!("mend the command, or take `{name}` out of the instance's `hooks`")]

@@ -15,6 +15,7 @@ mod target;
 use backstay_engine::postgres::PostgresSettings;
 use backstay_engine::postgres::dump::RelationName;
 use backstay_engine::postgres::reload::{ReloadTarget, swap};
+use backstay_model::dump::DumpContent;
 use backstay_model::plan::Refusal;
 use backstay_model::plan::reload::{Consent, Destination, ReloadPlan, at_stake, refusal};
 use backstay_model::{BackupId, Finding, FindingLevel};
@@ -119,7 +120,12 @@ pub async fn prepare<'a>(
             Destination::Swap { name: name.clone(), kept: swap::kept_name(name, &time) }
         }
     };
-    let reasons = at_stake(record, &facts, &destination);
+    if matches!(destination, Destination::Swap { .. }) && matches!(record.content, DumpContent::Parts { .. })
+    {
+        return Err(Error::SwapOfParts { dump: record.id.clone(), name });
+    }
+    let meant = request.database.as_deref().unwrap_or(&name);
+    let reasons = at_stake(record, &facts, &destination, &instance.id, meant);
     let mut refusals: Vec<Refusal> = refusal(&reasons, &destination, &request.consent).into_iter().collect();
     let into = matches!(request.wanted, Wanted::Database(_)).then_some(name.as_str());
     let into = into.filter(|_| facts.is_there);
@@ -208,8 +214,10 @@ impl Prepared<'_> {
         let watch = Stopwatch::start();
         let (run, hooks) = (self.run, &self.request.hooks);
         run.check_cancelled()?;
-        hooks::before(run, hooks).await?;
-        let done = self.change().await;
+        let done = match hooks::before(run, hooks).await {
+            Ok(()) => self.change().await,
+            Err(error) => Err(error),
+        };
         let started = hooks::after(run, hooks, done.is_ok()).await;
         let mut report = done?;
         report.plan.findings.extend(started);
@@ -230,6 +238,8 @@ impl Prepared<'_> {
         if report.plan.safety_dump {
             let there = Instance {
                 engine: crate::instance::EngineSettings::Postgresql(settings.clone()),
+                // Of the server that is changed, wherever the dump came from.
+                environment: facts.environment.clone(),
                 ..instance.clone()
             };
             let of = DumpRequest {
@@ -261,6 +271,7 @@ impl Prepared<'_> {
             match swap::swap(&target, name, &into, kept, &mut |_| Ok(())).await {
                 Ok(swapped) => {
                     report.kept = swapped.kept;
+                    report.plan.findings.extend(swapped.findings);
                     report.sessions_ended = swapped.sessions_ended;
                 }
                 Err(error) => {

@@ -27,10 +27,10 @@ use backstay_model::InstanceId;
 use backstay_model::error::Classified;
 use backstay_ops::backup::DEFAULT_COMPRESSION_LEVEL;
 
+use dump::DumpSettings;
 use error::Problem;
 pub use error::{Error, Result};
 use schema::Shape;
-use dump::DumpSettings;
 use settings::{InstanceSettings, PolicySettings, PostgresqlSettings, Settings};
 use tree::{Node, Place};
 

@@ -119,8 +119,9 @@ impl DumpOnShelf {
             DumpContent::Database { database } => Holding::Database(database),
             DumpContent::Parts { database, tables, schemas } => Holding::Parts(database, tables, schemas),
         };
-        // The state before a restore never stands for the one that was meant to be kept.
-        (&self.record.instance, holding, self.record.safety)
+        // The state before a restore never stands for the one that was meant to be kept, nor
+        // does a dump of nobody knows what.
+        (&self.record.instance, holding, self.record.safety || self.record.guessed)
     }
 
     fn order(&self) -> Order<'_> {

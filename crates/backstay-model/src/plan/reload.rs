@@ -80,9 +80,23 @@ impl ReloadPlan {
     }
 }
 
-/// Why a name must be typed; empty when nothing is at stake.
-pub fn at_stake(record: &DumpRecord, target: &TargetFacts, destination: &Destination) -> Vec<String> {
+/// Why a name must be typed; empty when nothing is at stake. `instance` and `database` are
+/// what the person spoke of.
+pub fn at_stake(
+    record: &DumpRecord,
+    target: &TargetFacts,
+    destination: &Destination,
+    instance: &InstanceId,
+    database: &str,
+) -> Vec<String> {
     let mut reasons = Vec::new();
+    if record.instance != *instance {
+        reasons.push(format!("the dump is of {}, and not of {instance}", record.instance));
+    }
+    let replaces = matches!(destination, Destination::Swap { .. });
+    if let Some(of) = record.content.database().filter(|of| replaces && *of != database) {
+        reasons.push(format!("the dump is of database {of}, and not of {database}"));
+    }
     if let Some(from) = &record.environment {
         match &target.environment {
             Some(to) if to == from => {}
@@ -163,6 +177,7 @@ mod tests {
             warnings: Vec::new(),
             adopted: false,
             safety: false,
+            guessed: false,
         }
     }
 
@@ -187,9 +202,19 @@ mod tests {
     #[test]
     fn a_new_database_beside_the_source_puts_nothing_at_stake() {
         for environment in [None, Some("production")] {
-            let stake = at_stake(&record(environment), &target(environment), &database("shop_copy"));
+            let (record, target) = (record(environment), target(environment));
+            let stake = at_stake(&record, &target, &database("shop_copy"), &record.instance, "shop");
             assert_eq!(stake, Vec::<String>::new());
         }
+    }
+
+    #[test]
+    fn another_database_or_another_instance_than_the_one_spoken_of_is_named() {
+        let (record, target) = (record(None), target(None));
+        let stake = at_stake(&record, &target, &swap(), &record.instance, "stock");
+        assert_eq!(stake, ["the dump is of database shop, and not of stock"]);
+        let stake = at_stake(&record, &target, &database("copy"), &"stock".parse().unwrap(), "shop");
+        assert_eq!(stake, ["the dump is of orders, and not of stock"]);
     }
 
     #[test]
@@ -200,9 +225,10 @@ mod tests {
             (Some("production"), target(None), database("shop_copy"), "nobody said"),
             (Some("production"), used.clone(), database("shop_copy"), "is not empty"),
             (Some("production"), used.clone(), database("shop"), "is what was dumped"),
-            (None, used.clone(), swap(), "is kept as shop_before_1"),
+            (None, used, swap(), "is kept as shop_before_1"),
         ] {
-            let reasons = at_stake(&record(dump), &target, &destination);
+            let record = record(dump);
+            let reasons = at_stake(&record, &target, &destination, &record.instance, "shop");
             assert!(reasons.iter().any(|reason| reason.contains(word)), "{word}: {reasons:?}");
             let consent =
                 |force, confirm: Option<&str>| Consent { force, confirm: confirm.map(str::to_owned) };

@@ -96,16 +96,22 @@ impl Taking<'_> {
             warnings: warnings.clone(),
             adopted: false,
             safety: self.request.safety,
+            guessed: false,
         };
         self.describe(&record, &path, written.hmac.as_ref()).await?;
-        self.give_other_names(&record, &named, written.hmac.as_ref()).await?;
-        if let Some(pointer) = named.pointer.as_ref().filter(|_| !self.request.safety) {
-            shelf.point(pointer, &path).await.map_err(backstay_repo::Error::from)?;
+        // It is a dump by now: what else is to be named after it fails beside it.
+        let mut missing = Vec::new();
+        if let Some(pointer) = named.pointer.as_ref().filter(|_| !self.request.safety)
+            && let Err(error) = shelf.point(pointer, &path).await
+        {
+            missing.push(unnamed(pointer, &error));
         }
+        missing.extend(self.give_other_names(&record, &named, written.hmac.as_ref()).await);
         let paths = named.paths.iter();
         let paths = paths.map(|(tier, path)| TierPath { tier: *tier, path: path.to_string() }).collect();
         let dumped = DumpedFile { shelf: shelf.location().to_owned(), paths, record };
-        Ok((dumped, findings(&named.content, &warnings)))
+        missing.extend(findings(&named.content, &warnings));
+        Ok((dumped, missing))
     }
 
     /// The level is for what we compress; `pg_dump` gets its own.
@@ -183,15 +189,34 @@ impl Taking<'_> {
     }
 
     /// The same bytes among the weeks and the months, each with a sidecar of its own.
-    async fn give_other_names(&self, record: &DumpRecord, named: &Named, hmac: Option<&Bytes>) -> Result<()> {
-        let Some(((_, first), others)) = named.paths.split_first() else { return Ok(()) };
+    async fn give_other_names(
+        &self,
+        record: &DumpRecord,
+        named: &Named,
+        hmac: Option<&Bytes>,
+    ) -> Vec<Finding> {
+        let mut missing = Vec::new();
+        let Some(((_, first), others)) = named.paths.split_first() else { return missing };
         for (tier, path) in others {
-            self.place.shelf.link(first, path).await.map_err(backstay_repo::Error::from)?;
             let record = DumpRecord { tier: *tier, file: path.file_name().to_owned(), ..record.clone() };
-            self.describe(&record, path, hmac).await?;
+            let given = async {
+                self.place.shelf.link(first, path).await.map_err(backstay_repo::Error::from)?;
+                self.describe(&record, path, hmac).await
+            };
+            if let Err(error) = given.await {
+                missing.push(unnamed(path, &error));
+            }
         }
-        Ok(())
+        missing
     }
+}
+
+fn unnamed(path: &ShelfPath, error: &dyn std::error::Error) -> Finding {
+    Finding::error(
+        path.as_str(),
+        format!("could not be given to this dump as a further name: {}", crate::status::with_causes(error)),
+        "clear the name, and run `backstay dump` again",
+    )
 }
 
 /// What the server's tool said, where it is not known to be harmless.

@@ -53,7 +53,7 @@ pub(super) async fn choose(
     let content = DumpContent::Database { database: database.clone() };
     let is_meant = |file: &&ShelvedFile| {
         let record = file.record();
-        record.instance == instance.id && record.content == content && !record.safety
+        record.instance == instance.id && record.content == content && !record.safety && !record.guessed
     };
     let newest_first: Vec<_> = shelved.files.iter().filter(is_meant).collect();
     match newest_first.iter().position(|file| file.is_good()) {

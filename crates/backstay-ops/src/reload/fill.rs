@@ -9,6 +9,7 @@ use backstay_engine::postgres::reload::{
 use backstay_model::Finding;
 use backstay_model::dump::DumpWarning;
 use backstay_repo::dump::DumpInside;
+use bytes::Bytes;
 
 use super::ReloadRequest;
 use super::input::Input;
@@ -99,27 +100,21 @@ impl Filling<'_> {
             (None, DumpInside::PlainSql) => ReloadInput::Statements,
             (None, _) => ReloadInput::Archive,
         };
-        let is_streamed = matches!(from, ReloadInput::Archive | ReloadInput::Statements);
         let options = ReloadOptions { input: from, ..options };
         run.progress.begin("restore", raw_bytes);
-        let mut child = ReloadRun::start(self.target, self.into, &options, &run.cancel).await?;
-        if is_streamed && let Err(error) = self.stream(&mut input, &mut child).await {
-            child.abandon().await;
-            return Err(error);
-        }
-        // The last look at the file comes before the commit.
-        let read = match input.finish().await {
-            Ok(read) => read,
-            Err(error) => {
-                child.abandon().await;
-                return Err(error);
+        let (said, raw_bytes) = match options.input {
+            ReloadInput::Archive | ReloadInput::Statements => self.stream(input, &options).await?,
+            // Nothing is put anywhere before the last look at the file.
+            ReloadInput::Lying { .. } => {
+                let read = input.finish().await?;
+                let child = ReloadRun::start(self.target, self.into, &options, &run.cancel).await?;
+                (child.finish().await?, read.raw_bytes)
             }
         };
-        let said = child.finish().await?;
         drop((unpacked, file));
         let mut findings: Vec<Finding> = said.into_iter().map(of_child).collect();
         findings.extend(self.settle(timescale).await?);
-        Ok(Filled { raw_bytes: read.raw_bytes, findings })
+        Ok(Filled { raw_bytes, findings })
     }
 
     async fn timescale(&self, input: &Input) -> Result<Option<TimescaleReload>> {
@@ -171,12 +166,32 @@ impl Filling<'_> {
         }
     }
 
-    async fn stream(&self, input: &mut Input, child: &mut ReloadRun) -> Result<()> {
-        while let Some(bytes) = input.next().await? {
-            child.write(&bytes).await?;
-            self.run.progress.done(bytes.len() as u64);
+    /// The last bytes are held back until every check of the file was good: without them
+    /// no child has all that it would commit.
+    async fn stream(&self, mut input: Input, options: &ReloadOptions) -> Result<(Vec<DumpWarning>, u64)> {
+        let mut child = ReloadRun::start(self.target, self.into, options, &self.run.cancel).await?;
+        let fed = async {
+            let mut held: Option<Bytes> = None;
+            while let Some(bytes) = input.next().await? {
+                let count = bytes.len() as u64;
+                if let Some(before) = held.replace(bytes) {
+                    child.write(&before).await?;
+                }
+                self.run.progress.done(count);
+            }
+            let read = input.finish().await?;
+            if let Some(last) = held {
+                child.write(&last).await?;
+            }
+            Ok(read.raw_bytes)
+        };
+        match fed.await {
+            Ok(raw_bytes) => Ok((child.finish().await?, raw_bytes)),
+            Err(error) => {
+                child.abandon().await;
+                Err(error)
+            }
         }
-        Ok(())
     }
 
     async fn unpack(
@@ -208,20 +223,23 @@ impl Filling<'_> {
         Ok(file)
     }
 
-    /// What a restore leaves to others.
+    /// What a restore leaves to others. The rows are there by now: what cannot be done or
+    /// looked at any more is told beside them, and never as if nothing had happened.
     async fn settle(&self, timescale: Option<TimescaleReload>) -> Result<Vec<Finding>> {
         let (run, request) = (self.run, self.request);
         let mut findings = Vec::new();
         if let Some(timescale) = timescale {
             run.progress.enter("tell TimescaleDB");
-            findings.extend(timescale.finish(self.target).await?);
+            let told = timescale.finish(self.target).await;
+            findings.extend(self.unless_failed(told, "TimescaleDB was not told that the restore is over")?);
         }
         if request.is_of_parts() || request.triggers_off {
             run.progress.enter("set the sequences");
-            self.target.set_sequences(self.into, &request.tables).await?;
+            let set = self.target.set_sequences(self.into, &request.tables).await;
+            findings.extend(self.unless_failed(set.map(|_| Vec::new()), "the sequences were not set right")?);
             run.progress.enter("look at the foreign keys");
             let looked = self.target.check_foreign_keys(self.into, &request.tables, LOOK_LIMIT, &run.cancel);
-            findings.extend(looked.await?);
+            findings.extend(self.unless_failed(looked.await, "the foreign keys were not looked at")?);
         }
         run.progress.enter("analyse");
         if let Err(error) = self.target.analyze(self.into, LOOK_LIMIT).await {
@@ -232,6 +250,25 @@ impl Filling<'_> {
             ));
         }
         Ok(findings)
+    }
+
+    /// A failure after the rows have come. A database that was made for them goes when
+    /// somebody asks to stop; one that others use has them already.
+    fn unless_failed(
+        &self,
+        done: Result<Vec<Finding>, backstay_engine::Error>,
+        what: &str,
+    ) -> Result<Vec<Finding>> {
+        match done {
+            Ok(findings) => Ok(findings),
+            Err(backstay_engine::Error::Cancelled) if self.is_new => Err(Error::Cancelled),
+            Err(error) => {
+                let reason = crate::status::with_causes(&error);
+                let remedy =
+                    "the rows are there: do not restore them again; see to what is named here by hand";
+                Ok(vec![Finding::error(self.into, format!("{what}: {reason}"), remedy)])
+            }
+        }
     }
 }
 

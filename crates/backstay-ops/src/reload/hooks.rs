@@ -1,8 +1,8 @@
 //! Commands around a reload: what stops the application, and what starts it.
 //!
 //! A command that fails before stops everything while nothing is changed. The one after
-//! runs however it ended, because an application that was stopped for a restore that
-//! did not take place is as down as any.
+//! runs however it ended, also when the one before failed half-way, because an application
+//! that was stopped for a restore that did not take place is as down as any.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -58,10 +58,17 @@ async fn shell(command: &str, hooks: &Hooks, outcome: &str) -> std::result::Resu
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
+        // A Ctrl-C is for us: what starts the application again is not to hear it.
+        .process_group(0)
         .kill_on_drop(true)
         .spawn();
     let child = child.map_err(|error| format!("could not be started: {error}"))?;
-    match tokio::time::timeout(limit, child.wait_with_output()).await {
+    let mut group = Group(child.id());
+    let ended = tokio::time::timeout(limit, child.wait_with_output()).await;
+    if ended.is_ok() {
+        group.0 = None;
+    }
+    match ended {
         Err(_) => Err(format!("did not end within {} s", limit.as_secs())),
         Ok(Err(error)) => Err(format!("could not be waited for: {error}")),
         Ok(Ok(output)) if output.status.success() => Ok(()),
@@ -69,6 +76,19 @@ async fn shell(command: &str, hooks: &Hooks, outcome: &str) -> std::result::Resu
             let said = String::from_utf8_lossy(&output.stderr);
             let last = said.trim().lines().last().map(|line| format!(": {line}")).unwrap_or_default();
             Err(format!("ended with {}{last}", output.status))
+        }
+    }
+}
+
+/// The command with all that it started, killed when it is given up.
+struct Group(Option<u32>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let leader = self.0.and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
+        if let Some(leader) = leader {
+            // It may have ended meanwhile; that is what is wanted.
+            let _ = rustix::process::kill_process_group(leader, rustix::process::Signal::KILL);
         }
     }
 }

@@ -89,6 +89,9 @@ fn what_is_damaged_closed_or_of_another_kind_is_told_and_gets_no_sidecar() {
     let home = dumping(&server);
     let script = "mkdir -p $D; pg_dump postgres | gzip > $D/good.sql.gz
                   head -c 300 $D/good.sql.gz > $D/cut.sql.gz; echo hello > $D/notes.txt
+                  pg_dump postgres | head -n 12 | gzip > $D/died.sql.gz
+                  cp $D/good.sql.gz $D/again.sql.gz; createdb other; psql -qX other -c 'CREATE TABLE t (n int)'
+                  pg_dump -Fc --schema-only other > $D/part.dump
                   printf 'REDIS0011' > $D/dump.rdb; pg_dumpall > $D/all.sql
                   openssl enc -aes-256-cbc -salt -pbkdf2 -iter 100000 -pass pass:another < $D/good.sql.gz > $D/closed.enc";
     left_by(&server, &home, script, "left");
@@ -102,6 +105,9 @@ fn what_is_damaged_closed_or_of_another_kind_is_told_and_gets_no_sidecar() {
     for (name, expected) in [
         ("good.sql.gz", Some("adopted")),
         ("cut.sql.gz", Some("damaged")),
+        ("died.sql.gz", Some("damaged")),
+        ("again.sql.gz", Some("adopted")),
+        ("part.dump", Some("adopted")),
         ("closed.enc", Some("closed")),
         ("all.sql", Some("later")),
         ("notes.txt", None),
@@ -111,7 +117,21 @@ fn what_is_damaged_closed_or_of_another_kind_is_told_and_gets_no_sidecar() {
     assert!(fate("dump.rdb").is_some_and(|fate| ["later", "damaged"].contains(&fate.as_str())), "{told}");
     let sidecars = super::dumps::shown(&home.path("left"));
     let sidecars = sidecars.iter().filter(|path| path.to_string_lossy().ends_with(".meta.json")).count();
-    assert_eq!((sidecars, &told["others"]), (1, &1.into()));
+    assert_eq!((sidecars, &told["others"]), (3, &1.into()));
+    let of = |name: &str| {
+        let files = told["files"].as_array().unwrap();
+        files.iter().find(|file| file["path"] == name).unwrap()["record"].clone()
+    };
+    // One dump under two names; nobody knows of which database; a part is no whole.
+    assert_eq!(of("again.sql.gz")["id"], of("good.sql.gz")["id"], "{told}");
+    assert_eq!(of("good.sql.gz")["guessed"], true, "{told}");
+    assert_eq!(
+        (&of("part.dump")["content"], &of("part.dump")["database"]),
+        (&"parts".into(), &"other".into())
+    );
+    let to = format!("dump.to=file://{}", home.path("left").display());
+    let restore = ["--set", &to, "restore", "orders", "--into-database", "guessed"];
+    home.run(restore).refused(3, &["no dump of database postgres"]);
     let shown = home.run(["adopt", home.path("left").to_str().unwrap()]);
     assert!(
         shown.out.contains("DAMAGED") && shown.out.contains("CLOSED") && !shown.out.contains(PHRASE),

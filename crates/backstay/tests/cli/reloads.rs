@@ -94,6 +94,10 @@ fn lost_rows_of_one_table_come_back_into_the_database_that_lost_them() {
     let safety = told["safety"]["id"].as_str().unwrap().to_owned();
     restore(&home, &["--backup", &safety, "--into-database", "as_it_was"]).good();
     assert_eq!(server.query_value_in("as_it_was", "SELECT count(*) FROM orders").unwrap(), "0");
+    // The sequence stands behind what came back, though the dump's own state was left out.
+    let next = "INSERT INTO orders (customer) VALUES (1) RETURNING id";
+    assert_eq!(server.query_value_in("shop", next).unwrap(), "5001");
+    server.sql_in("shop", "DELETE FROM orders WHERE id = 5001").unwrap();
 
     // Again: the keys are taken, so all of it is undone.
     restore(&home, &[&words[..], &["--force", "--confirm", "shop"]].concat()).refused(4, &["duplicate key"]);
@@ -118,6 +122,12 @@ fn a_spoiled_database_is_swapped_for_its_dump_and_kept() {
     let planned = home.run([&swap[..], &["--force", "--confirm", "shop", "--dry-run"]].concat()).good();
     assert!(planned.out.contains("rename it to shop_before_"), "{planned:#?}");
     assert_eq!(databases(&server), ["postgres", "shop"]);
+    // A dump of a part never takes the place of the whole.
+    let part =
+        ["dump", "orders", "--json", "--database", "shop", "--table", "customers", "--layout", "plain"];
+    let part = home.run(part).good().json()["dumps"][0]["id"].as_str().unwrap().to_owned();
+    let of_part = [&swap[..], &["--backup", &part, "--force", "--confirm", "shop"]].concat();
+    home.run(of_part).refused(2, &["holds parts of a database", "--into-database"]);
     let told = home.run([&swap[..], &["--force", "--confirm", "shop", "--json"]].concat()).good().json();
     assert_eq!(rows(&server, "shop"), before);
     let kept = told["kept"].as_str().unwrap();
@@ -202,7 +212,9 @@ fn the_application_is_stopped_before_and_started_however_it_ended() {
     let said = || std::fs::read_to_string(&log).unwrap_or_default();
     hooks("echo cannot stop it >&2; exit 3");
     restore(&home, &["--into-database", "copy"]).refused(4, &["before_restore", "cannot stop it"]);
-    assert_eq!((said(), databases(&server).len()), (String::new(), 2));
+    // What it had stopped by then is started again.
+    assert_eq!((said(), databases(&server).len()), ("failed\n".to_owned(), 2));
+    std::fs::remove_file(&log).unwrap();
     hooks(&format!("echo stopped >> '{}'", log.display()));
     restore(&home, &["--into-database", "copy"]).good();
     assert_eq!(said(), "stopped\ndone\n");

@@ -112,8 +112,8 @@ pub async fn swap(
         Err(error) => {
             drop(session);
             // The answer to the last word may be lost, and the word not.
-            match undo(target, place, &databases).await {
-                Ok(Undone::WasDone) if matches!(error, Error::ConnectionLost { .. }) => {
+            match undo_at_last(target, place, &databases).await {
+                Ok(Undone::WasDone) => {
                     warn!(%error, "the databases were swapped, though the server did not say so");
                     let findings = wake(target, &databases).await;
                     Ok(Swapped { kept: databases.kept(), sessions_ended: 0, findings })
@@ -271,6 +271,23 @@ async fn end_sessions(session: &Session, databases: &Databases) -> Result<u64> {
             return Err(Error::SwapBlocked { name: databases.name.clone(), by });
         }
         tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// A server that restarts, or fails over, answers again before long; until then its
+/// databases are shut, and nobody else knows that they are to be opened.
+const UNDO_LIMIT: Duration = Duration::from_secs(30);
+
+async fn undo_at_last(target: &ReloadTarget, place: Option<&str>, databases: &Databases) -> Result<Undone> {
+    let deadline = Instant::now() + UNDO_LIMIT;
+    loop {
+        match undo(target, place, databases).await {
+            Err(error) if Instant::now() < deadline => {
+                warn!(%error, "the databases cannot be opened again yet");
+                tokio::time::sleep(LOOK_AGAIN * 10).await;
+            }
+            ended => return ended,
+        }
     }
 }
 

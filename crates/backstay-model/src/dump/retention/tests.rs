@@ -36,7 +36,8 @@ fn record(content: DumpContent, finished_at: Timestamp, random: u32) -> DumpReco
         tables: Vec::new(),
         warnings: Vec::new(),
         adopted: false,
-            safety: false,
+        safety: false,
+        guessed: false,
     }
 }
 

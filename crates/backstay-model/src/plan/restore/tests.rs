@@ -154,7 +154,11 @@ fn a_base_that_no_drill_brought_back_is_taken_with_a_warning_that_names_one_that
         assert!(warning.remedy.starts_with(&offer), "{}", warning.remedy);
     }
     let alone = plan(&request("latest"), &backups[3..]);
-    assert!(alone.findings[0].remedy.starts_with("`backstay drill orders --to 2026-11-21T04:30:00Z`"), "{:?}", alone.findings);
+    assert!(
+        alone.findings[0].remedy.starts_with("`backstay drill orders --to 2026-11-21T04:30:00Z`"),
+        "{:?}",
+        alone.findings
+    );
     assert_eq!(plan(&request("latest"), &backups[..3]).findings, []);
 }
 

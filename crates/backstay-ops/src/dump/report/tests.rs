@@ -33,6 +33,7 @@ fn record() -> DumpRecord {
         warnings: Vec::<DumpWarning>::new(),
         adopted: false,
         safety: false,
+        guessed: false,
     }
 }
 

@@ -18,7 +18,7 @@ pub enum Selection {
     WithNeeds,
     /// Definitions and rows: for a database that has the types and the schemas.
     Whole,
-    /// The rows and the state of sequences: for tables that are there.
+    /// The rows: for tables that are there.
     RowsOnly,
 }
 
@@ -39,7 +39,10 @@ const NAMED_AFTER: [&str; 7] =
 const DEPENDING: [&str; 5] = ["ACL", "COMMENT", "INDEX", "SECURITY LABEL", "STATISTICS"];
 /// Tie two together, so that both must be there.
 const TIES: [&str; 2] = ["TABLE ATTACH", "INDEX ATTACH"];
-const ROWS: [&str; 2] = ["TABLE DATA", "SEQUENCE SET"];
+/// The state of a sequence is none of them: `setval` is in no transaction, and the old
+/// value would hand out numbers that are taken, in a database that others use. Sequences
+/// are moved past the rows afterwards.
+const ROWS: [&str; 1] = ["TABLE DATA"];
 const RELATIONS: [&str; 6] =
     ["TABLE", "VIEW", "MATERIALIZED VIEW", "FOREIGN TABLE", "SEQUENCE", "PARTITIONED TABLE"];
 
