@@ -108,7 +108,11 @@ fn a_store_that_gives_nothing_back_ends_in_one_clear_error() {
     }
 
     // That was no proof, so nothing was noted. A file server that lost a handle once is asked again, and nobody needs to know.
-    with("pread64:error=ESTALE:when=12").good();
-    let calls = std::fs::read_to_string(home.path("calls")).unwrap();
-    assert!(calls.contains("ESTALE"), "no call was hit");
+    // Calls are counted by thread, and which thread makes how many is nobody's to say.
+    let is_hit = [12, 10, 8, 6].into_iter().any(|nth| {
+        with(&format!("pread64:error=ESTALE:when={nth}")).good();
+        std::fs::remove_dir_all(&into).unwrap();
+        std::fs::read_to_string(home.path("calls")).unwrap().contains("ESTALE")
+    });
+    assert!(is_hit, "no call was hit");
 }

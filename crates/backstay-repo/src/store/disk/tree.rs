@@ -57,8 +57,7 @@ const DURABLE_DIRECTORIES_MAX: usize = 4096;
 /// ones) before it is called an error.
 const DIRECTORY_ATTEMPTS: u32 = 16;
 const OPEN_DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
-/// Not blocking: somebody's pipe must be an error and not a wait for its writer.
-const OPEN_FILE: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
+const OPEN_FILE: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC);
 
 /// What else may lie in a tree, and with it what is done about links and directories.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -209,8 +208,12 @@ impl Tree {
     ) -> Result<(File, u64), StoreError> {
         let failed = |error: io::Error| StoreError::from_io(operation, object, error);
         let root = self.root().map_err(failed)?;
-        let links = if self.custody == Custody::Sole { OFlags::NOFOLLOW } else { OFlags::empty() };
-        let opened = rustix::fs::openat(root, object.as_path(), OPEN_FILE | links, Mode::empty())
+        let how = match self.custody {
+            Custody::Sole => OFlags::NOFOLLOW,
+            // Somebody's pipe must be an error and not a wait for its writer.
+            Custody::Shared => OFlags::NONBLOCK,
+        };
+        let opened = rustix::fs::openat(root, object.as_path(), OPEN_FILE | how, Mode::empty())
             .map_err(|error| failed(error.into()))?;
         let stat = rustix::fs::fstat(&opened).map_err(|error| failed(error.into()))?;
         match FileType::from_raw_mode(stat.st_mode) {
