@@ -15,7 +15,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::ChildStdin;
 
 use self::contents::Contents;
-use self::marker::Tail;
+pub(super) use self::marker::Tail;
 use super::client_programs::{Child, ClientPrograms, Failure};
 use crate::{Error, Result};
 

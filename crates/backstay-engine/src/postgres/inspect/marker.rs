@@ -5,7 +5,7 @@ use super::InspectKind;
 
 /// The last bytes of statements.
 #[derive(Default)]
-pub(super) struct Tail(Vec<u8>);
+pub(in crate::postgres) struct Tail(Vec<u8>);
 
 impl Tail {
     /// The marker stands among the last lines; a newer `pg_dump` writes one more after it.

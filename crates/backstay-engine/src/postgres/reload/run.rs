@@ -14,6 +14,7 @@ use tokio::process::ChildStdin;
 use tokio_util::sync::CancellationToken;
 
 use super::super::client_programs::Child;
+use super::super::inspect::{InspectKind, Tail};
 use super::target::ReloadTarget;
 use super::use_list::UseList;
 use crate::{Error, Result};
@@ -169,7 +170,7 @@ impl ReloadRun {
 
     /// All bytes were written, and are those of a whole dump. What the child said.
     pub async fn finish(mut self) -> Result<Vec<DumpWarning>> {
-        if self.tail.as_ref().is_some_and(|tail| !tail.is_an_end()) {
+        if self.tail.as_ref().is_some_and(|tail| !tail.ends_as(InspectKind::Statements)) {
             self.abandon().await;
             return Err(Error::Archive { reason: "its statements end before their end marker".to_owned() });
         }
@@ -214,47 +215,5 @@ impl Drop for ReloadRun {
     fn drop(&mut self) {
         // Killed before its input is closed, which would commit what came so far.
         self.child.kill();
-    }
-}
-
-/// The last bytes of statements.
-#[derive(Default)]
-struct Tail(Vec<u8>);
-
-impl Tail {
-    /// The marker stands on the last lines; a newer `pg_dump` writes one more after it.
-    const KEPT: usize = 4096;
-    const MARKERS: [&[u8]; 2] =
-        [b"-- PostgreSQL database dump complete", b"-- PostgreSQL database cluster dump complete"];
-
-    fn push(&mut self, bytes: &[u8]) {
-        let kept = &bytes[bytes.len().saturating_sub(Self::KEPT)..];
-        self.0.extend_from_slice(kept);
-        let surplus = self.0.len().saturating_sub(Self::KEPT);
-        self.0.drain(..surplus);
-    }
-
-    fn is_an_end(&self) -> bool {
-        Self::MARKERS.iter().any(|marker| self.0.windows(marker.len()).any(|window| window == *marker))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_marker_is_found_however_the_bytes_are_cut_and_only_at_the_end() {
-        let script =
-            format!("{}\n--\n-- PostgreSQL database dump complete\n--\n\n\\unrestrict x\n", "x".repeat(9000));
-        for size in [1, 7, 4096, 20_000] {
-            let mut tail = Tail::default();
-            for piece in script.as_bytes().chunks(size) {
-                tail.push(piece);
-            }
-            assert!(tail.is_an_end(), "in pieces of {size}");
-            tail.push("y".repeat(5000).as_bytes());
-            assert!(!tail.is_an_end());
-        }
     }
 }
