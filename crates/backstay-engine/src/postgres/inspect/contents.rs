@@ -6,10 +6,11 @@ use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::super::chunks::Chunks;
 use super::super::dump::{CONTENTS, Spool};
 use crate::{Error, Result};
 
@@ -33,7 +34,7 @@ impl Contents {
         std::fs::create_dir(&directory).map_err(|source| Error::Write { path: directory.clone(), source })?;
         let (sender, chunks) = mpsc::channel(CHUNKS_AHEAD);
         let mut thread = JoinSet::new();
-        thread.spawn_blocking(move || read(&directory, Chunks { chunks, left: Bytes::new() }));
+        thread.spawn_blocking(move || read(&directory, Chunks::of(chunks)));
         Ok(Contents { spool, sender: Some(sender), thread, found: false })
     }
 
@@ -97,23 +98,4 @@ fn copy_to(path: &Path, member: &mut impl Read) -> Result<u64> {
     let failed = |source| Error::Write { path: path.to_owned(), source };
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
     io::copy(member, &mut file).map_err(failed)
-}
-
-struct Chunks {
-    chunks: mpsc::Receiver<Bytes>,
-    left: Bytes,
-}
-
-impl Read for Chunks {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.left.is_empty() {
-            match self.chunks.blocking_recv() {
-                Some(chunk) => self.left = chunk,
-                None => return Ok(0),
-            }
-        }
-        let count = buffer.len().min(self.left.len());
-        self.left.copy_to_slice(&mut buffer[..count]);
-        Ok(count)
-    }
 }

@@ -4,14 +4,15 @@
 //! Refuses a name that is not one of a file right there: an archive may come from others.
 
 use std::fs::OpenOptions;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::super::chunks::Chunks;
 use super::super::dump::{CONTENTS, Spool};
 use crate::{Error, Result};
 
@@ -33,7 +34,7 @@ impl DirectoryUnpack {
         let directory = spool.directory().to_owned();
         std::fs::create_dir(&directory).map_err(|source| Error::Write { path: directory.clone(), source })?;
         let mut thread = JoinSet::new();
-        thread.spawn_blocking(move || unpack(&directory, Chunks { chunks, left: Bytes::new() }));
+        thread.spawn_blocking(move || unpack(&directory, Chunks::of(chunks)));
         Ok(DirectoryUnpack { spool, sender: Some(sender), thread })
     }
 
@@ -96,25 +97,6 @@ fn unpack(directory: &Path, chunks: Chunks) -> Result<()> {
     // What stands behind the end of an archive is zeros.
     io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(broken)?;
     Ok(())
-}
-
-struct Chunks {
-    chunks: mpsc::Receiver<Bytes>,
-    left: Bytes,
-}
-
-impl Read for Chunks {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.left.is_empty() {
-            match self.chunks.blocking_recv() {
-                Some(chunk) => self.left = chunk,
-                None => return Ok(0),
-            }
-        }
-        let count = buffer.len().min(self.left.len());
-        self.left.copy_to_slice(&mut buffer[..count]);
-        Ok(count)
-    }
 }
 
 #[cfg(test)]
