@@ -152,6 +152,15 @@ pub enum Error {
     },
     #[error("{reason}")]
     DumpChoice { reason: String, hint: &'static str },
+    /// `psql` would do what the dump says on this machine, or elsewhere on the server.
+    #[error("{}", in_statements(*line, command, *is_guess))]
+    CommandInStatements {
+        line: Option<u64>,
+        /// Where it was read by us.
+        command: String,
+        /// It may be none, and a `psql` that could tell is not here.
+        is_guess: bool,
+    },
     #[error("read the archive: {reason}")]
     Archive { reason: String },
     #[error("the archive has version {found}, which is newer than what is known")]
@@ -172,6 +181,12 @@ pub enum Error {
     },
     #[error("{path} has {} free, and a dump in the directory format may need {}", ByteSize(*free), ByteSize(*needed))]
     SpoolTooSmall { path: PathBuf, needed: u64, free: u64 },
+    #[error("write to the spool at {path}")]
+    SpoolUnwritable {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("draw a random number")]
     NoRandomness,
     #[error("run {program}")]
@@ -304,7 +319,7 @@ impl Classified for Error {
             | Error::ClientMissing { .. } => ErrorKind::Unsupported,
             Error::ClientProgram { why, .. } => why.kind(),
             Error::NothingMatches { .. } => ErrorKind::NotFound,
-            Error::DumpChoice { .. } => ErrorKind::Invalid,
+            Error::DumpChoice { .. } | Error::CommandInStatements { .. } => ErrorKind::Invalid,
             Error::SpoolTooSmall { .. } | Error::DatabaseExists { .. } | Error::SwapBlocked { .. } => {
                 ErrorKind::Conflict
             }
@@ -318,6 +333,7 @@ impl Classified for Error {
             Error::WalMissing { .. } | Error::ManifestMismatch { .. } => ErrorKind::Unavailable,
             Error::Read { source, .. }
             | Error::TargetUnusable { source, .. }
+            | Error::SpoolUnwritable { source, .. }
             | Error::Write { source, .. } => io_kind(source),
             Error::Program { source, .. } => io_kind(source),
             Error::Malformed { .. } | Error::Facts { .. } => ErrorKind::Corrupt,
@@ -333,6 +349,20 @@ impl Classified for Error {
 
     fn hints(&self) -> Vec<String> {
         hints::of(self)
+    }
+}
+
+fn in_statements(line: Option<u64>, command: &str, is_guess: bool) -> String {
+    let place = line.map_or_else(|| "a line".to_owned(), |line| format!("line {line}"));
+    let words = if command.is_empty() { String::new() } else { format!(", `{command}`,") };
+    let connects = ["\\connect ", "\\c "].iter().any(|begin| command.starts_with(begin));
+    match () {
+        () if connects => format!(
+            "{place} of the dump{words} chooses a database itself, as `pg_dump --create` writes it: its rows would not \
+             come into the one that is named"
+        ),
+        () if is_guess => format!("{place} of the dump{words} may hold a command to `psql`"),
+        () => format!("{place} of the dump{words} is a command to `psql`, and no statement"),
     }
 }
 

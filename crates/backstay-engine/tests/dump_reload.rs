@@ -26,5 +26,7 @@ mod refusing;
 mod reloading;
 #[path = "dump_reload/sample.rs"]
 mod sample;
+#[path = "dump_reload/statements.rs"]
+mod statements;
 #[path = "dump_reload/swapping.rs"]
 mod swapping;

@@ -57,6 +57,17 @@ pub(super) fn of(error: &Error) -> Vec<String> {
         Error::Protocol { .. } | Error::NoRandomness | Error::Cancelled => return Vec::new(),
         Error::NothingMatches { .. } => "`psql --command '\\d *.*'` lists what there is",
         Error::DumpChoice { hint, .. } => hint,
+        Error::CommandInStatements { command, is_guess, .. } => match command.as_str() {
+            command if command.starts_with("\\c") => {
+                "`psql --file` restores it as it is, into the database that it makes; dumps without `--create` are \
+                 restored into any"
+            }
+            _ if *is_guess => {
+                "install the newest minor version of the package `postgresql-client-…`: its `psql` knows `\\restrict`, \
+                 and takes no commands from a dump"
+            }
+            _ => "see who wrote it: `pg_dump` writes no such line; `psql --file` runs it as it is",
+        },
         Error::Archive { .. } => {
             "`backstay verify` says whether the dump is whole, and names the newest that is"
         }
@@ -73,13 +84,16 @@ pub(super) fn of(error: &Error) -> Vec<String> {
         Error::SpoolTooSmall { .. } => {
             "name a larger file system with `--spool`, or dump with `--format custom`, which needs none"
         }
+        Error::SpoolUnwritable { .. } => {
+            "set `dump.spool` to a directory with enough space that backstay can write; `df` shows the space"
+        }
         Error::TlsRefused { .. } => "set `ssl = on` at the server, or `sslmode=prefer` in `url`",
         Error::Tls { .. } => {
             "name the certificate of the authority with `ssl_root_certificate`; `sslmode=require` in `url` \
              encrypts without checking the name"
         }
         Error::ConnectionLost { .. } | Error::Timeout { .. } => {
-            "see the server's log, then run `backstay backup` again"
+            "see the server's log, then run the same again; `backstay config check --connect` says whether it answers"
         }
         Error::TablespacesInside { .. } => {
             "move what is in it with `ALTER TABLE … SET TABLESPACE`, then `DROP TABLESPACE`; one made with a \
@@ -182,6 +196,10 @@ fn server(said: &ServerMessage) -> Vec<String> {
     let text = match said.code.as_str() {
         "42501" => "run `backstay config check --connect`: it names the missing right and the GRANT",
         "53400" => "raise `max_replication_slots`",
+        "53100" => "`df` at the server shows what is full; make room, then run the same again",
+        code if code.starts_with("57P") => {
+            "see the server's log, then run the same again; `backstay config check --connect` says whether it answers"
+        }
         "22023" | "42809" if said.message.contains("locale") => {
             "`locale -a` lists what the server's machine has; `locale-gen` makes more of them, before a restart"
         }
@@ -237,6 +255,8 @@ mod tests {
             },
             Error::UnsupportedVersion { version: "9.6".into() },
             Error::TablespacesInside { names: vec!["one".into()] },
+            said("53100").during("create the database"),
+            said("57P01").during("create the database"),
             said("58030").during("copy the backup"),
             said("58P01").during("copy the backup"),
             Error::ManifestMismatch { received: 2, listed: 3 },
@@ -265,6 +285,10 @@ mod tests {
                 hint: "name it as `--table S.T`",
             },
             Error::SpoolTooSmall { path: path(), needed: 2, free: 1 },
+            Error::SpoolUnwritable { path: path(), source: io() },
+            Error::CommandInStatements { line: Some(1), command: "\\! x".into(), is_guess: true },
+            Error::CommandInStatements { line: None, command: String::new(), is_guess: false },
+            Error::CommandInStatements { line: Some(1), command: "\\c x".into(), is_guess: false },
             Error::Archive { reason: "it ends".into() },
             Error::ArchiveTooNew { found: "1.17".into() },
             Error::DatabaseExists { name: "app".into() },

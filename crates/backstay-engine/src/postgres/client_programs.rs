@@ -75,6 +75,14 @@ impl ClientPrograms {
         &self.directory
     }
 
+    /// Whether this `psql` can be told to take no commands from its input. It came with
+    /// minor versions, which some distributions number in their own way: its help says it.
+    pub(super) fn restricts(&self) -> bool {
+        let mut command = self.command("psql");
+        let output = command.arg("--help=commands").stderr(Stdio::null()).output();
+        output.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("\\restrict "))
+    }
+
     /// A program that connects to a server, in a database of it. `options` are settings
     /// of its session, as in `PGOPTIONS`.
     pub(super) fn connected(

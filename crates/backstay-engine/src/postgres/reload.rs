@@ -8,7 +8,10 @@
 
 pub mod archive;
 mod checks;
+mod cluster_part;
+mod commands;
 mod globals;
+mod guard;
 mod needs;
 
 mod run;
@@ -19,8 +22,10 @@ mod timescale;
 mod unpack;
 mod use_list;
 
-pub use self::archive::{Archive, ArchiveReader, DatabaseShape, Entry, Selection};
+pub use self::archive::{Archive, ArchiveReader, DatabaseShape, Entry, OffsetPatch, RowOffsets, Selection};
+pub use self::cluster_part::{ClusterContents, ClusterPart, ClusterScan};
 pub use self::globals::GlobalsReload;
+pub use self::guard::refuse_commands;
 pub use self::needs::{DumpNeeds, Preflight};
 pub use self::run::{ReloadInput, ReloadOptions, ReloadRun};
 pub use self::swap::{SwapStep, Swapped, kept_name};

@@ -1,11 +1,12 @@
 //! What was dumped comes back, and what broke off does not.
 
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use backstay_engine::Error;
 use backstay_engine::postgres::dump::DumpOptions;
 use backstay_engine::postgres::reload::{
-    DirectoryUnpack, ReloadInput, ReloadOptions, ReloadRun, ReloadTarget,
+    DirectoryUnpack, ReloadInput, ReloadOptions, ReloadRun, ReloadTarget, RowOffsets,
 };
 use backstay_model::dump::DumpFormat;
 use backstay_model::error::{Classified, ErrorKind};
@@ -71,6 +72,40 @@ fn a_database_comes_back_equal_in_every_format() {
             }
             assert_eq!(std::fs::read_dir(spool.path()).unwrap().count(), 0);
         });
+    });
+}
+
+#[test]
+fn the_rows_are_found_where_pg_dump_says_when_it_writes_a_file() {
+    on_each_version_with_sample(|_, server| {
+        let place = tempfile::tempdir().unwrap();
+        // The programs of the server run as its owner.
+        std::fs::set_permissions(place.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+        let path = place.path().join("app.dump");
+        for compress in ["--compress=0", "--compress=6"] {
+            let dump = || {
+                let mut command = server.tool("pg_dump");
+                command.args(["--format=custom", compress, "--dbname=app"]);
+                command
+            };
+            assert!(dump().arg("--file").arg(&path).status().unwrap().success());
+            let into_file = std::fs::read(&path).unwrap();
+            let mut piped = dump().output().unwrap().stdout;
+            let unknown = piped.clone();
+            let mut offsets = RowOffsets::of(&archive(&piped));
+            piped.chunks(10_007).for_each(|piece| offsets.push(piece));
+            let patches = offsets.finish();
+            assert!(patches.len() > 8, "{patches:?}");
+            for patch in &patches {
+                let at = patch.at as usize..patch.at as usize + patch.bytes.len();
+                piped[at.clone()].copy_from_slice(&patch.bytes);
+                assert_eq!(piped[at.clone()], into_file[at], "{compress}");
+            }
+            // The second in which a dump began is in its head, and nothing else differs.
+            let differ = |a: &[u8], b: &[u8]| a.iter().zip(b).skip(64).filter(|(a, b)| a != b).count();
+            assert_eq!((piped.len(), differ(&piped, &into_file)), (into_file.len(), 0), "{compress}");
+            assert!(differ(&unknown, &into_file) > patches.len());
+        }
     });
 }
 

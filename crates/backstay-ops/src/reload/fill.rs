@@ -1,13 +1,14 @@
 //! Fill: a database gets what a dump holds, whole or not at all.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use backstay_engine::postgres::reload::{
-    Archive, DirectoryUnpack, ReloadInput, ReloadOptions, ReloadRun, ReloadTarget, Selection,
-    TimescaleReload, archive,
+    Archive, DirectoryUnpack, OffsetPatch, ReloadInput, ReloadOptions, ReloadRun, ReloadTarget, RowOffsets,
+    Selection, TimescaleReload, archive,
 };
 use backstay_model::Finding;
 use backstay_model::dump::DumpWarning;
+use backstay_model::error::Classified as _;
 use backstay_repo::dump::DumpInside;
 use bytes::Bytes;
 
@@ -25,6 +26,9 @@ use spool::SpoolFile;
 const TIMESCALEDB: &str = "timescaledb";
 /// A foreign key of a large table is looked at for as long as a scan of it takes.
 const LOOK_LIMIT: Duration = Duration::from_secs(6 * 60 * 60);
+/// A server that restarts, or fails over, answers again before long.
+const DROP_LIMIT: Duration = Duration::from_secs(30);
+const DROP_AGAIN: Duration = Duration::from_millis(500);
 
 pub(super) struct Filling<'a> {
     pub run: &'a Run,
@@ -48,6 +52,26 @@ pub(super) fn temporary_name(kept: &str) -> String {
     format!("{begin}_fills_{time}")
 }
 
+/// Drops what a restore has made that failed; the failure, and that half of it is left
+/// where nobody answers any more.
+pub(super) async fn let_go(target: &ReloadTarget, database: &str, failed: Error, limit: Duration) -> Error {
+    let deadline = Instant::now() + limit;
+    loop {
+        match target.drop_database(database).await {
+            Ok(()) => return failed,
+            // A server that lost a process ends all sessions, and is back a moment later.
+            Err(error) if error.kind().is_retryable() && Instant::now() < deadline => {
+                tracing::debug!(%error, database, "half of a restore cannot be dropped yet");
+                tokio::time::sleep(DROP_AGAIN).await;
+            }
+            Err(error) => {
+                tracing::warn!(%error, database, "half of a restore is left");
+                return Error::HalfRestored { database: database.to_owned(), source: Box::new(failed) };
+            }
+        }
+    }
+}
+
 impl Filling<'_> {
     pub async fn fill(&self, input: Input) -> Result<Filled> {
         if !self.is_new {
@@ -57,12 +81,7 @@ impl Filling<'_> {
         self.target.create_database(self.into, shape.as_ref()).await?;
         match self.put(input).await {
             Ok(filled) => Ok(filled),
-            Err(error) => {
-                if let Err(left) = self.target.drop_database(self.into).await {
-                    tracing::warn!(database = self.into, error = %left, "half of a restore is left in a database");
-                }
-                Err(error)
-            }
+            Err(error) => Err(let_go(self.target, self.into, error, DROP_LIMIT).await),
         }
     }
 
@@ -214,11 +233,18 @@ impl Filling<'_> {
     async fn spool(&self, input: &mut Input, spool: &std::path::Path) -> Result<SpoolFile> {
         self.run.progress.begin("unpack the dump", input.chosen.record.raw_bytes);
         let mut file = SpoolFile::make(spool, input.chosen.record.raw_bytes)?;
+        let mut offsets = input.archive.as_ref().map(RowOffsets::of);
         while let Some(bytes) = input.next().await? {
             self.run.check_cancelled()?;
             let count = bytes.len() as u64;
+            if let Some(offsets) = &mut offsets {
+                offsets.push(&bytes);
+            }
             file = off_thread(move || file.append(&bytes)).await?;
             self.run.progress.done(count);
+        }
+        for OffsetPatch { at, bytes } in offsets.map(RowOffsets::finish).unwrap_or_default() {
+            file.write_at(at, &bytes)?;
         }
         Ok(file)
     }

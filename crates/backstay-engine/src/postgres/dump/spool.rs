@@ -26,7 +26,7 @@ pub(in crate::postgres) struct Spool {
 
 impl Spool {
     pub fn make(parent: &Path, needed: u64) -> Result<Spool> {
-        let failed = |source: io::Error| Error::Write { path: parent.to_owned(), source };
+        let failed = |source: io::Error| Error::SpoolUnwritable { path: parent.to_owned(), source };
         let parent = parent.canonicalize().map_err(failed)?;
         let room = rustix::fs::statvfs(&parent).map_err(|error| failed(error.into()))?;
         let free = room.f_bavail.saturating_mul(room.f_frsize);
@@ -40,7 +40,7 @@ impl Spool {
             match DirBuilder::new().mode(0o700).create(&private) {
                 Ok(()) => break private,
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
-                Err(source) => return Err(Error::Write { path: private, source }),
+                Err(source) => return Err(Error::SpoolUnwritable { path: private, source }),
             }
         };
         let directory = private.join("dump");

@@ -31,7 +31,7 @@ impl Contents {
     pub fn begin() -> Result<Contents> {
         let spool = Spool::make(&std::env::temp_dir(), ROOM)?;
         let directory = spool.directory().to_owned();
-        std::fs::create_dir(&directory).map_err(|source| Error::Write { path: directory.clone(), source })?;
+        std::fs::create_dir(&directory).map_err(|source| Error::SpoolUnwritable { path: directory.clone(), source })?;
         let (sender, chunks) = mpsc::channel(CHUNKS_AHEAD);
         let mut thread = JoinSet::new();
         thread.spawn_blocking(move || read(&directory, Chunks::of(chunks)));
@@ -95,7 +95,7 @@ fn read(directory: &Path, chunks: Chunks) -> Result<bool> {
 }
 
 fn copy_to(path: &Path, member: &mut impl Read) -> Result<u64> {
-    let failed = |source| Error::Write { path: path.to_owned(), source };
+    let failed = |source| Error::SpoolUnwritable { path: path.to_owned(), source };
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
     io::copy(member, &mut file).map_err(failed)
 }

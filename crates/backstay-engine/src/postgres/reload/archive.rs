@@ -8,6 +8,7 @@
 //! Refuses a version that is newer, and a head that does not end.
 
 mod database;
+mod offsets;
 mod roles;
 mod select;
 
@@ -16,6 +17,7 @@ use std::io::Read as _;
 use std::path::Path;
 
 pub use self::database::DatabaseShape;
+pub use self::offsets::{OffsetPatch, RowOffsets};
 pub use self::select::Selection;
 
 use super::super::dump::CONTENTS;
@@ -39,6 +41,18 @@ pub struct Archive {
     /// Of `pg_dump`.
     pub tool_version: String,
     pub entries: Vec<Entry>,
+    layout: Layout,
+}
+
+/// Where things lie in the file, and in how many bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Layout {
+    int_size: usize,
+    offset_size: usize,
+    /// The rows begin behind it.
+    head_bytes: u64,
+    /// Of each entry in the custom format: where it is said where its rows begin.
+    offsets_at: Vec<u64>,
 }
 
 /// One object, or the rows of one.
@@ -60,7 +74,7 @@ pub struct Entry {
 impl Archive {
     /// `None` when the head is longer than these bytes.
     pub fn read(head: &[u8]) -> Result<Option<Archive>> {
-        let mut fields = Fields { left: head, int_size: 4 };
+        let mut fields = Fields { left: head, whole: head.len(), int_size: 4 };
         match read(&mut fields) {
             Ok(archive) => Ok(Some(archive)),
             Err(Stop::NeedsMore) if head.len() < HEAD_MAX => Ok(None),
@@ -139,6 +153,7 @@ fn wrong(reason: impl Into<String>) -> Stop {
 
 struct Fields<'a> {
     left: &'a [u8],
+    whole: usize,
     int_size: usize,
 }
 
@@ -147,6 +162,10 @@ impl<'a> Fields<'a> {
         let (taken, left) = self.left.split_at_checked(count).ok_or(Stop::NeedsMore)?;
         self.left = left;
         Ok(taken)
+    }
+
+    fn position(&self) -> u64 {
+        (self.whole - self.left.len()) as u64
     }
 
     fn byte(&mut self) -> Read<u8> {
@@ -217,17 +236,21 @@ fn read(fields: &mut Fields<'_>) -> Read<Archive> {
     let server_version = first_word(fields.text()?);
     let tool_version = first_word(fields.text()?);
     let count = fields.int()?;
-    let mut entries = Vec::new();
+    let (mut entries, mut offsets_at) = (Vec::new(), Vec::new());
     for _ in 0..count {
         entries.push(entry(fields, version)?);
         match format == CUSTOM {
             // Where its rows begin, when that was known.
-            true => drop(fields.take(1 + offset_size)?),
+            true => {
+                offsets_at.push(fields.position());
+                fields.take(1 + offset_size)?;
+            }
             // The file they are in.
             false => drop(fields.text()?),
         }
     }
-    Ok(Archive { database, server_version, tool_version, entries })
+    let layout = Layout { int_size: fields.int_size, offset_size, head_bytes: fields.position(), offsets_at };
+    Ok(Archive { database, server_version, tool_version, entries, layout })
 }
 
 fn entry(fields: &mut Fields<'_>, version: (u8, u8)) -> Read<Entry> {

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::client_programs::Child;
 use super::super::inspect::{InspectKind, Tail};
+use super::guard::Guard;
 use super::target::ReloadTarget;
 use super::use_list::UseList;
 use crate::{Error, Result};
@@ -63,7 +64,8 @@ impl Default for ReloadOptions {
 pub struct ReloadRun {
     child: Child,
     input: Option<ChildStdin>,
-    tail: Option<Tail>,
+    /// Of statements.
+    script: Option<(Tail, Guard)>,
     /// It has taken what was chosen, and reads no further.
     has_all: bool,
     cancel: CancellationToken,
@@ -128,22 +130,47 @@ impl ReloadRun {
         command.stdout(Stdio::null());
         let mut child = Child::spawn(program, command)?;
         let input = child.take_input();
-        let tail = is_script.then(Tail::default);
-        Ok(ReloadRun { child, input, tail, has_all: false, cancel: cancel.clone(), _list: list })
+        let mut run =
+            ReloadRun { child, input, script: None, has_all: false, cancel: cancel.clone(), _list: list };
+        if is_script {
+            let guard = Guard::draw(&programs)?;
+            run.hand_on(guard.opening().as_bytes()).await?;
+            run.script = Some((Tail::default(), guard));
+        }
+        Ok(run)
     }
 
     /// Hands on the next bytes, as fast as the server takes them. Of an archive, those
     /// that nothing chosen is in any more are let go.
     pub async fn write(&mut self, bytes: &Bytes) -> Result<()> {
+        let Some((tail, guard)) = &mut self.script else { return self.hand_on(bytes).await };
+        tail.push(bytes);
+        let passed = guard.pass(bytes);
+        self.hand_on_all(passed).await
+    }
+
+    async fn hand_on_all(&mut self, passed: Result<Vec<Bytes>>) -> Result<()> {
+        match passed {
+            Ok(passed) => {
+                for bytes in passed {
+                    self.hand_on(&bytes).await?;
+                }
+                Ok(())
+            }
+            Err(error) => {
+                self.abandon().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn hand_on(&mut self, bytes: &[u8]) -> Result<()> {
         if self.has_all {
             return Ok(());
         }
         let Some(input) = &mut self.input else {
             return Err(Error::Protocol { reason: "more came after the end of a dump".to_owned() });
         };
-        if let Some(tail) = &mut self.tail {
-            tail.push(bytes);
-        }
         let cancel = self.cancel.clone();
         let written = tokio::select! {
             biased;
@@ -158,8 +185,8 @@ impl ReloadRun {
             // It ended while there was more: its own words say why, unless it is content.
             Err(_) => {
                 self.input = None;
-                self.child.end_soon().await?;
-                self.has_all = self.tail.is_none();
+                self.child.end_soon().await.map_err(restricted)?;
+                self.has_all = self.script.is_none();
                 match self.has_all {
                     true => Ok(()),
                     false => Err(Error::Archive { reason: "one of its statements ends `psql`".to_owned() }),
@@ -170,9 +197,13 @@ impl ReloadRun {
 
     /// All bytes were written, and are those of a whole dump. What the child said.
     pub async fn finish(mut self) -> Result<Vec<DumpWarning>> {
-        if self.tail.as_ref().is_some_and(|tail| !tail.ends_as(InspectKind::Statements)) {
-            self.abandon().await;
-            return Err(Error::Archive { reason: "its statements end before their end marker".to_owned() });
+        if let Some((tail, guard)) = &mut self.script {
+            if !tail.ends_as(InspectKind::Statements) {
+                self.abandon().await;
+                return Err(Error::Archive { reason: "its statements end before their end marker".to_owned() });
+            }
+            let last = guard.end();
+            self.hand_on_all(last).await?;
         }
         self.input = None;
         let cancel = self.cancel.clone();
@@ -182,7 +213,7 @@ impl ReloadRun {
                 self.abandon().await;
                 return Err(Error::Cancelled);
             }
-            ended = self.child.end() => ended?,
+            ended = self.child.end() => ended.map_err(restricted)?,
         }
         let messages = self.child.messages().into_iter();
         Ok(messages.map(|message| DumpWarning { message, harmless: None }).collect())
@@ -192,6 +223,18 @@ impl ReloadRun {
     pub async fn abandon(&mut self) {
         self.child.stop().await;
         self.input = None;
+    }
+}
+
+/// `<stdin>:33: error: backslash commands are restricted`, where the first line was ours.
+fn restricted(error: Error) -> Error {
+    match &error {
+        Error::ClientProgram { said, .. } if said.contains("backslash commands are restricted") => {
+            let number = said.split(':').nth(1).and_then(|number| number.parse::<u64>().ok());
+            let line = number.map(|number| number.saturating_sub(1));
+            Error::CommandInStatements { line, command: String::new(), is_guess: false }
+        }
+        _ => error,
     }
 }
 

@@ -32,7 +32,7 @@ impl DirectoryUnpack {
         let spool = Spool::make(parent, bytes)?;
         let (sender, chunks) = mpsc::channel(CHUNKS_AHEAD);
         let directory = spool.directory().to_owned();
-        std::fs::create_dir(&directory).map_err(|source| Error::Write { path: directory.clone(), source })?;
+        std::fs::create_dir(&directory).map_err(|source| Error::SpoolUnwritable { path: directory.clone(), source })?;
         let mut thread = JoinSet::new();
         thread.spawn_blocking(move || unpack(&directory, Chunks::of(chunks)));
         Ok(DirectoryUnpack { spool, sender: Some(sender), thread })
@@ -85,7 +85,7 @@ fn unpack(directory: &Path, chunks: Chunks) -> Result<()> {
             return Err(Error::Archive { reason });
         };
         let path = directory.join(file_name);
-        let failed = |source| Error::Write { path: path.clone(), source };
+        let failed = |source| Error::SpoolUnwritable { path: path.clone(), source };
         let mut file =
             OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
         let size = entry.size();

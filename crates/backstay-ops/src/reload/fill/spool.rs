@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -39,8 +39,13 @@ impl SpoolFile {
     pub fn append(mut self, bytes: &[u8]) -> Result<SpoolFile> {
         match self.file.write_all(bytes) {
             Ok(()) => Ok(self),
-            Err(source) => Err(Error::Spool { path: self.path.clone(), source }),
+            Err(source) => Err(Error::SpoolWrite { path: self.path.clone(), source }),
         }
+    }
+
+    /// In place of what is there.
+    pub fn write_at(&self, at: u64, bytes: &[u8]) -> Result<()> {
+        self.file.write_all_at(bytes, at).map_err(|source| Error::SpoolWrite { path: self.path.clone(), source })
     }
 }
 

@@ -106,6 +106,7 @@ mod tests {
             server_version: "17.1".into(),
             tool_version: "17.1".into(),
             entries: entries.iter().map(entry).collect(),
+            layout: Default::default(),
         }
     }
 

@@ -106,3 +106,72 @@ fn what_is_no_archive_or_a_newer_one_is_told_apart() {
     assert_eq!(reader.push(&head[..head.len() - 1]).unwrap(), None);
     assert!(reader.end().unwrap_err().to_string().contains("ends within"));
 }
+
+/// Rows of entry 6 in two pieces, and two large objects of entry 7.
+fn rows() -> Vec<u8> {
+    let mut rows = Writer(Vec::new());
+    rows.0.push(1);
+    rows.int(6);
+    for piece in [&b"1\tone\n"[..], &[3; 70_000]] {
+        rows.int(piece.len() as i32);
+        rows.0.extend(piece);
+    }
+    rows.int(0);
+    rows.0.push(3);
+    rows.int(7);
+    for (oid, bytes) in [(16400, &b"\x01\x03"[..]), (16401, b"")] {
+        rows.int(oid);
+        if !bytes.is_empty() {
+            rows.int(bytes.len() as i32);
+            rows.0.extend(bytes);
+        }
+        rows.int(0);
+    }
+    rows.int(0);
+    rows.0
+}
+
+#[test]
+fn the_rows_of_each_entry_are_found_whatever_the_pieces_are() {
+    let entries: [(i32, &str, &str, &[&str]); 3] = [ENTRIES[0], ENTRIES[1], (7, "BLOBS", "BLOBS", &[])];
+    let (head, rows) = (head(16, &entries), rows());
+    let archive = Archive::read(&head).unwrap().unwrap();
+    let whole = [head.clone(), rows.clone()].concat();
+    let begins = |id: u8| {
+        let at = rows.windows(6).position(|bytes| bytes == [if id == 6 { 1 } else { 3 }, 0, id, 0, 0, 0]);
+        (head.len() + at.unwrap()) as u64
+    };
+    for size in [1, 2, 7, 4096, whole.len()] {
+        let mut offsets = RowOffsets::of(&archive);
+        whole.chunks(size).for_each(|piece| offsets.push(piece));
+        let mut patched = whole.clone();
+        let patches = offsets.finish();
+        assert_eq!(patches.len(), 2, "pieces of {size}");
+        for (patch, id) in patches.iter().zip([6, 7]) {
+            let expected = [&[2][..], &begins(id).to_le_bytes()].concat();
+            assert_eq!(patch.bytes, expected, "pieces of {size}, entry {id}");
+            let at = patch.at as usize;
+            assert_eq!(whole[at..at + 9], [1; 9], "the place of it in the table of contents");
+            patched[at..at + 9].copy_from_slice(&patch.bytes);
+        }
+        // Nothing else moved.
+        assert_eq!(Archive::read(&patched).unwrap().unwrap(), archive);
+    }
+}
+
+#[test]
+fn an_archive_that_ends_early_or_is_something_else_is_left_as_it_is() {
+    let head = head(16, &ENTRIES);
+    let archive = Archive::read(&head).unwrap().unwrap();
+    let rows = rows();
+    let mut strange = rows.clone();
+    strange[0] = 9;
+    let mut negative = rows.clone();
+    negative[6] = 1;
+    for rows in [&rows[..rows.len() - 1], &rows[..20], &strange, &negative] {
+        let mut offsets = RowOffsets::of(&archive);
+        offsets.push(&head);
+        offsets.push(rows);
+        assert_eq!(offsets.finish(), []);
+    }
+}
