@@ -32,7 +32,8 @@ enum BlockWriter {
 #[derive(Debug, Clone, Copy)]
 enum Codec {
     Gzip(i32),
-    Zstd(i32),
+    /// `None`: what suits the blocks.
+    Zstd(Option<i32>),
 }
 
 impl Codec {
@@ -65,19 +66,18 @@ pub(super) struct Packer {
 impl Packer {
     /// `None` where the bytes stay as they are.
     pub fn new(compression: DumpCompression, level: Option<i32>, workers: usize) -> Result<Option<Self>> {
-        let (least, default, most) = match compression {
+        let (codec, least, most) = match compression {
             DumpCompression::None | DumpCompression::Inside => return Ok(None),
-            DumpCompression::Gzip => (gzip::LEVEL_LEAST, gzip::LEVEL_DEFAULT, gzip::LEVEL_MOST),
-            DumpCompression::Zstd => (zstd::LEVEL_LEAST, zstd::LEVEL_DEFAULT, zstd::LEVEL_MOST),
+            DumpCompression::Gzip => {
+                (Codec::Gzip(level.unwrap_or(gzip::LEVEL_DEFAULT)), gzip::LEVEL_LEAST, gzip::LEVEL_MOST)
+            }
+            DumpCompression::Zstd => (Codec::Zstd(level), zstd::LEVEL_LEAST, zstd::LEVEL_MOST),
         };
-        let level = level.unwrap_or(default);
-        if !(least..=most).contains(&level) {
+        if let Some(level) = level
+            && !(least..=most).contains(&level)
+        {
             return Err(DumpError::NoSuchLevel { compression, level, least, most }.into());
         }
-        let codec = match compression {
-            DumpCompression::Gzip => Codec::Gzip(level),
-            _ => Codec::Zstd(level),
-        };
         // One more, so that none is idle while its block waits for the one before it.
         let at_most = workers.max(1) + 1;
         Ok(Some(Self { codec, idle: Arc::default(), in_work: VecDeque::new(), at_most }))
