@@ -19,6 +19,7 @@ use backstay_model::dump::DumpContent;
 use backstay_model::plan::Refusal;
 use backstay_model::plan::reload::{Consent, Destination, ReloadPlan, at_stake, refusal};
 use backstay_model::{BackupId, Finding, FindingLevel};
+use backstay_repo::dump::DumpInside;
 use serde::Serialize;
 
 use crate::clock::Stopwatch;
@@ -133,6 +134,9 @@ pub async fn prepare<'a>(
     refusals.extend(looked.refusals);
     let mut findings = input.chosen.findings.clone();
     findings.extend(looked.findings);
+    if input.inside == DumpInside::PlainSql {
+        findings.extend(target.statement_findings()?);
+    }
     findings.extend(reasons.iter().map(|reason| {
         Finding::warning(name.as_str(), reason.clone(), "`backstay restore … --dry-run` shows what it does")
     }));

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use backstay_engine::postgres::reload::{Archive, ArchiveReader, DumpNeeds, Selection};
+use backstay_engine::postgres::reload::{Archive, ArchiveReader, DumpNeeds, Selection, refuse_commands};
 use backstay_repo::dump::{DumpInside, DumpRead, DumpReader};
 use bytes::Bytes;
 
@@ -11,6 +11,9 @@ use super::choose::Chosen;
 use crate::dump::DumpPolicy;
 use crate::error::{Error, Result};
 use crate::run::Run;
+
+/// Where `pg_dump --create` says into which database it goes, and where a person looks.
+const STATEMENTS_HEAD_BYTES: usize = 64 << 10;
 
 pub(super) struct Input {
     pub chosen: Chosen,
@@ -38,7 +41,10 @@ impl Input {
             DumpInside::PlainSql if request.is_of_parts() || !request.owners || !request.privileges => {
                 return Err(Error::NoChoiceInStatements { file: chosen.path.to_string() });
             }
-            DumpInside::PlainSql => None,
+            DumpInside::PlainSql => {
+                read_statements(run, &mut reader, &mut head).await?;
+                None
+            }
             other => {
                 return Err(Error::NotReloadable {
                     file: chosen.path.to_string(),
@@ -107,4 +113,16 @@ async fn read_head(run: &Run, reader: &mut DumpReader, head: &mut VecDeque<Bytes
             return Ok(archive);
         }
     }
+}
+
+/// Refuses statements that begin with commands to `psql`, before anybody is asked.
+async fn read_statements(run: &Run, reader: &mut DumpReader, head: &mut VecDeque<Bytes>) -> Result<()> {
+    let mut begin = Vec::new();
+    while begin.len() < STATEMENTS_HEAD_BYTES {
+        run.check_cancelled()?;
+        let Some(bytes) = reader.read().await? else { break };
+        begin.extend_from_slice(&bytes);
+        head.push_back(bytes);
+    }
+    Ok(refuse_commands(&begin)?)
 }
