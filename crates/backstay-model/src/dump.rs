@@ -143,6 +143,34 @@ impl DumpShape {
         };
         format!("{inner}{packed}{sealed}")
     }
+
+    /// The programs that open it one after the other, without Backstay.
+    pub fn opened_with(&self) -> String {
+        self.opened_before(match self.format {
+            DumpFormat::Custom => "pg_restore",
+            DumpFormat::Plain => "psql",
+            DumpFormat::Directory => "tar -x and pg_restore --format=directory",
+        })
+    }
+
+    /// The same where another program reads what comes out at last.
+    pub fn opened_before(&self, last: &str) -> String {
+        let mut programs = Vec::new();
+        match self.cipher {
+            DumpCipher::None => {}
+            DumpCipher::Openssl => {
+                programs.push("openssl enc -d -aes-256-cbc -pbkdf2 -iter 100000 -pass file:…");
+            }
+            DumpCipher::Openpgp => programs.push("gpg --decrypt"),
+        }
+        match self.compression {
+            DumpCompression::None | DumpCompression::Inside => {}
+            DumpCompression::Gzip => programs.push("gunzip"),
+            DumpCompression::Zstd => programs.push("zstd -d"),
+        }
+        programs.push(last);
+        programs.join(" | ")
+    }
 }
 
 /// What a dump holds.

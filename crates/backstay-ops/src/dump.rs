@@ -30,6 +30,7 @@ use crate::error::{Error, Result};
 use crate::instance::Instance;
 use crate::run::Run;
 
+pub(crate) use names::described;
 pub use policy::DumpPolicy;
 
 /// What a person may say of one dump.

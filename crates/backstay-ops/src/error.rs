@@ -108,6 +108,22 @@ pub enum Error {
     },
     #[error("{} has {} free, and {} are needed there for a while", path.display(), ByteSize(*free), ByteSize(*needed))]
     SpoolTooSmall { path: PathBuf, free: u64, needed: u64 },
+    #[error("nothing can be exported to {}: {reason}", path.display())]
+    ExportPlace { path: PathBuf, reason: String },
+    #[error("{} is there already, and an export replaces nothing", path.display())]
+    ExportTaken { path: PathBuf },
+    #[error("look at {}", path.display())]
+    ExportUnseen {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("write the export {}", path.display())]
+    ExportWrite {
+        path: PathBuf,
+        #[source]
+        source: backstay_repo::store::StoreError,
+    },
     #[error("there is no dump of database {database} of {instance} in {shelf}")]
     NoDump { instance: InstanceId, database: String, shelf: String },
     #[error("dump {file} is {fault}")]
@@ -154,6 +170,7 @@ impl Classified for Error {
             Error::DrillDirectory { source, .. }
             | Error::Remove { source, .. }
             | Error::Spool { source, .. }
+            | Error::ExportUnseen { source, .. }
             | Error::WriteKit { source, .. } => match source.kind() {
                 std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
                     ErrorKind::Denied
@@ -163,6 +180,7 @@ impl Classified for Error {
             },
             Error::DrillTooSmall { .. }
             | Error::DumpNameTaken { .. }
+            | Error::ExportTaken { .. }
             | Error::SpoolTooSmall { .. }
             | Error::SomeTablesThere { .. }
             | Error::HookFailed { .. }
@@ -176,9 +194,10 @@ impl Classified for Error {
             | Error::DumpShape { .. }
             | Error::NoChoiceInStatements { .. }
             | Error::SwapOfParts { .. }
+            | Error::ExportPlace { .. }
             | Error::PartsOfSeveral { .. } => ErrorKind::Invalid,
             Error::Layout(error) => error.kind(),
-            Error::Shelf { source, .. } => source.kind(),
+            Error::Shelf { source, .. } | Error::ExportWrite { source, .. } => source.kind(),
             Error::VerificationUnreadable { .. } => ErrorKind::Corrupt,
             Error::NoKeys => ErrorKind::Unsupported,
             Error::Cancelled => ErrorKind::Cancelled,
@@ -259,6 +278,16 @@ impl Classified for Error {
             Error::PartsOfSeveral { .. } => {
                 vec!["name one database with `--database`".to_owned()]
             }
+            Error::ExportPlace { .. } => {
+                vec!["give `--to` a directory, or the name of a file that is not hidden".to_owned()]
+            }
+            Error::ExportTaken { .. } => {
+                vec!["give `--to` another name, or move the file that has it with `mv`".to_owned()]
+            }
+            Error::ExportUnseen { path, .. } | Error::ExportWrite { path, .. } => vec![format!(
+                "see whether backstay may write there and whether there is room: `df -h {}`",
+                shell_word(path.parent().unwrap_or(path).as_os_str())
+            )],
             Error::NoDump { instance, .. } => vec![
                 format!("`backstay dump {instance}` takes one"),
                 "name the database of the dump with `--database`".to_owned(),
@@ -377,6 +406,13 @@ mod tests {
                 source: backstay_repo::store::StoreError::AlreadyExists { object: "a".into() },
             },
             Error::VerificationUnreadable { path: "/srv/a".into(), reason: "it is cut".into() },
+            Error::ExportPlace { path: "/srv/.a".into(), reason: "it is hidden".into() },
+            Error::ExportTaken { path: "/srv/a".into() },
+            Error::ExportUnseen { path: "/srv/a".into(), source: denied() },
+            Error::ExportWrite {
+                path: "/srv/a".into(),
+                source: backstay_repo::store::StoreError::AlreadyExists { object: "a".into() },
+            },
             Error::NoKeys,
             Error::Cancelled,
             Error::broken("a rule"),

@@ -22,6 +22,7 @@
 //! | list, show, verify, expire of dumps | [`dump::shelved::look`], [`dump::shelved::show`], [`dump::verify::run`], [`dump::expire::run`] | [`dump::shelved::Shelved`], [`dump::shelved::DumpDetail`], [`dump::verify::DumpVerification`], [`dump::expire::DumpExpireReport`] |
 //! | restore of a dump | [`reload::prepare`] | [`reload::ReloadReport`] |
 //! | expire | [`expire::plan`], [`expire::run`] | [`model::policy::ExpirePlan`], [`expire::ExpireReport`] |
+//! | export | [`export::dump`] | [`export::ExportReport`] |
 //! | collect | [`collect::run`] | [`collect::CollectReport`] |
 //! | key kit | [`kit::write`], [`kit::renew`] | [`kit::KitReport`] |
 //! | key | [`key::list`], [`key::add`], [`key::remove`], [`key::rotate`] | [`key::KeySlot`] |
@@ -45,6 +46,7 @@
 //! dump::expire::plan(&Run, &DumpPolicy, &InstanceId, as_of) -> DumpExpire;  dump::expire::run(&Run, &DumpPolicy, &InstanceId) -> DumpExpireReport
 //! reload::prepare(&Run, &Instance, &DumpPolicy, &ReloadRequest) -> Prepared { plan };  Prepared::carry_out() -> ReloadReport
 //! expire::plan(&Context, &Instance, as_of: Timestamp) -> ExpirePlan;  expire::run(&Context, &Instance) -> ExpireReport
+//! export::dump(&Run, &DumpPolicy, &BackupId, &ExportOptions) -> Option<ExportReport>
 //! collect::run(&Context, &CollectOptions) -> CollectReport
 //! key::{list, add, remove, rotate}(&Context, …) -> …;  check::run(&Instance) -> InstanceCheck
 //! ```
@@ -59,6 +61,7 @@ pub mod drill;
 pub mod dump;
 pub mod error;
 pub mod expire;
+pub mod export;
 mod future;
 pub mod init;
 pub mod instance;

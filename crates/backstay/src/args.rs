@@ -13,6 +13,10 @@ use jiff::Timestamp;
 
 use crate::config::values::Address;
 
+mod keeping;
+
+pub use keeping::ExportArguments;
+
 #[derive(Debug, Parser)]
 #[command(
     name = "backstay",
@@ -79,6 +83,8 @@ pub enum Verb {
     Dump(DumpArguments),
     /// Take in dumps that other programs left, where they lie
     Adopt(AdoptArguments),
+    /// Write a dump or a base backup into plain files that need no Backstay
+    Export(ExportArguments),
     /// List backups, newest first
     List(ListArguments),
     /// Show everything about one backup

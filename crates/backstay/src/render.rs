@@ -13,6 +13,7 @@ pub mod drill;
 pub mod dumps;
 pub mod errors;
 pub mod expire;
+pub mod export;
 pub mod init;
 pub mod keys;
 pub mod lines;

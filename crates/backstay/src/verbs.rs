@@ -10,6 +10,7 @@ pub mod config;
 mod drill;
 mod dump;
 mod expire;
+mod export;
 pub mod init;
 mod key;
 mod list;
@@ -44,6 +45,7 @@ pub async fn run(arguments: Arguments, output: Output, cancel: CancellationToken
         Verb::Backup(backup) => backup::run(&session()?, &backup).await,
         Verb::Adopt(adopt) => adopt::run(&session()?, &adopt).await,
         Verb::Dump(dump) => dump::run(&session()?, &dump).await,
+        Verb::Export(export) => export::run(&session()?, &export).await,
         Verb::List(list) => list::run(&session()?, &list).await,
         Verb::Show(show) => show::run(&session()?, &show).await,
         Verb::Status(status) => status::run(&session()?, &status).await,

@@ -74,7 +74,7 @@ pub(super) fn extension(layout: &Layout, content: &DumpContent, shape: &DumpShap
     }
 }
 
-pub(super) fn described(content: &DumpContent) -> String {
+pub(crate) fn described(content: &DumpContent) -> String {
     match content {
         DumpContent::Database { database } => format!("database {database}"),
         DumpContent::Parts { database, .. } => format!("parts of database {database}"),

@@ -328,7 +328,7 @@ pub(super) fn full(shelf: &str, path: &str) -> String {
     format!("{}/{path}", shelf.strip_prefix("file://").unwrap_or(shelf))
 }
 
-pub(super) fn failed(shelf: &dyn Shelf, source: StoreError) -> Error {
+pub(crate) fn failed(shelf: &dyn Shelf, source: StoreError) -> Error {
     Error::Shelf { shelf: shelf.location().to_owned(), source }
 }
 

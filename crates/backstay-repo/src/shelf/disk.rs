@@ -40,6 +40,14 @@ impl DiskShelf {
         self.tree.path()
     }
 
+    /// Removes the hidden place of unfinished files when nothing is in it: for a directory
+    /// that gets a file once and is no shelf of anybody's. A writer makes it again.
+    pub async fn tidy(&self) {
+        let hidden = self.tree.path().join(UNFINISHED);
+        // One that is not empty, or not there, stays as it is.
+        let _ = tokio::task::spawn_blocking(move || std::fs::remove_dir(hidden)).await;
+    }
+
     async fn blocking<T: Send + 'static>(
         &self,
         operation: Operation,

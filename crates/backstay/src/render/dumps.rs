@@ -2,7 +2,7 @@
 
 pub mod kept;
 
-use backstay_model::dump::{DumpCipher, DumpCompression, DumpContent, DumpFormat, DumpShape};
+use backstay_model::dump::DumpContent;
 use backstay_ops::dump::{DumpReport, DumpedFile};
 
 use super::Output;
@@ -35,7 +35,7 @@ fn one(dump: &DumpedFile) -> String {
     for path in &dump.paths {
         text.push_str(&labelled(&path.tier.to_string(), &format!("{directory}/{}", path.path)));
     }
-    text.push_str(&labelled("opened with", &opened_with(&record.shape)));
+    text.push_str(&labelled("opened with", &record.shape.opened_with()));
     text
 }
 
@@ -48,27 +48,4 @@ pub fn content(content: &DumpContent) -> String {
         }
         DumpContent::Globals => "roles and tablespaces".to_owned(),
     }
-}
-
-/// The programs that open it one after the other, without Backstay.
-fn opened_with(shape: &DumpShape) -> String {
-    let mut programs = Vec::new();
-    match shape.cipher {
-        DumpCipher::None => {}
-        DumpCipher::Openssl => {
-            programs.push("openssl enc -d -aes-256-cbc -pbkdf2 -iter 100000 -pass file:…");
-        }
-        DumpCipher::Openpgp => programs.push("gpg --decrypt"),
-    }
-    match shape.compression {
-        DumpCompression::None | DumpCompression::Inside => {}
-        DumpCompression::Gzip => programs.push("gunzip"),
-        DumpCompression::Zstd => programs.push("zstd -d"),
-    }
-    programs.push(match shape.format {
-        DumpFormat::Custom => "pg_restore",
-        DumpFormat::Plain => "psql",
-        DumpFormat::Directory => "tar -x and pg_restore --format=directory",
-    });
-    programs.join(" | ")
 }

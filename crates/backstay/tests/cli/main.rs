@@ -16,6 +16,7 @@ mod damaged_restore;
 mod dumps;
 mod dumps_kept;
 mod during_backup;
+mod exports;
 mod failed_drills;
 mod failing_disk;
 mod fifty_kills;

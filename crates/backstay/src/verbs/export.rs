@@ -1,0 +1,62 @@
+//! `backstay export`: one backup as plain files, for whoever has no Backstay.
+
+use backstay_model::{BackupId, ErrorKind, Fault};
+use backstay_ops::dump::shelved;
+use backstay_ops::export::{self, ExportOptions, ExportReport};
+
+use super::DONE;
+use crate::args::ExportArguments;
+use crate::error::Error;
+use crate::render;
+use crate::render::errors::Told;
+use crate::session::{Kept, Session};
+
+pub async fn run(session: &Session, arguments: &ExportArguments) -> Result<u8, Fault> {
+    let id: BackupId = arguments.backup.parse()?;
+    let options = ExportOptions {
+        to: arguments.to.clone(),
+        compression: arguments.compress,
+        cipher: arguments.encrypt,
+    };
+    let report = match shelf_of(session, &id).await? {
+        Some(kept) => of_dump(session, kept, &id, &options).await?,
+        None => return Err(backstay_ops::Error::NoSuchBackup { backup: id }.into()),
+    };
+    session.output.result(&report, |output| render::export::report(output, &report)).map_err(Error::Print)?;
+    Ok(DONE)
+}
+
+async fn of_dump(
+    session: &Session,
+    kept: Kept,
+    id: &BackupId,
+    options: &ExportOptions,
+) -> Result<ExportReport, Fault> {
+    let kept = session.opened(kept)?;
+    let _bar = session.bar(kept.instance.as_str());
+    let exported = export::dump(&session.run(), &kept.policy, id, options).await?;
+    // Between the look at the shelf and now it may have gone.
+    Ok(exported.ok_or_else(|| backstay_ops::Error::NoSuchBackup { backup: id.clone() })?)
+}
+
+/// The shelf that has the dump: with the policy of the instance whose dump it is, where
+/// several share a directory.
+async fn shelf_of(session: &Session, id: &BackupId) -> Result<Option<Kept>, Fault> {
+    let mut of_another = None;
+    for kept in session.shelves(&[]) {
+        let looked = async {
+            let kept = kept?;
+            let shown = shelved::show(&session.run(), &kept.policy, id).await?;
+            Ok::<_, Fault>(shown.map(|detail| (detail.summary.instance == kept.instance, kept)))
+        };
+        match looked.await {
+            Ok(Some((true, kept))) => return Ok(Some(kept)),
+            Ok(Some((false, kept))) => of_another = of_another.or(Some(kept)),
+            Ok(None) => {}
+            Err(fault) if fault.kind() == ErrorKind::Cancelled => return Err(fault),
+            // It may be a backup, or lie on another shelf.
+            Err(fault) => session.output.error(&Told::fault(&fault)),
+        }
+    }
+    Ok(of_another)
+}

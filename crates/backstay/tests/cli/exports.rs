@@ -1,0 +1,201 @@
+//! Dumps handed out as plain files, opened with the programs of others.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use testkit::Postgres;
+
+use super::dumps::{PHRASE, dumping, without_backstay};
+use super::program::{Home, Ran, flip_a_bit, server};
+use super::space::on_small_file_system;
+
+const OPENSSL: &str = "openssl enc -d -aes-256-cbc -pbkdf2 -iter 100000 -pass file:phrase";
+const GPG: &str = "gpg --batch --quiet --pinentry-mode loopback --passphrase-file phrase --decrypt";
+const ROWS: &str = "SELECT concat_ws('|', count(*), min(x), max(x)) FROM t";
+
+/// Everything below a directory, hidden or not.
+fn all_below(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        found.push(entry.path());
+        if entry.path().is_dir() {
+            found.extend(all_below(&entry.path()));
+        }
+    }
+    found.sort();
+    found
+}
+
+fn shop(server: &Postgres) -> String {
+    server.sql("CREATE DATABASE shop").unwrap();
+    let table = "CREATE TABLE t AS SELECT g AS id, md5(g::text) AS x FROM generate_series(1, 20000) g";
+    server.sql_in("shop", table).unwrap();
+    server.query_value_in("shop", ROWS).unwrap()
+}
+
+/// Takes a dump of it; its id and its file.
+fn dumped(home: &Home, words: &[&str]) -> (String, PathBuf) {
+    let told = home.run([&["dump", "orders", "--json", "--database", "shop"], words].concat()).good().json();
+    let dump = &told["dumps"][0];
+    let path = home.path("dumps").join(dump["paths"][0]["path"].as_str().unwrap());
+    (dump["id"].as_str().unwrap().to_owned(), path)
+}
+
+fn export(home: &Home, id: &str, to: &Path, words: &[&str]) -> Ran {
+    home.run([&["export", id, "--to", to.to_str().unwrap()], words].concat())
+}
+
+#[test]
+fn a_dump_is_handed_out_in_every_form_and_opens_with_the_programs_of_others() {
+    let Some(server) = server() else { return };
+    let home = dumping(&server);
+    let expected = shop(&server);
+    std::fs::create_dir(home.path("gnupg")).unwrap();
+    let (sealed, _) = dumped(&home, &["--encrypt", "openssl", "--layout", "plain"]);
+    let (bare, _) = dumped(&home, &["--compress", "inside", "--layout", "tiers"]);
+    let (plain, _) = dumped(&home, &["--format", "plain", "--layout", "plain", "--compress", "gzip"]);
+    let restored = "pg_restore -d back".to_owned();
+    for (number, (id, words, extension, way)) in [
+        (&sealed, &[][..], "dump.zst", format!("zstd -dc FILE | {restored}")),
+        (
+            &sealed,
+            &["--compress", "gzip:1", "--encrypt", "none"],
+            "dump.gz",
+            format!("gunzip -c FILE | {restored}"),
+        ),
+        (
+            &sealed,
+            &["--compress", "none", "--encrypt", "openpgp"],
+            "dump.gpg",
+            format!("{GPG} FILE | {restored}"),
+        ),
+        (&bare, &["--encrypt", "openssl"], "dump.enc", format!("{OPENSSL} -in FILE | {restored}")),
+        (&bare, &["--compress", "inside"], "dump", format!("{restored} FILE")),
+        (&plain, &["--compress", "none"], "sql", "psql -qX back -f FILE".to_owned()),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let to = home.path(&format!("out-{number}/of the day"));
+        std::fs::create_dir_all(&to).unwrap();
+        let told = export(&home, id, &to, &[words, &["--json"]].concat()).good().json();
+        let file = PathBuf::from(told["files"][0]["path"].as_str().unwrap());
+        let name = file.file_name().unwrap().to_str().unwrap();
+        assert!(name.starts_with("shop"), "{name}");
+        assert!(name.ends_with(&format!(".{extension}")) && !name.contains(".dump.dump"), "{name}");
+        let metadata = std::fs::metadata(&file).unwrap();
+        assert_eq!(
+            (metadata.permissions().mode() & 0o777, &told["stored_bytes"]),
+            (0o600, &metadata.len().into())
+        );
+        let is_sealed = name.ends_with(".enc") || name.ends_with(".gpg");
+        assert_eq!(all_below(&to).len(), if is_sealed { 2 } else { 1 }, "{:?}", all_below(&to));
+        assert_eq!(told["files"][0]["authentication"].is_string(), is_sealed, "{told}");
+        let script =
+            format!("createdb back; {way}; psql -AtX back -c \"{ROWS}\"; dropdb back; sha256sum FILE")
+                .replace("FILE", &format!("'{}'", file.display()));
+        let out = without_backstay(&server, &home, &script);
+        assert!(out.lines().any(|line| line == expected), "{words:?}: {out}");
+        assert!(out.contains(told["sha256"].as_str().unwrap()), "{words:?}: {out}");
+    }
+    let ran = export(&home, &sealed, &home.path("mine.bin"), &["--encrypt", "openssl"]).good();
+    for word in [
+        "database shop",
+        "mine.bin",
+        "zstd, encrypted for openssl",
+        "openssl enc -d",
+        "mine.bin.hmac",
+        "info:",
+    ] {
+        assert!(ran.out.contains(word) && !ran.out.contains(PHRASE), "no {word:?} in {ran:#?}");
+    }
+    // What was handed out is taken in again like that of anybody else.
+    let adopted = home.run(["adopt", home.path("out-3").to_str().unwrap(), "--json"]).good().json();
+    assert_eq!(adopted["files"][0]["fate"], "adopted", "{adopted}");
+}
+
+#[test]
+fn an_adopted_dump_is_handed_out_like_one_of_ours() {
+    let Some(server) = server() else { return };
+    let home = dumping(&server);
+    let expected = shop(&server);
+    std::fs::create_dir_all(home.path("dumps")).unwrap();
+    without_backstay(&server, &home, "pg_dump -Ft shop | bzip2 > dumps/shop_20240106_010000.sql.gz");
+    let told = home.run(["adopt", home.path("dumps").to_str().unwrap(), "--json"]).good().json();
+    let id = told["files"][0]["record"]["id"].as_str().unwrap();
+    let told = export(&home, id, &home.path("out/"), &["--compress", "gzip", "--json"]).good().json();
+    assert_eq!(told["opened_with"], "gunzip | pg_restore", "{told}");
+    let file = told["files"][0]["path"].as_str().unwrap();
+    assert!(file.ends_with("/out/shop_20240106_010000.tar.gz"), "{file}");
+    let script =
+        format!("createdb back; gunzip -c '{file}' | pg_restore -d back; psql -AtX back -c \"{ROWS}\"");
+    assert!(without_backstay(&server, &home, &script).lines().any(|line| line == expected));
+}
+
+#[test]
+fn what_cannot_be_handed_out_is_one_error_and_leaves_nothing() {
+    let Some(server) = server() else { return };
+    let home = dumping(&server);
+    shop(&server);
+    let (sealed, _) = dumped(&home, &["--encrypt", "openssl", "--layout", "plain"]);
+    let (damaged, damaged_file) = dumped(&home, &["--layout", "tiers"]);
+    flip_a_bit(&damaged_file);
+    let out = home.path("out");
+    let refused = |id: &str, to: &Path, words: &[&str], code: i32, told: &[&str]| {
+        let before = all_below(&out);
+        let ran = export(&home, id, to, words);
+        assert!(!ran.err.contains(PHRASE), "{ran:#?}");
+        ran.refused(code, told);
+        assert_eq!(all_below(&out), before, "{words:?}");
+    };
+    refused(&damaged, &out.join("new/"), &[], 8, &["damaged"]);
+    assert!(!out.exists());
+    std::fs::create_dir(&out).unwrap();
+    refused(&damaged, &out, &[], 8, &["damaged"]);
+    refused("20200101T000000Z-7q3f", &out, &[], 3, &["20200101T000000Z-7q3f", "backstay list"]);
+    std::fs::write(home.path("wrong"), "wrong").unwrap();
+    refused(&sealed, &out, &["--set", "dump.passphrase.file=wrong"], 5, &["pass phrase"]);
+    refused(&sealed, &out, &["--compress", "inside"], 2, &["--compress"]);
+    refused(&sealed, &out, &["--compress", "zstd:99"], 2, &["99"]);
+    refused(&sealed, &out.join(".hidden"), &[], 2, &[".hidden", "--to"]);
+    std::fs::write(out.join("taken.dump"), "mine").unwrap();
+    refused(&sealed, &out.join("taken.dump"), &[], 4, &["taken.dump", "--to"]);
+    refused(&sealed, &out.join("taken.dump/below"), &[], 2, &["taken.dump", "--to"]);
+    std::os::unix::fs::symlink("nowhere", out.join("dangling")).unwrap();
+    refused(&sealed, &out.join("dangling"), &[], 4, &["dangling"]);
+    // Its authentication would be written over.
+    std::fs::write(out.join("a.dump.zst.enc.hmac"), "mine").unwrap();
+    refused(&sealed, &out.join("a.dump.zst.enc"), &["--encrypt", "openssl"], 4, &["a.dump.zst.enc.hmac"]);
+    assert_eq!(std::fs::read_to_string(out.join("taken.dump")).unwrap(), "mine");
+    // A dump that was cut between two of its members is whole to zstd itself.
+    let (cut, cut_file) = dumped(&home, &["--layout", "modulo"]);
+    let sidecar_of = |file: &Path| PathBuf::from(format!("{}.meta", file.display()));
+    let text = std::fs::read_to_string(sidecar_of(&cut_file)).unwrap();
+    let digits = text.split("\"sha256\": \"").nth(1).unwrap()[..64].to_owned();
+    std::fs::write(sidecar_of(&cut_file), text.replace(&digits, &digits.chars().rev().collect::<String>()))
+        .unwrap();
+    refused(&cut, &out, &["--set", "dump.layout=modulo"], 8, &["SHA-256"]);
+    std::fs::remove_file(&cut_file).unwrap();
+    refused(&cut, &out, &["--set", "dump.layout=modulo"], 8, &["gone", "backstay verify"]);
+}
+
+#[test]
+fn a_disk_that_fills_up_half_way_gets_nothing_of_an_export() {
+    let Some(server) = server() else { return };
+    let home = dumping(&server);
+    server.sql("CREATE DATABASE shop").unwrap();
+    let noise = "CREATE TABLE noise AS SELECT string_agg(md5(random()::text), '') AS t \
+                 FROM generate_series(1, 1000000) g GROUP BY g % 10000";
+    server.sql_in("shop", noise).unwrap();
+    let (id, _) = dumped(&home, &[]);
+    let place = home.path("stick");
+    let script = format!(
+        "\"$BACKSTAY\" --config '{config}' export {id} --to '{place}/'; echo \"code=$?\"; ls -A '{place}'",
+        config = home.config().display(),
+        place = place.display(),
+    );
+    let Some(ran) = on_small_file_system(&place, 8, &script) else { return };
+    assert_eq!(ran.out, "code=6\n", "{ran:#?}");
+    assert!(ran.err.contains("No space left") && ran.err.contains("hint: "), "{ran:#?}");
+    assert!(ran.err.contains("df -h"), "{ran:#?}");
+}
