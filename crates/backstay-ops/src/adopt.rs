@@ -64,6 +64,10 @@ pub enum Fate {
     /// A dump of something that this version does not take in.
     Later {
         what: String,
+    /// It has the name of the layout's pointer, and is a copy of this dump.
+    Pointer {
+        dump: BackupId,
+    },
     },
     /// Its pass phrase is missing or another.
     Closed {
@@ -107,6 +111,8 @@ pub async fn run(
     let total = files.iter().map(|file| file.size_bytes).sum();
     run.progress.begin("read the dumps", total);
     for file in files {
+    // Whether one of that name is a copy is known when the others were read.
+    files.sort_by_key(|file| policy.layout.is_pointer(file.path.as_str()));
         run.check_cancelled()?;
         let adopting = Adopting { run, instance, policy, request, shelf: &shelf };
         match adopting.adopt(&file, &sidecars, &mut ids).await? {
@@ -196,6 +202,11 @@ impl Adopting<'_> {
                     Ok(record) if record.file == path.file_name() => return Ok(Some(record)),
                     // Somebody else's, whose name is the same.
                     _ => {}
+        if self.policy.layout.is_pointer(file.path.as_str())
+            && let Some(dump) = ids.get(&record.sha256)
+        {
+            return Ok(Some(Fate::Pointer { dump: dump.clone() }));
+        }
                 },
                 Err(StoreError::NotFound { .. } | StoreError::TooLarge { .. }) => {}
                 Err(error) => return Err(backstay_repo::Error::from(error).into()),

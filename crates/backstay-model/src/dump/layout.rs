@@ -164,6 +164,11 @@ impl Layout {
         Some(self.pointer.as_ref()?.render(fields))
     }
 
+    /// Whether a path is that of the pointer, to whichever database or format.
+    pub fn is_pointer(&self, path: &str) -> bool {
+        self.pointer.as_ref().is_some_and(|pointer| pointer.matches(path))
+    }
+
     pub fn sidecar_path(&self, dump: &str) -> String {
         format!("{dump}{}", self.sidecar)
     }

@@ -141,6 +141,11 @@ impl PointerName {
     pub fn render(&self, fields: &Fields<'_>) -> String {
         render(&self.pieces, fields)
     }
+
+    /// Whether a path is that of such a pointer.
+    pub fn matches(&self, path: &str) -> bool {
+        matching::could_be(&self.pieces, path)
+    }
 }
 
 impl FromStr for PointerName {

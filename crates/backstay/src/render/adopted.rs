@@ -31,6 +31,9 @@ pub fn all(output: &Output, report: &AdoptReport, shown: Shown) -> String {
                 (fate, dumps::content(&record.content), time(record.finished_at), what.clone())
             }
             Fate::Known => ("known", String::new(), String::new(), "it has its sidecar".to_owned()),
+            Fate::Pointer { dump } => {
+                ("pointer", String::new(), String::new(), format!("a copy of dump {dump}, left as it is"))
+            }
             Fate::Later { what } => ("left alone", String::new(), String::new(), what.clone()),
             Fate::Closed { reason } => ("CLOSED", String::new(), String::new(), reason.clone()),
             Fate::Damaged { reason } => ("DAMAGED", String::new(), String::new(), reason.clone()),

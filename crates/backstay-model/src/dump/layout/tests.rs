@@ -255,3 +255,19 @@ fn a_layout_in_which_files_would_meet_is_refused() {
         assert!(error.hints().iter().all(|hint| hint.contains('`') && !hint.ends_with('.')), "{error}");
     }
 }
+
+#[test]
+fn a_pointer_is_known_by_its_name_and_no_dump_is_taken_for_one() {
+    let tiers = Layout::preset("tiers").unwrap();
+    for (path, is_pointer) in [
+        ("latest_orders.dump.zst", true),
+        ("latest_backup.dump", true),
+        ("latest_.dump", false),
+        ("latest_orders", false),
+        ("daily/latest_orders.dump", false),
+        ("daily/orders_20240901_020000.dump.zst", false),
+    ] {
+        assert_eq!(tiers.is_pointer(path), is_pointer, "{path}");
+    }
+    assert!(!Layout::preset("plain").unwrap().is_pointer("latest_orders.dump"));
+}

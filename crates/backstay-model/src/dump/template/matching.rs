@@ -32,18 +32,30 @@ struct Reading<'a> {
 }
 
 pub(super) fn read(pieces: &[Piece], path: &str) -> Option<Matched> {
-    read_from_the_end(pieces, path, &Reading::default())
+    read_from_the_end(pieces, path, &Reading::default(), finish)
 }
 
-fn read_from_the_end<'a>(pieces: &'a [Piece], text: &'a str, reading: &Reading<'a>) -> Option<Matched> {
+/// Whether the pieces, none of which is a time, could have made the path.
+pub(super) fn could_be(pieces: &[Piece], path: &str) -> bool {
+    read_from_the_end(pieces, path, &Reading::default(), |_| Some(())).is_some()
+}
+
+fn read_from_the_end<'a, T>(
+    pieces: &'a [Piece],
+    text: &'a str,
+    reading: &Reading<'a>,
+    finish: fn(&Reading<'_>) -> Option<T>,
+) -> Option<T> {
     let Some((last, before)) = pieces.split_last() else {
         return if text.is_empty() { finish(reading) } else { None };
     };
     let go_on = |value: &str, with: Reading<'a>| {
-        read_from_the_end(before, text.get(..text.len() - value.len())?, &with)
+        read_from_the_end(before, text.get(..text.len() - value.len())?, &with, finish)
     };
     match last {
-        Piece::Literal(literal) => read_from_the_end(before, text.strip_suffix(literal.as_str())?, reading),
+        Piece::Literal(literal) => {
+            read_from_the_end(before, text.strip_suffix(literal.as_str())?, reading, finish)
+        }
         Piece::Tier => Tier::ALL
             .into_iter()
             .filter(|tier| reading.tier.is_none_or(|known| known == *tier))
