@@ -31,7 +31,7 @@ use crate::instance::Instance;
 use crate::run::Run;
 
 pub(crate) use names::described;
-pub use policy::DumpPolicy;
+pub use policy::{DumpPolicy, KEEP_REPORTS};
 
 /// What a person may say of one dump.
 #[derive(Debug, Clone, Default)]

@@ -137,10 +137,10 @@ pub async fn prepare<'a>(
     if input.inside == DumpInside::PlainSql {
         findings.extend(target.statement_findings()?);
     }
-    findings.extend(reasons.iter().map(|reason| {
-        Finding::warning(name.as_str(), reason.clone(), "`backstay restore … --dry-run` shows what it does")
-    }));
     let safety_dump = request.safety_dump && facts.is_used && into.is_some();
+    let back = way_back(&destination, safety_dump);
+    findings
+        .extend(reasons.iter().map(|reason| Finding::warning(name.as_str(), reason.clone(), back.clone())));
     let mut plan = ReloadPlan {
         instance: instance.id.clone(),
         dump: record.id.clone(),
@@ -158,6 +158,24 @@ pub async fn prepare<'a>(
     };
     plan.steps = steps(&plan, &facts, request, &input);
     Ok(Prepared { plan, run, instance, policy, request, settings, target, facts, input })
+}
+
+/// What helps whoever let it happen and is sorry: the refusal told the others already.
+fn way_back(destination: &Destination, safety_dump: bool) -> String {
+    match destination {
+        Destination::Swap { name, kept } => format!(
+            "the old one is kept as {kept}: `ALTER DATABASE … RENAME TO` gives it its name back, \
+             `DROP DATABASE \"{kept}\"` lets it go when {name} is as it should be"
+        ),
+        Destination::Database { name } if safety_dump => format!(
+            "the dump of {name} as it was is the newest of `backstay list --type dump` that says `before a restore`: \
+             `backstay restore … --backup ID` brings it back"
+        ),
+        Destination::Database { name } => format!(
+            "nothing of {name} as it was is kept: stop with Ctrl-C as long as it runs, and leave \
+             `--no-safety-backup` out the next time"
+        ),
+    }
 }
 
 fn steps(

@@ -10,12 +10,13 @@ use backstay_model::dump::{DumpShape, Layout, NameTemplate};
 use backstay_model::policy::RetentionPolicy;
 use backstay_model::status::Objectives;
 use backstay_model::{Fault, InstanceId, Progress, Secret};
-use backstay_ops::dump::DumpPolicy;
+use backstay_ops::dump::{DumpPolicy, KEEP_REPORTS};
 use backstay_ops::instance::{DEFAULT_GRACE, EngineSettings};
 use backstay_ops::reload::{Hooks, Server};
 use backstay_ops::{Clock, Context, Instance, Policy, Run, SystemClock};
 use backstay_repo::key::{KeySecret, read_key_file};
 use backstay_repo::store::limit::Limits;
+use jiff::SignedDuration;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::GlobalOptions;
@@ -176,6 +177,9 @@ impl Session {
     fn passphrase_of_dumps(&self, settings: &InstanceSettings) -> Result<Option<Secret>, Fault> {
         match self.config.dump(settings).passphrase {
             Some(source) => Ok(Some(source.read("dump.passphrase", self.config.directory())?)),
+            keep_reports: dump.keep_reports.map_or(KEEP_REPORTS, |age| {
+                SignedDuration::try_from(age.0).unwrap_or(SignedDuration::MAX)
+            }),
             None => Ok(None),
         }
     }

@@ -19,7 +19,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::policy::Place;
-use super::report::Last;
+use super::report::{self, Last};
 use super::shelved::{self, Presence, Shelved, ShelvedFile, mark};
 use super::{DumpPolicy, names};
 use crate::error::{Error, Result};
@@ -37,6 +37,8 @@ pub struct DumpExpire {
     pub plan: DumpExpirePlan,
     /// Names whose removal began before and is ended.
     pub unfinished: Vec<String>,
+    /// Reports of verifications that are older than is asked for, and go.
+    pub old_reports: Vec<String>,
     /// Files of others, which stay as they are.
     pub foreign_files: u64,
     pub findings: Vec<Finding>,
@@ -63,10 +65,10 @@ pub async fn plan(
     as_of: Timestamp,
 ) -> Result<DumpExpire> {
     let shelved = shelved::look(run, policy, Some(instance)).await?;
-    planned(&shelved, policy, as_of)
+    planned(&shelved, policy, as_of).await
 }
 
-fn planned(shelved: &Shelved, policy: &DumpPolicy, as_of: Timestamp) -> Result<DumpExpire> {
+async fn planned(shelved: &Shelved, policy: &DumpPolicy, as_of: Timestamp) -> Result<DumpExpire> {
     if let Last::Unreadable { path, reason } = &shelved.last {
         let path = shelved::full(&shelved.shelf, path);
         return Err(Error::VerificationUnreadable { path, reason: reason.clone() });
@@ -74,10 +76,14 @@ fn planned(shelved: &Shelved, policy: &DumpPolicy, as_of: Timestamp) -> Result<D
     let there = shelved.files.iter().filter(|file| file.presence != Presence::Gone);
     let there: Vec<_> = there.map(|file| file.dump.clone()).collect();
     let findings = shelved.findings.iter().chain(&shelved.unseen).cloned().collect();
+    let place = policy.place()?;
+    let since = policy.reports_since(as_of);
+    let old_reports = report::outlived(&*place.shelf, &policy.layout, since).await?;
     Ok(DumpExpire {
         shelf: shelved.shelf.clone(),
         plan: plan_expire_dumps(&there, &policy.keep, as_of),
         unfinished: shelved.leftovers.iter().map(|file| file.path.to_string()).collect(),
+        old_reports: old_reports.iter().map(ToString::to_string).collect(),
         foreign_files: shelved.foreign_files,
         findings,
     })
@@ -86,7 +92,7 @@ fn planned(shelved: &Shelved, policy: &DumpPolicy, as_of: Timestamp) -> Result<D
 pub async fn run(run: &Run, policy: &DumpPolicy, instance: &InstanceId) -> Result<DumpExpireReport> {
     let place = policy.place()?;
     let shelved = shelved::look(run, policy, Some(instance)).await?;
-    let planned = planned(&shelved, policy, run.clock.now())?;
+    let planned = planned(&shelved, policy, run.clock.now()).await?;
     let removing = Removing { run, place: &place, policy };
     let mut report = DumpExpireReport { planned, deleted: Vec::new(), pointed: Vec::new(), swept_uploads: 0 };
     run.progress.enter("remove expired dumps");
@@ -117,6 +123,10 @@ pub async fn run(run: &Run, policy: &DumpPolicy, instance: &InstanceId) -> Resul
     let removed = shelved.files.iter().filter(gone).chain(&shelved.leftovers);
     let left: Vec<_> = shelved.files.iter().filter(|file| file.is_good() && !gone(file)).collect();
     report.pointed = removing.mend_pointers(removed, &left).await?;
+    for report in &report.planned.old_reports {
+        let path = report.parse::<ShelfPath>().map_err(backstay_repo::Error::from)?;
+        removing.delete(&path).await?;
+    }
     let written_before = run.clock.now().checked_sub(UNFINISHED_AGE).unwrap_or(Timestamp::MIN);
     let swept = place.shelf.sweep_unfinished(written_before).await;
     report.swept_uploads = swept.map_err(|error| shelved::failed(&*place.shelf, error))?;

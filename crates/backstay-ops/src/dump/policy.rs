@@ -7,6 +7,7 @@ use backstay_model::Secret;
 use backstay_model::dump::retention::DumpKeep;
 use backstay_model::dump::{DumpShape, Layout};
 use backstay_repo::shelf::{DiskShelf, Shelf};
+use jiff::{SignedDuration, Timestamp};
 
 use crate::error::{Error, Result};
 
@@ -25,7 +26,12 @@ pub struct DumpPolicy {
     /// Where a dump in the directory format lies while it is made. Left out, the shelf.
     pub spool: Option<PathBuf>,
     pub keep: DumpKeep,
+    /// Reports of verifications older than this go, but never the newest.
+    pub keep_reports: SignedDuration,
 }
+
+/// A quarter of a year, in which somebody looks.
+pub const KEEP_REPORTS: SignedDuration = SignedDuration::from_hours(24 * 90);
 
 /// A shelf, and the directory that it is.
 pub(crate) struct Place {
@@ -47,6 +53,11 @@ impl DumpPolicy {
         };
         std::fs::create_dir_all(&spool).map_err(|source| Error::Spool { path: spool.clone(), source })?;
         Ok(spool)
+    }
+
+    /// The time before which reports go.
+    pub(super) fn reports_since(&self, now: Timestamp) -> Timestamp {
+        now.checked_sub(self.keep_reports).unwrap_or(Timestamp::MIN)
     }
 
     pub(crate) fn place(&self) -> Result<Place> {

@@ -194,6 +194,52 @@ pub(super) async fn write(
     }
 }
 
+/// The reports of ours whose day is before that of `before`, oldest first. The newest is
+/// none of them, and neither is what another program made or nobody could read.
+pub(super) async fn outlived(
+    shelf: &dyn Shelf,
+    layout: &Layout,
+    before: Timestamp,
+) -> Result<Vec<ShelfPath>> {
+    let under = parsed(&layout.reports)?;
+    let listed = shelf.list_all(Some(&under)).await.map_err(|error| failed(shelf, error))?;
+    let day = before.strftime("%Y%m%d").to_string();
+    let mut outlived = Vec::new();
+    let mut newest_first: Vec<(&ShelfPath, &str)> =
+        listed.iter().filter_map(|file| Some((&file.path, day_of(&file.path, &under)?))).collect();
+    newest_first.sort_by(|a, b| b.1.cmp(a.1));
+    let mut has_newer = false;
+    for (json, of) in newest_first {
+        let is_old = of < day.as_str();
+        if (has_newer && !is_old) || !matches!(read(shelf, json).await?, Last::Ours(_)) {
+            continue;
+        }
+        if has_newer && is_old {
+            let text = parsed(&format!("{}.txt", json.as_str().trim_end_matches(".json")))?;
+            outlived.extend(listed.iter().any(|file| file.path == text).then_some(text));
+            outlived.push(json.clone());
+        }
+        has_newer = true;
+    }
+    outlived.reverse();
+    Ok(outlived)
+}
+
+/// `20240901` of `verification/verification_report_20240901.json`.
+fn day_of<'a>(path: &'a ShelfPath, under: &ShelfPath) -> Option<&'a str> {
+    let name = path.as_str().strip_prefix(under.as_str())?.strip_prefix('/')?;
+    let day = name.strip_prefix(NAME)?.strip_suffix(".json")?;
+    (day.len() == 8 && day.bytes().all(|byte| byte.is_ascii_digit())).then_some(day)
+}
+
+/// Removes them; those that are gone.
+pub(super) async fn let_go(shelf: &dyn Shelf, outlived: Vec<ShelfPath>) -> Result<Vec<String>> {
+    for path in &outlived {
+        shelf.delete(path).await.map_err(|error| failed(shelf, error))?;
+    }
+    Ok(outlived.iter().map(ToString::to_string).collect())
+}
+
 fn told(error: &Error) -> String {
     match std::error::Error::source(error) {
         Some(source) => source.to_string(),

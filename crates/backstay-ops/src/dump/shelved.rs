@@ -166,7 +166,7 @@ pub(super) async fn look_at(
             }
             sidecar::Read::Damaged { reason } => {
                 known.insert(path.clone());
-                shelved.findings.push(sidecar::damaged(full, &reason));
+                shelved.findings.push(sidecar::damaged(&shelved.shelf, path, &reason));
                 continue;
             }
             sidecar::Read::Unread { reason } => {
@@ -324,7 +324,7 @@ pub(super) fn wrong_size(shelved: &Shelved, file: &ShelvedFile, size_bytes: u64)
 }
 
 /// A path below a shelf as a person types it.
-pub(super) fn full(shelf: &str, path: &str) -> String {
+pub(crate) fn full(shelf: &str, path: &str) -> String {
     format!("{}/{path}", shelf.strip_prefix("file://").unwrap_or(shelf))
 }
 

@@ -43,6 +43,8 @@ pub struct DumpVerification {
     pub dumps: Vec<FileVerdict>,
     /// The reports that were written, below the shelf.
     pub reports: Vec<String>,
+    /// Those that were older than is asked for, and were removed.
+    pub old_reports: Vec<String>,
 }
 
 /// Looks at the dumps of an instance, and leaves the reports.
@@ -53,8 +55,12 @@ pub async fn run(
     options: &VerifyOptions,
 ) -> Result<DumpVerification> {
     let subject = options.dump.as_ref().map_or(instance.as_str(), BackupId::as_str);
-    let mut told =
-        DumpVerification { report: VerifyReport::new(subject), dumps: Vec::new(), reports: Vec::new() };
+    let mut told = DumpVerification {
+        report: VerifyReport::new(subject),
+        dumps: Vec::new(),
+        reports: Vec::new(),
+        old_reports: Vec::new(),
+    };
     let place = policy.place()?;
     run.progress.enter("look at the dumps");
     let looked = tokio::select! {
@@ -100,6 +106,12 @@ pub async fn run(
     }
     let at = run.clock.now();
     for (number, look) in looks {
+        if let Some((earlier, finding)) = known_damage(&shelved, &shelved.files[number], &look, options.level)
+        {
+            told.report.found(finding);
+            told.dumps.push(earlier);
+            continue;
+        }
         let verdict = verdict(&shelved, &shelved.files[number], look, options.level, at);
         for finding in &verdict.findings {
             match verdict.state {
@@ -220,7 +232,10 @@ impl Verifying<'_> {
         let there: Vec<_> = stays.map(|file| (file.path.as_str(), file.record())).collect();
         let report = report.renewed(shelved.report(), &there);
         match report::write(&*self.place.shelf, &self.policy.layout, &report).await {
-            Ok(paths) => told.reports = paths,
+            Ok(paths) => {
+                told.reports = paths;
+                self.let_old_reports_go(shelved, at, told).await;
+            }
             Err(reason) => told.report.found(Finding::info(
                 shelved.shelf.clone(),
                 format!("what was seen could not be left there as a report: {reason}"),
@@ -228,6 +243,43 @@ impl Verifying<'_> {
             )),
         }
     }
+
+    async fn let_old_reports_go(&self, shelved: &Shelved, at: jiff::Timestamp, told: &mut DumpVerification) {
+        let shelf = &*self.place.shelf;
+        let gone = async {
+            let since = self.policy.reports_since(at);
+            report::let_go(shelf, report::outlived(shelf, &self.policy.layout, since).await?).await
+        };
+        match gone.await {
+            Ok(paths) => told.old_reports = paths,
+            Err(error) => told.report.found(Finding::info(
+                shelved.shelf.clone(),
+                format!("old reports could not be removed: {}", content::with_causes(&error)),
+                "see whether backstay may write to the directory of `dump.to`",
+            )),
+        }
+    }
+}
+
+/// What a deeper look has found, where this one found nothing: it did not get that far.
+fn known_damage(
+    shelved: &Shelved,
+    file: &ShelvedFile,
+    look: &Look,
+    level: VerifyLevel,
+) -> Option<(FileVerdict, Finding)> {
+    let earlier = shelved.report()?.of(file.path.as_str(), file.record())?;
+    let holds =
+        matches!(look, Look::Good { .. }) && earlier.state == DumpState::Damaged && earlier.level > level;
+    if !holds {
+        return None;
+    }
+    let reason = earlier.findings.first().map_or("damaged", |finding| finding.message.as_str());
+    let message = format!(
+        "at {}, level {}, it was found damaged, and this look did not go as deep: {reason}",
+        earlier.verified_at, earlier.level
+    );
+    Some((earlier.clone(), Finding::error(shelved.full(&file.path), message, shelved.instead(file.record()))))
 }
 
 /// What is said of one name.

@@ -56,6 +56,7 @@ impl House {
             passphrase: Some(Secret::new(PHRASE)),
             jobs: 1,
             spool: None,
+            keep_reports: backstay_ops::dump::KEEP_REPORTS,
         };
         let instance = Instance {
             id: "main".parse().unwrap(),

@@ -61,6 +61,9 @@ pub struct DumpSettings {
     /// Which dumps are kept, over what the layout says. Without either every dump is kept.
     #[serde(default)]
     pub keep: Option<DumpKeepSettings>,
+    /// How long the reports of verifications stay; the newest stays always. Left out, 90 days.
+    #[serde(default)]
+    pub keep_reports: Option<HumanDuration>,
 }
 
 /// Which dumps are kept in each tier. The newest good dump of each database is kept always.
@@ -117,6 +120,7 @@ impl DumpSettings {
             jobs: own.jobs.or(common.jobs),
             spool: own.spool.or_else(|| common.spool.clone()),
             keep: own.keep.or_else(|| common.keep.clone()),
+            keep_reports: own.keep_reports.or(common.keep_reports),
         }
     }
 }

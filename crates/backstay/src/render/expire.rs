@@ -68,7 +68,7 @@ pub fn report(output: &Output, report: &ExpireReport) -> String {
 
 /// Every file of every dump, with its reasons.
 pub fn dump_plan(output: &Output, instance: &InstanceId, planned: &DumpExpire) -> String {
-    let DumpExpire { shelf, plan, unfinished, foreign_files, findings: found } = planned;
+    let DumpExpire { shelf, plan, unfinished, old_reports, foreign_files, findings: found } = planned;
     let directory = shelf.strip_prefix("file://").unwrap_or(shelf);
     let files = plan.keep.len() as u64 + plan.expire.len() as u64;
     let mut text = format!(
@@ -105,6 +105,9 @@ pub fn dump_plan(output: &Output, instance: &InstanceId, planned: &DumpExpire) -
     }
     for path in unfinished {
         text.push_str(&format!("  {path} was being removed before, which is ended\n"));
+    }
+    for path in old_reports {
+        text.push_str(&format!("  {path} is older than reports are kept, and goes\n"));
     }
     if *foreign_files > 0 {
         let others = count(*foreign_files, "file", "files");

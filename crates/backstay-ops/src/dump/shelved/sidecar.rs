@@ -1,6 +1,9 @@
 //! The sidecar of a dump as it lies on a shelf: its record, and what happened to the dump
 //! since: until when it is held, and that its removal began.
 
+use std::ffi::OsStr;
+
+use backstay_engine::postgres::starting::shell_word;
 use backstay_model::dump::DumpRecord;
 use backstay_model::{BackupId, Finding};
 use backstay_repo::shelf::{Shelf, ShelfPath};
@@ -73,12 +76,17 @@ fn with_causes(error: &StoreError) -> String {
     text
 }
 
-pub fn damaged(subject: String, reason: &str) -> Finding {
-    Finding::error(
-        subject,
-        format!("the sidecar cannot be read, and nothing is done with its dump: {reason}"),
-        "put back a copy of it, or describe the dump anew with `backstay adopt`",
-    )
+pub fn damaged(shelf: &str, path: &ShelfPath, reason: &str) -> Finding {
+    let (subject, directory) = (super::full(shelf, path.as_str()), super::full(shelf, ""));
+    let directory = directory.trim_end_matches('/');
+    let word = |text: &str| shell_word(OsStr::new(text)).into_owned();
+    let (sidecar, aside, directory) = (word(&subject), word(&format!("{subject}.damaged")), word(directory));
+    // Nobody's sidecar is written over, not even a damaged one.
+    let remedy = format!(
+        "put back a copy of it, or describe the dump anew: `mv {sidecar} {aside}`, then `backstay adopt {directory}`"
+    );
+    let message = format!("the sidecar cannot be read, and nothing is done with its dump: {reason}");
+    Finding::error(subject, message, remedy)
 }
 
 pub fn unread(subject: String, reason: &str) -> Finding {

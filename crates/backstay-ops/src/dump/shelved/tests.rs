@@ -3,6 +3,7 @@ use backstay_repo::shelf::DiskShelf;
 
 use super::sidecar::Read;
 use super::*;
+use crate::dump::KEEP_REPORTS;
 
 const RECORD: &str = r#"{
   "id": "20240901T020000Z-7q3f", "instance": "main", "engine": "postgresql", "content": "globals",
@@ -24,6 +25,7 @@ fn policy(layout: &str, directory: &std::path::Path) -> DumpPolicy {
         passphrase: None,
         jobs: 1,
         spool: None,
+        keep_reports: KEEP_REPORTS,
     }
 }
 
