@@ -7,6 +7,7 @@
 //!
 //! Needs no repository: whoever lost the key of his can still take dumps and read them.
 
+mod complete;
 pub mod expire;
 mod names;
 mod policy;
@@ -92,14 +93,18 @@ pub async fn run(
     run.progress.enter("ask the server");
     let wanted = wanted(run, &address, policy.shape, request).await?;
     let apart = request.safety.then(|| DumpPolicy { layout: names::apart(&policy.layout), ..policy.clone() });
+    let mut findings = match complete(run, instance, policy, &place, request).await {
+        Err(Error::Cancelled) => return Err(Error::Cancelled),
+        completed => completed.unwrap_or_else(|error| vec![not_completed(&place, &error)]),
+    };
     let policy = apart.as_ref().unwrap_or(policy);
     let mut at = run.clock.now();
     let mut named = names::assign(&policy.layout, &instance.id, wanted.clone(), at)?;
     let mut seconds = 0;
-    while let Err(error) = names::must_be_free(&*place.shelf, &policy.layout, &named).await {
+    while let Err(error) = names::must_be_free(&*place.shelf, &policy.layout, &instance.id, &named).await {
         // Nobody chose the time of this one, and a restore must not fail for its name.
-        if !request.safety || seconds == names::SECONDS_AHEAD || !matches!(error, Error::DumpNameTaken { .. })
-        {
+        let is_taken = matches!(error, Error::DumpNameTaken { .. } | Error::DumpNameOfStranger { .. });
+        if !request.safety || seconds == names::SECONDS_AHEAD || !is_taken {
             return Err(error);
         }
         seconds += 1;
@@ -116,15 +121,46 @@ pub async fn run(
             _ => new_id(at)?,
         };
         let taking = take::Taking { run, instance, policy, place: &place, request, id, set: set.clone() };
-        let (dumped, findings) = taking.take(dump).await?;
+        let (dumped, of_dump) = taking.take(dump).await?;
         report.dumps.push(dumped);
-        report.findings.extend(findings);
+        findings.extend(of_dump);
     }
     report.duration_seconds = watch.seconds();
+    report.findings = findings;
     Ok(report)
 }
 
 /// What the settings cannot mean together.
+/// What an earlier run was stopped in. What a restore is about to change has one name only,
+/// and waits for nothing.
+async fn complete(
+    run: &Run,
+    instance: &Instance,
+    policy: &DumpPolicy,
+    place: &policy::Place,
+    request: &DumpRequest,
+) -> Result<Vec<Finding>> {
+    if request.safety {
+        return Ok(Vec::new());
+    }
+    tokio::select! {
+        biased;
+        () = run.cancel.cancelled() => Err(Error::Cancelled),
+        completed = complete::complete(run, instance, policy, place) => completed,
+    }
+}
+
+fn not_completed(place: &policy::Place, error: &Error) -> Finding {
+    Finding::warning(
+        place.shelf.location(),
+        format!(
+            "names that earlier dumps may lack were not given to them: {}",
+            crate::status::with_causes(error)
+        ),
+        "see whether backstay may read and write everything in the directory of `dump.to`",
+    )
+}
+
 fn check(policy: &DumpPolicy) -> Result<()> {
     let DumpShape { format, compression, cipher } = policy.shape;
     if format == DumpFormat::Plain && compression == DumpCompression::Inside {

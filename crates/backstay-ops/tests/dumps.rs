@@ -8,6 +8,8 @@ mod expiring;
 mod interrupted;
 #[path = "dumps/known.rs"]
 mod known;
+#[path = "dumps/named.rs"]
+mod named;
 #[path = "dumps/shelf.rs"]
 mod shelf;
 #[path = "dumps/verifying.rs"]

@@ -83,17 +83,26 @@ pub(crate) fn described(content: &DumpContent) -> String {
 }
 
 /// Refuses names that somebody has.
-pub(super) async fn must_be_free(shelf: &dyn Shelf, layout: &Layout, named: &[Named]) -> Result<()> {
+pub(super) async fn must_be_free(
+    shelf: &dyn Shelf,
+    layout: &Layout,
+    instance: &InstanceId,
+    named: &[Named],
+) -> Result<()> {
     for (_, path) in named.iter().flat_map(|dump| &dump.paths) {
         let beside = path.beside(&layout.sidecar).map_err(backstay_repo::Error::from)?;
-        for path in [path, &beside] {
-            match shelf.head(path).await {
-                Err(StoreError::NotFound { .. }) => {}
-                Ok(_) => {
-                    let path = path.to_string();
-                    return Err(Error::DumpNameTaken { path, shelf: shelf.location().to_owned() });
-                }
-                Err(error) => return Err(backstay_repo::Error::from(error).into()),
+        let shelf_address = || shelf.location().to_owned();
+        match (is_there(shelf, path).await?, is_there(shelf, &beside).await?) {
+            (false, false) => {}
+            (true, true) => {
+                return Err(Error::DumpNameTaken { path: path.to_string(), shelf: shelf_address() });
+            }
+            (false, true) => {
+                return Err(Error::DumpNameTaken { path: beside.to_string(), shelf: shelf_address() });
+            }
+            (true, false) => {
+                let (instance, path) = (instance.clone(), path.to_string());
+                return Err(Error::DumpNameOfStranger { instance, path, shelf: shelf_address() });
             }
         }
     }
@@ -105,6 +114,14 @@ mod tests {
     use super::*;
 
     fn database(name: &str) -> (DumpContent, DumpShape) {
+async fn is_there(shelf: &dyn Shelf, path: &ShelfPath) -> Result<bool> {
+    match shelf.head(path).await {
+        Ok(_) => Ok(true),
+        Err(StoreError::NotFound { .. }) => Ok(false),
+        Err(error) => Err(backstay_repo::Error::from(error).into()),
+    }
+}
+
         (DumpContent::Database { database: name.to_owned() }, DumpShape::default())
     }
 

@@ -122,14 +122,20 @@ pub async fn show(run: &Run, policy: &DumpPolicy, id: &BackupId) -> Result<Optio
     let shelved = look(run, policy, None).await?;
     let Some(file) = shelved.files.iter().find(|file| file.record().id == *id) else { return Ok(None) };
     let place = policy.place()?;
-    let mut record = file.record().clone();
-    for path in &file.sidecars {
-        if let sidecar::Read::Ours(whole) = sidecar::read(&*place.shelf, path).await? {
-            record = whole.record;
-        }
-    }
+    let whole = whole_record(&*place.shelf, file).await?;
+    let record = whole.unwrap_or_else(|| file.record().clone());
     let summary = shelved.summaries().into_iter().find(|summary| summary.id == *id);
     Ok(summary.map(|summary| DumpDetail::new(summary, record)))
+}
+
+/// With its tables and warnings, as its sidecar has them.
+pub(super) async fn whole_record(shelf: &dyn Shelf, file: &ShelvedFile) -> Result<Option<DumpRecord>> {
+    for path in file.sidecars.iter().rev() {
+        if let sidecar::Read::Ours(whole) = sidecar::read(shelf, path).await? {
+            return Ok(Some(whole.record));
+        }
+    }
+    Ok(None)
 }
 
 pub(super) async fn look_at(

@@ -10,6 +10,7 @@ use backstay_repo::shelf::ShelfPath;
 use backstay_repo::store::StoreError;
 use bytes::Bytes;
 
+use super::complete::give;
 use super::names::{self, Named};
 use super::policy::Place;
 use super::{DumpPolicy, DumpRequest, DumpedFile, TierPath};
@@ -199,11 +200,8 @@ impl Taking<'_> {
         let Some(((_, first), others)) = named.paths.split_first() else { return missing };
         for (tier, path) in others {
             let record = DumpRecord { tier: *tier, file: path.file_name().to_owned(), ..record.clone() };
-            let given = async {
-                self.place.shelf.link(first, path).await.map_err(backstay_repo::Error::from)?;
-                self.describe(&record, path, hmac).await
-            };
-            if let Err(error) = given.await {
+            let given = give(self.place, &self.policy.layout, &record, first, path, hmac).await;
+            if let Err(error) = given {
                 missing.push(unnamed(path, &error));
             }
         }

@@ -1,0 +1,198 @@
+//! The names that a run gives a dump beside its first: among the weeks and the months,
+//! and the pointer; and those that a run which was killed did not come to.
+//!
+//! Invariant: nothing gets a name that retention would take from it again, and no name
+//! that somebody else's file has. Only the newest dump of each database is looked at: a
+//! name that somebody removed stays away from all others.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
+
+use backstay_model::Finding;
+use backstay_model::dump::template::Fields;
+use backstay_model::dump::{DumpOnShelf, DumpRecord, Layout, Tier, plan_expire_dumps};
+use backstay_repo::dump::HMAC_SUFFIX;
+use backstay_repo::shelf::ShelfPath;
+use backstay_repo::store::StoreError;
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use super::policy::Place;
+use super::shelved::{self, Presence, ShelvedFile};
+use super::{DumpPolicy, names};
+use crate::error::{Error, Result};
+use crate::instance::Instance;
+use crate::run::Run;
+
+/// The line that authenticates a dump.
+const HMAC_MAX_BYTES: u64 = 4096;
+
+/// Gives the bytes of `first` one more name, with a sidecar of its own. What of it is
+/// there already from another time is not made again.
+pub(super) async fn give(
+    place: &Place,
+    layout: &Layout,
+    record: &DumpRecord,
+    first: &ShelfPath,
+    path: &ShelfPath,
+    hmac: Option<&Bytes>,
+) -> Result<()> {
+    let shelf = &*place.shelf;
+    let failed = |error: StoreError| Error::from(backstay_repo::Error::from(error));
+    match shelf.link(first, path).await {
+        Err(StoreError::AlreadyExists { .. }) if is_one_file(place, first, path) => {}
+        given => given.map_err(failed)?,
+    }
+    if let Some(hmac) = hmac {
+        let beside = path.beside(HMAC_SUFFIX).map_err(backstay_repo::Error::from)?;
+        match shelf.put_if_absent(&beside, hmac.clone()).await {
+            Err(StoreError::AlreadyExists { .. })
+                if shelf.get(&beside, HMAC_MAX_BYTES).await.is_ok_and(|there| there == *hmac) => {}
+            written => written.map_err(failed)?,
+        }
+    }
+    let mut json = serde_json::to_vec_pretty(record).map_err(|error| Error::broken(error.to_string()))?;
+    json.push(b'\n');
+    let sidecar = path.beside(&layout.sidecar).map_err(backstay_repo::Error::from)?;
+    shelf.put_if_absent(&sidecar, json.into()).await.map_err(failed)
+}
+
+fn is_one_file(place: &Place, one: &ShelfPath, other: &ShelfPath) -> bool {
+    let seen = |path: &ShelfPath| std::fs::metadata(place.directory.join(path.as_str())).ok();
+    let number = |path| seen(path).map(|seen| (seen.dev(), seen.ino()));
+    number(one).is_some() && number(one) == number(other)
+}
+
+/// Gives the newest dumps of an instance the names that they should have, and says so.
+pub(super) async fn complete(
+    run: &Run,
+    instance: &Instance,
+    policy: &DumpPolicy,
+    place: &Place,
+) -> Result<Vec<Finding>> {
+    let shelved = shelved::look_at(place, policy, Some(&instance.id)).await?;
+    let mut told = Vec::new();
+    let there: Vec<DumpOnShelf> = shelved
+        .files
+        .iter()
+        .filter(|file| file.presence != Presence::Gone)
+        .map(|file| file.dump.clone())
+        .collect();
+    for (file, names) in newest(&shelved.files, &policy.layout) {
+        for (tier, path) in names.others {
+            run.check_cancelled()?;
+            let sidecar = path.beside(&policy.layout.sidecar).map_err(backstay_repo::Error::from)?;
+            if is_there(place, &sidecar).await? || !stays(&there, file, tier, &path, policy, run.clock.now())
+            {
+                continue;
+            }
+            if is_there(place, &path).await? && !is_one_file(place, &file.path, &path) {
+                // Another's; the dump that is about to be taken has its own names.
+                continue;
+            }
+            let Some(whole) = shelved::whole_record(&*place.shelf, file).await? else { continue };
+            let record = DumpRecord { tier, file: path.file_name().to_owned(), ..whole };
+            let beside = file.path.beside(HMAC_SUFFIX).map_err(backstay_repo::Error::from)?;
+            let hmac = place.shelf.get(&beside, HMAC_MAX_BYTES).await.ok();
+            give(place, &policy.layout, &record, &file.path, &path, hmac.as_ref()).await?;
+            told.push(given(path.as_str(), file));
+        }
+    }
+    for (pointer, file) in pointers(&shelved.files, &policy.layout) {
+        if is_one_file(place, &pointer, &file.path) {
+            continue;
+        }
+        match place.shelf.point(&pointer, &file.path).await {
+            Ok(()) => told.push(given(pointer.as_str(), file)),
+            // A file of that name: the dump that is about to be taken tells of it.
+            Err(StoreError::AlreadyExists { .. }) => {}
+            Err(error) => return Err(shelved::failed(&*place.shelf, error)),
+        }
+    }
+    Ok(told)
+}
+
+fn given(path: &str, file: &ShelvedFile) -> Finding {
+    Finding::info(
+        path,
+        format!(
+            "an earlier run was stopped before dump {} had this name; it has it now: {}",
+            file.record().id,
+            file.path
+        ),
+        "`backstay list --type dump` shows the names of each dump",
+    )
+}
+
+async fn is_there(place: &Place, path: &ShelfPath) -> Result<bool> {
+    match place.shelf.head(path).await {
+        Ok(_) => Ok(true),
+        Err(StoreError::NotFound { .. }) => Ok(false),
+        Err(error) => Err(shelved::failed(&*place.shelf, error)),
+    }
+}
+
+/// Whether `expire` would leave it there.
+fn stays(
+    there: &[DumpOnShelf],
+    file: &ShelvedFile,
+    tier: Tier,
+    path: &ShelfPath,
+    policy: &DumpPolicy,
+    now: Timestamp,
+) -> bool {
+    let mut with: Vec<DumpOnShelf> = there.to_vec();
+    with.push(DumpOnShelf { tier, path: path.to_string(), ..file.dump.clone() });
+    plan_expire_dumps(&with, &policy.keep, now).keep.iter().any(|fate| fate.path == path.as_str())
+}
+
+/// What a dump should be called.
+struct Names {
+    others: Vec<(Tier, ShelfPath)>,
+    pointer: Option<ShelfPath>,
+}
+
+/// By this layout; `None` for one that got its name otherwise.
+fn names_of(file: &ShelvedFile, layout: &Layout) -> Option<Names> {
+    let record = file.record();
+    let is_meant =
+        file.is_good() && !file.is_expiring && !record.safety && !record.adopted && !record.guessed;
+    if !is_meant || file.dump.tier != Tier::Daily || !matches!(file.presence, Presence::File { .. }) {
+        return None;
+    }
+    // The time of a run stands in the ids of its dumps, and in their names.
+    let (time, _) = record.id.as_str().split_once('-')?;
+    let time: Timestamp = time.parse().ok()?;
+    let ext = names::extension(layout, &record.content, &record.shape);
+    let (database, instance) = (record.content.database(), &record.instance);
+    let fields = |tier| Fields { database, instance, tier, ext: &ext, time };
+    if layout.path(&fields(Tier::Daily))? != file.path.as_str() {
+        return None;
+    }
+    let others = layout.tiers(time).into_iter().filter(|tier| *tier != Tier::Daily);
+    let others = others.filter_map(|tier| Some((tier, layout.path(&fields(tier))?.parse().ok()?)));
+    let pointer = layout.pointer_path(&fields(Tier::Daily)).and_then(|path| path.parse().ok());
+    Some(Names { others: others.collect(), pointer })
+}
+
+/// The newest of each content; the files are in that order.
+fn newest<'a>(files: &'a [ShelvedFile], layout: &Layout) -> Vec<(&'a ShelvedFile, Names)> {
+    let mut found: Vec<(&ShelvedFile, Names)> = Vec::new();
+    for file in files {
+        let is_known = found.iter().any(|(newer, _)| newer.is_of_series(file.record()));
+        if let (false, Some(names)) = (is_known, names_of(file, layout)) {
+            found.push((file, names));
+        }
+    }
+    found
+}
+
+fn pointers<'a>(files: &'a [ShelvedFile], layout: &Layout) -> BTreeMap<ShelfPath, &'a ShelvedFile> {
+    let mut found = BTreeMap::new();
+    for file in files {
+        if let Some(pointer) = names_of(file, layout).and_then(|names| names.pointer) {
+            found.entry(pointer).or_insert(file);
+        }
+    }
+    found
+}
