@@ -61,13 +61,13 @@ pub enum Fate {
     },
     /// It had one.
     Known,
-    /// A dump of something that this version does not take in.
-    Later {
-        what: String,
     /// It has the name of the layout's pointer, and is a copy of this dump.
     Pointer {
         dump: BackupId,
     },
+    /// A dump of something that this version does not take in.
+    Later {
+        what: String,
     },
     /// Its pass phrase is missing or another.
     Closed {
@@ -106,13 +106,13 @@ pub async fn run(
         |path: &str| path.ends_with(HMAC_SUFFIX) || sidecars.iter().any(|suffix| path.ends_with(suffix));
     let reports = format!("{}/", policy.layout.reports);
     files.retain(|file| !is_beside(file.path.as_str()) && !file.path.as_str().starts_with(&reports));
+    // Whether one of that name is a copy is known when the others were read.
+    files.sort_by_key(|file| policy.layout.is_pointer(file.path.as_str()));
     let mut report = AdoptReport { directory: shelf.location().to_owned(), files: Vec::new(), others: 0 };
     let mut ids = HashMap::new();
     let total = files.iter().map(|file| file.size_bytes).sum();
     run.progress.begin("read the dumps", total);
     for file in files {
-    // Whether one of that name is a copy is known when the others were read.
-    files.sort_by_key(|file| policy.layout.is_pointer(file.path.as_str()));
         run.check_cancelled()?;
         let adopting = Adopting { run, instance, policy, request, shelf: &shelf };
         match adopting.adopt(&file, &sidecars, &mut ids).await? {
@@ -179,6 +179,11 @@ impl Adopting<'_> {
             _ => return Ok(Some(Fate::Later { what })),
         };
         let mut record = self.record(file, &read, format)?;
+        if self.policy.layout.is_pointer(file.path.as_str())
+            && let Some(dump) = ids.get(&record.sha256)
+        {
+            return Ok(Some(Fate::Pointer { dump: dump.clone() }));
+        }
         if let Some(id) = ids.get(&record.sha256) {
             record.id = id.clone();
         }
@@ -202,11 +207,6 @@ impl Adopting<'_> {
                     Ok(record) if record.file == path.file_name() => return Ok(Some(record)),
                     // Somebody else's, whose name is the same.
                     _ => {}
-        if self.policy.layout.is_pointer(file.path.as_str())
-            && let Some(dump) = ids.get(&record.sha256)
-        {
-            return Ok(Some(Fate::Pointer { dump: dump.clone() }));
-        }
                 },
                 Err(StoreError::NotFound { .. } | StoreError::TooLarge { .. }) => {}
                 Err(error) => return Err(backstay_repo::Error::from(error).into()),

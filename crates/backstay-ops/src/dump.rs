@@ -92,11 +92,11 @@ pub async fn run(
     let address = instance.postgres().address()?;
     run.progress.enter("ask the server");
     let wanted = wanted(run, &address, policy.shape, request).await?;
-    let apart = request.safety.then(|| DumpPolicy { layout: names::apart(&policy.layout), ..policy.clone() });
     let mut findings = match complete(run, instance, policy, &place, request).await {
         Err(Error::Cancelled) => return Err(Error::Cancelled),
         completed => completed.unwrap_or_else(|error| vec![not_completed(&place, &error)]),
     };
+    let apart = request.safety.then(|| DumpPolicy { layout: names::apart(&policy.layout), ..policy.clone() });
     let policy = apart.as_ref().unwrap_or(policy);
     let mut at = run.clock.now();
     let mut named = names::assign(&policy.layout, &instance.id, wanted.clone(), at)?;
@@ -125,12 +125,11 @@ pub async fn run(
         report.dumps.push(dumped);
         findings.extend(of_dump);
     }
-    report.duration_seconds = watch.seconds();
     report.findings = findings;
+    report.duration_seconds = watch.seconds();
     Ok(report)
 }
 
-/// What the settings cannot mean together.
 /// What an earlier run was stopped in. What a restore is about to change has one name only,
 /// and waits for nothing.
 async fn complete(
@@ -161,6 +160,7 @@ fn not_completed(place: &policy::Place, error: &Error) -> Finding {
     )
 }
 
+/// What the settings cannot mean together.
 fn check(policy: &DumpPolicy) -> Result<()> {
     let DumpShape { format, compression, cipher } = policy.shape;
     if format == DumpFormat::Plain && compression == DumpCompression::Inside {

@@ -88,9 +88,9 @@ pub enum Error {
     DumpsMeet { path: String, one: String, other: String },
     #[error("{path} is there already in {shelf}")]
     DumpNameTaken { path: String, shelf: String },
-    #[error("{reason}")]
     #[error("{path} is there already in {shelf}, and nothing says what it is: it has no sidecar")]
     DumpNameOfStranger { instance: InstanceId, path: String, shelf: String },
+    #[error("{reason}")]
     DumpShape { reason: &'static str, hint: &'static str },
     #[error("tables and schemas are chosen of one database, and {count} were named")]
     PartsOfSeveral { count: usize },
@@ -182,6 +182,7 @@ impl Classified for Error {
             },
             Error::DrillTooSmall { .. }
             | Error::DumpNameTaken { .. }
+            | Error::DumpNameOfStranger { .. }
             | Error::ExportTaken { .. }
             | Error::SpoolTooSmall { .. }
             | Error::SomeTablesThere { .. }
@@ -202,7 +203,6 @@ impl Classified for Error {
             Error::Shelf { source, .. } | Error::ExportWrite { source, .. } => source.kind(),
             Error::VerificationUnreadable { .. } => ErrorKind::Corrupt,
             Error::NoKeys => ErrorKind::Unsupported,
-            | Error::DumpNameOfStranger { .. }
             Error::Cancelled => ErrorKind::Cancelled,
             Error::Broken { .. } => ErrorKind::Internal,
         }
@@ -277,6 +277,19 @@ impl Classified for Error {
                 "put the time of day into `dump.name`, as in {time:%Y%m%d_%H%M%S}, or run `backstay dump` later"
                     .to_owned(),
             ],
+            Error::DumpNameOfStranger { instance, path, shelf } => {
+                let shelf = crate::dump::shelved::full(shelf, "");
+                let directory = shell_word(OsStr::new(shelf.trim_end_matches('/'))).into_owned();
+                let file = format!("{shelf}{path}");
+                let file = shell_word(OsStr::new(&file)).into_owned();
+                vec![
+                    format!(
+                        "a `backstay dump` that was killed before it was done leaves such a file, whole: \
+                         `backstay adopt {directory} --instance {instance}` reads it and takes it in"
+                    ),
+                    format!("or move it away, `mv {file} {file}.old`, and dump again"),
+                ]
+            }
             Error::DumpShape { hint, .. } => vec![(*hint).to_owned()],
             Error::PartsOfSeveral { .. } => {
                 vec!["name one database with `--database`".to_owned()]
@@ -297,19 +310,6 @@ impl Classified for Error {
             ],
             Error::DumpNotGood { instead: Some(dump), .. } => {
                 vec![format!("`--backup {dump}` restores the newest good one of the same database")]
-            }
-            Error::DumpNameOfStranger { instance, path, shelf } => {
-                let shelf = crate::dump::shelved::full(shelf, "");
-                let directory = shell_word(OsStr::new(shelf.trim_end_matches('/'))).into_owned();
-                let file = format!("{shelf}{path}");
-                let file = shell_word(OsStr::new(&file)).into_owned();
-                vec![
-                    format!(
-                        "a `backstay dump` that was killed before it was done leaves such a file, whole: \
-                         `backstay adopt {directory} --instance {instance}` reads it and takes it in"
-                    ),
-                    format!("or move it away, `mv {file} {file}.old`, and dump again"),
-                ]
             }
             Error::DumpNotGood { instead: None, .. } => {
                 vec!["`backstay verify` names what is damaged; `backstay dump` takes a new one".to_owned()]
@@ -421,6 +421,11 @@ mod tests {
                 shelf: "file:///srv".into(),
                 source: backstay_repo::store::StoreError::AlreadyExists { object: "a".into() },
             },
+            Error::DumpNameOfStranger {
+                instance: "orders".parse().unwrap(),
+                path: "daily/a".into(),
+                shelf: "file:///srv/it's".into(),
+            },
             Error::VerificationUnreadable { path: "/srv/a".into(), reason: "it is cut".into() },
             Error::ExportPlace { path: "/srv/.a".into(), reason: "it is hidden".into() },
             Error::ExportTaken { path: "/srv/a".into() },
@@ -472,11 +477,6 @@ mod tests {
     #[test]
     fn all_that_an_interrupted_restore_left_is_cleared_by_one_command() {
         let hint = all()[3].hints().remove(0);
-            Error::DumpNameOfStranger {
-                instance: "orders".parse().unwrap(),
-                path: "daily/a".into(),
-                shelf: "file:///srv/it's".into(),
-            },
         let (command, rest) = hint.split_once(" clears it, then restore again").unwrap();
         assert_eq!(command, r"`rm -r /srv/a '/srv/it'\''s fast'`");
         // A server may have begun to use the place of a tablespace since.

@@ -171,15 +171,15 @@ impl Session {
             jobs: dump.jobs.unwrap_or(DEFAULT_JOBS),
             spool: dump.spool.as_ref().map(|spool| self.config.beside(spool)),
             keep,
+            keep_reports: dump.keep_reports.map_or(KEEP_REPORTS, |age| {
+                SignedDuration::try_from(age.0).unwrap_or(SignedDuration::MAX)
+            }),
         })
     }
 
     fn passphrase_of_dumps(&self, settings: &InstanceSettings) -> Result<Option<Secret>, Fault> {
         match self.config.dump(settings).passphrase {
             Some(source) => Ok(Some(source.read("dump.passphrase", self.config.directory())?)),
-            keep_reports: dump.keep_reports.map_or(KEEP_REPORTS, |age| {
-                SignedDuration::try_from(age.0).unwrap_or(SignedDuration::MAX)
-            }),
             None => Ok(None),
         }
     }

@@ -109,11 +109,6 @@ pub(super) async fn must_be_free(
     Ok(())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn database(name: &str) -> (DumpContent, DumpShape) {
 async fn is_there(shelf: &dyn Shelf, path: &ShelfPath) -> Result<bool> {
     match shelf.head(path).await {
         Ok(_) => Ok(true),
@@ -122,6 +117,11 @@ async fn is_there(shelf: &dyn Shelf, path: &ShelfPath) -> Result<bool> {
     }
 }
 
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn database(name: &str) -> (DumpContent, DumpShape) {
         (DumpContent::Database { database: name.to_owned() }, DumpShape::default())
     }
 
