@@ -12,6 +12,7 @@ pub mod drill;
 pub mod dump;
 pub mod error;
 pub mod finding;
+pub mod hold;
 pub mod id;
 pub mod lsn;
 pub mod parts;
@@ -30,6 +31,7 @@ pub mod verify;
 
 pub use error::{ErrorKind, Fault};
 pub use finding::{Finding, FindingLevel};
+pub use hold::Hold;
 pub use id::{BackupId, InstanceId, RepositoryId};
 pub use lsn::{Lsn, TimelineId};
 pub use position::Position;

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::finding::Finding;
+use crate::hold::Hold;
 use crate::id::{BackupId, InstanceId};
 use crate::lsn::TimelineId;
 use crate::record::{BackupRecord, BackupType, EngineKind};
@@ -29,6 +30,8 @@ impl From<Timestamp> for Condemned {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct BackupMarks {
     pub condemned: Option<Condemned>,
+    /// It may not go, whatever retention says.
+    pub hold: Option<Hold>,
     pub verified_at: Option<Timestamp>,
     pub drilled_at: Option<Timestamp>,
     /// Whether that drill brought it back.
@@ -69,8 +72,10 @@ pub struct BackupSummary {
     pub restore_amplification: f64,
     pub engine_version: String,
     pub encrypted: bool,
-    /// Until when it may not expire. Nothing sets it yet.
+    /// Until when it may not expire; in the year 9999 for one that is held until that is taken back.
     pub hold: Option<Timestamp>,
+    #[serde(default)]
+    pub hold_reason: Option<String>,
     /// Whether retention has let it go; it can be restored until it is deleted.
     #[serde(default)]
     pub condemned: bool,
@@ -119,7 +124,8 @@ impl BackupSummary {
             restore_amplification: statistics.restore_amplification,
             engine_version: record.engine_version.clone(),
             encrypted: record.encrypted,
-            hold: None,
+            hold: marks.hold.as_ref().map(|hold| hold.until),
+            hold_reason: marks.hold.and_then(|hold| hold.reason),
             condemned: marks.condemned.is_some(),
             condemned_at: marks.condemned.and_then(|condemned| condemned.at),
             verified_at: marks.verified_at,

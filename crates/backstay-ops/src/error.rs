@@ -110,6 +110,8 @@ pub enum Error {
     },
     #[error("{} has {} free, and {} are needed there for a while", path.display(), ByteSize(*free), ByteSize(*needed))]
     SpoolTooSmall { path: PathBuf, free: u64, needed: u64 },
+    #[error("a hold until {until} would be over already")]
+    HoldOver { until: jiff::Timestamp },
     #[error("nothing can be exported to {}: {reason}", path.display())]
     ExportPlace { path: PathBuf, reason: String },
     #[error("{} is there already, and an export replaces nothing", path.display())]
@@ -198,6 +200,7 @@ impl Classified for Error {
             | Error::NoChoiceInStatements { .. }
             | Error::SwapOfParts { .. }
             | Error::ExportPlace { .. }
+            | Error::HoldOver { .. }
             | Error::PartsOfSeveral { .. } => ErrorKind::Invalid,
             Error::Layout(error) => error.kind(),
             Error::Shelf { source, .. } | Error::ExportWrite { source, .. } => source.kind(),
@@ -293,6 +296,9 @@ impl Classified for Error {
             Error::DumpShape { hint, .. } => vec![(*hint).to_owned()],
             Error::PartsOfSeveral { .. } => {
                 vec!["name one database with `--database`".to_owned()]
+            }
+            Error::HoldOver { .. } => {
+                vec!["give `--until` a time that is to come, or leave it out".to_owned()]
             }
             Error::ExportPlace { .. } => {
                 vec!["give `--to` a directory, or the name of a file that is not hidden".to_owned()]
@@ -427,6 +433,7 @@ mod tests {
                 shelf: "file:///srv/it's".into(),
             },
             Error::VerificationUnreadable { path: "/srv/a".into(), reason: "it is cut".into() },
+            Error::HoldOver { until: "2020-01-01T00:00:00Z".parse().unwrap() },
             Error::ExportPlace { path: "/srv/.a".into(), reason: "it is hidden".into() },
             Error::ExportTaken { path: "/srv/a".into() },
             Error::ExportUnseen { path: "/srv/a".into(), source: denied() },

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::context::Context;
 use crate::error::{Error, Result};
+use crate::hold;
 use crate::instance::Instance;
 use crate::known::Known;
 
@@ -45,6 +46,17 @@ pub async fn run(context: &Context, instance: &Instance) -> Result<ExpireReport>
     }
     for expired in report.plan.deletable() {
         context.check_cancelled()?;
+        // Since the plan was made somebody may have said that it stays.
+        let now = context.clock.now();
+        let held = hold::of(context, &instance.id).await?.backups.remove(&expired.id);
+        if let Some(hold) = held.filter(|hold| hold.is_in_force(now)) {
+            report.findings.push(Finding::info(
+                expired.id.as_str(),
+                format!("it stays: {hold}"),
+                "`backstay hold remove` leaves it to retention again",
+            ));
+            continue;
+        }
         match context
             .repo
             .delete_condemned(&instance.id, &expired.id, instance.policy.grace, context.clock.now())

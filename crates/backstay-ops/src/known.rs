@@ -11,6 +11,7 @@ use backstay_repo::repo::Listed;
 
 use crate::context::Context;
 use crate::error::Result;
+use crate::hold;
 use crate::notes::{self, Seen};
 
 pub(crate) mod verdict;
@@ -47,6 +48,7 @@ impl Known {
         let markers = context.repo.markers(instance).await?;
         let verifications = notes::verifications(context, instance).await?;
         let proofs = notes::proofs(context, instance).await?;
+        let mut held = hold::of(context, instance).await?;
 
         let mut verdicts = verdict::conclude(instance, &verifications);
         verdict::share_damage(context, instance, &mut listed, &mut verdicts).await?;
@@ -60,6 +62,7 @@ impl Known {
                 let drill = proofs.iter().rfind(|proof| proof.backup == record.id);
                 let marks = BackupMarks {
                     condemned: markers.condemned.get(&record.id).map(|at| Condemned { at: *at }),
+                    hold: held.backups.remove(&record.id),
                     verified_at: verdict.verified_at,
                     drilled_at: drill.map(|proof| proof.at),
                     drill_sound: drill.map(DrillReport::brought_back),
@@ -69,6 +72,7 @@ impl Known {
             })
             .collect();
         let mut findings = markers.findings;
+        findings.extend(held.findings);
         findings.extend(context.repo.vanished(instance, context.clock.now()).await?);
         Ok(Known { backups, unreadable, damaged_packs, proofs, findings })
     }

@@ -23,6 +23,7 @@
 //! | restore of a dump | [`reload::prepare`] | [`reload::ReloadReport`] |
 //! | expire | [`expire::plan`], [`expire::run`] | [`model::policy::ExpirePlan`], [`expire::ExpireReport`] |
 //! | export | [`export::dump`] | [`export::ExportReport`] |
+//! | hold | [`hold::on_dump`], [`hold::on_base`] | [`hold::HoldReport`] |
 //! | collect | [`collect::run`] | [`collect::CollectReport`] |
 //! | key kit | [`kit::write`], [`kit::renew`] | [`kit::KitReport`] |
 //! | key | [`key::list`], [`key::add`], [`key::remove`], [`key::rotate`] | [`key::KeySlot`] |
@@ -47,6 +48,7 @@
 //! reload::prepare(&Run, &Instance, &DumpPolicy, &ReloadRequest) -> Prepared { plan };  Prepared::carry_out() -> ReloadReport
 //! expire::plan(&Context, &Instance, as_of: Timestamp) -> ExpirePlan;  expire::run(&Context, &Instance) -> ExpireReport
 //! export::dump(&Run, &DumpPolicy, &BackupId, &ExportOptions) -> Option<ExportReport>
+//! hold::on_dump(&Run, &DumpPolicy, &BackupId, Option<&Hold>) -> Option<HoldReport>;  hold::on_base(&Context, &BackupId, Option<&Hold>) -> HoldReport
 //! collect::run(&Context, &CollectOptions) -> CollectReport
 //! key::{list, add, remove, rotate}(&Context, …) -> …;  check::run(&Instance) -> InstanceCheck
 //! ```
@@ -63,6 +65,7 @@ pub mod error;
 pub mod expire;
 pub mod export;
 mod future;
+pub mod hold;
 pub mod init;
 pub mod instance;
 pub mod key;

@@ -311,6 +311,20 @@ impl InstanceLayout {
         self.prefix("proofs")
     }
 
+    /// `<instance>/holds/<session>-<n>`
+    pub fn hold(&self, session: &BackupId, number: u32) -> ObjectName {
+        self.name(format_args!("holds/{session}-{number:06}"))
+    }
+
+    pub fn holds(&self) -> Prefix {
+        self.prefix("holds")
+    }
+
+    /// Which backup is held, and the number of the hold: its name says it, should it not open.
+    pub fn hold_of(&self, name: &ObjectName) -> Option<DataObject> {
+        numbered(self.rest(name, "holds")?, b'-')
+    }
+
     /// `<instance>/findings/<id>`
     pub fn finding(&self, id: &str) -> Result<ObjectName, NameError> {
         format!("{}/findings/{id}", self.instance).parse()
@@ -392,6 +406,8 @@ mod tests {
         let data = DataObject { session: session.clone(), number: 7 };
         assert_eq!(layout.data_object_of(&layout.pack(&session, 7)), Some(data.clone()));
         assert_eq!(layout.data_object_of(&layout.map(&session, 7)), Some(data.clone()));
+        assert_eq!(layout.hold_of(&layout.hold(&session, 7)), Some(data.clone()));
+        assert_eq!(layout.data_object_of(&layout.hold(&session, 7)), None);
         assert_eq!(layout.intent_of(&layout.intent(&session, 7)), Some(data));
         assert!(layout.intent(&session, 0).is_of_intents() && layout.intents_of(&session).is_of_intents());
         assert!(!layout.backup(&session).is_of_intents() && !layout.packs().is_of_intents());

@@ -15,7 +15,7 @@ use crate::config::values::Address;
 
 mod keeping;
 
-pub use keeping::ExportArguments;
+pub use keeping::{ExportArguments, HoldAddArguments, HoldVerb};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -83,7 +83,7 @@ pub enum Verb {
     Dump(DumpArguments),
     /// Take in dumps that other programs left, where they lie
     Adopt(AdoptArguments),
-    /// Write a dump or a base backup into plain files that need no Backstay
+    /// Write a dump into a plain file of its own that needs no Backstay
     Export(ExportArguments),
     /// List backups, newest first
     List(ListArguments),
@@ -99,6 +99,9 @@ pub enum Verb {
     Drill(DrillArguments),
     /// Apply retention: which backups may go, and why each stays
     Expire(ExpireArguments),
+    /// Keep a backup whatever retention says, or leave it to retention again
+    #[command(subcommand)]
+    Hold(HoldVerb),
     /// Delete what nothing refers to
     Collect(CollectArguments),
     /// List, add, remove and rotate the keys that open the repository

@@ -14,6 +14,7 @@ pub mod dumps;
 pub mod errors;
 pub mod expire;
 pub mod export;
+pub mod hold;
 pub mod init;
 pub mod keys;
 pub mod lines;

@@ -11,6 +11,7 @@ mod drill;
 mod dump;
 mod expire;
 mod export;
+mod hold;
 pub mod init;
 mod key;
 mod list;
@@ -53,6 +54,7 @@ pub async fn run(arguments: Arguments, output: Output, cancel: CancellationToken
         Verb::Restore(restore) => restore::run(&session()?, &restore).await,
         Verb::Drill(drill) => drill::run(&session()?, &drill).await,
         Verb::Expire(expire) => expire::run(&session()?, &expire).await,
+        Verb::Hold(hold) => hold::run(&session()?, &hold).await,
         Verb::Collect(collect) => collect::run(&session()?, &collect).await,
         Verb::Key(verb) => key::run(&session()?, &verb).await,
         Verb::Completions { shell } => manual::completions(output, shell),

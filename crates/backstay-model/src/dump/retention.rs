@@ -16,6 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::{DumpContent, DumpRecord, Tier};
+use crate::hold::Hold;
 use crate::id::{BackupId, InstanceId};
 
 mod reason;
@@ -71,7 +72,7 @@ pub struct DumpOnShelf {
     pub tier: Tier,
     /// Relative to the shelf.
     pub path: String,
-    pub held_until: Option<Timestamp>,
+    pub hold: Option<Hold>,
     /// Verification found this file damaged.
     pub damaged: bool,
 }
@@ -192,8 +193,8 @@ fn reasons(
     } else {
         reasons.push(DumpKeepReason::NoRetention);
     }
-    if let Some(until) = file.held_until.filter(|until| *until > as_of) {
-        reasons.push(DumpKeepReason::Held { until });
+    if let Some(hold) = file.hold.as_ref().filter(|hold| hold.is_in_force(as_of)) {
+        reasons.push(DumpKeepReason::Held(hold.clone()));
     }
     let [among_good, among_all] = ranks;
     let of = keep.minimum;

@@ -17,6 +17,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::finding::Finding;
+use crate::hold::Hold;
 use crate::id::{BackupId, InstanceId};
 use crate::record::BackupRecord;
 use crate::summary::BackupMarks;
@@ -70,7 +71,7 @@ impl RetentionPolicy {
 }
 
 /// Why a backup stays.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeepReason {
     NoPolicy,
     /// The `nth` newest of its kind, of so many that are kept.
@@ -90,6 +91,8 @@ pub enum KeepReason {
         nth: u32,
         of: u32,
     },
+    /// Somebody said so.
+    Held(Hold),
     /// It ended after the instant for which the plan is made.
     Later,
 }
@@ -104,6 +107,7 @@ impl fmt::Display for KeepReason {
             KeepReason::LastSound => f.write_str("the last sound backup"),
             KeepReason::LastClean => f.write_str("the last backup without wrong pages"),
             KeepReason::Minimum { nth, of } => write!(f, "minimum {nth} of {of}"),
+            KeepReason::Held(hold) => hold.fmt(f),
             KeepReason::Later => f.write_str("later than the time asked for"),
         }
     }
@@ -184,9 +188,13 @@ pub fn plan_expire(
     let sound: Vec<&BackupRecord> =
         present.iter().filter(|(_, marks)| !marks.is_damaged()).map(|(record, _)| record).collect();
 
-    for (record, _) in &newest_first {
+    for (record, marks) in &newest_first {
         if record.finished_at > as_of {
             reasons.entry(&record.id).or_default().push(KeepReason::Later);
+        }
+        // Also one that was let go before: it can be restored, and is not deleted.
+        if let Some(hold) = marks.hold.as_ref().filter(|hold| hold.is_in_force(as_of)) {
+            reasons.entry(&record.id).or_default().push(KeepReason::Held(hold.clone()));
         }
     }
     if policy.keeps_everything() {

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use backstay_model::dump::{DumpOnShelf, DumpRecord};
-use backstay_model::{BackupId, Finding, InstanceId};
+use backstay_model::{BackupId, Finding, Hold, InstanceId};
 use backstay_repo::dump::HMAC_SUFFIX;
 use backstay_repo::shelf::{Shelf, ShelfPath};
 use backstay_repo::store::StoreError;
@@ -25,6 +25,7 @@ mod sidecar;
 mod summary;
 
 use sidecar::Sidecar;
+pub(crate) use sidecar::hold;
 pub(super) use sidecar::mark;
 pub use summary::{DumpDetail, DumpSummary, TierFile};
 
@@ -61,7 +62,7 @@ pub struct ShelvedFile {
     pub presence: Presence,
     pub(super) path: ShelfPath,
     /// More than one where an adopted dump was described twice.
-    pub(super) sidecars: Vec<ShelfPath>,
+    pub(crate) sidecars: Vec<ShelfPath>,
     /// `expire` said that it removes this file.
     pub(super) is_expiring: bool,
 }
@@ -259,7 +260,7 @@ async fn presence(shelf: &dyn Shelf, sizes: &BTreeMap<ShelfPath, u64>, dump: &Sh
 
 impl Shelved {
     fn file(&self, sidecar: Sidecar, path: ShelfPath, beside: ShelfPath, presence: Presence) -> ShelvedFile {
-        let Sidecar { mut record, held_until, expired_at } = sidecar;
+        let Sidecar { mut record, held_until, hold_reason, expired_at } = sidecar;
         record.tables = Vec::new();
         record.warnings = Vec::new();
         let is_cut = presence.size_bytes().is_some_and(|size_bytes| size_bytes != record.stored_bytes);
@@ -269,7 +270,7 @@ impl Shelved {
                 tier: record.tier,
                 record,
                 path: path.to_string(),
-                held_until,
+                hold: held_until.map(|until| Hold { until, reason: hold_reason }),
                 damaged: is_cut || is_known_bad,
             },
             presence,

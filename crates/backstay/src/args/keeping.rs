@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use backstay_model::dump::{DumpCipher, DumpCompression};
-use clap::Args;
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
 
-use super::compression;
+use super::{compression, time};
 
 #[derive(Debug, Args)]
 pub struct ExportArguments {
@@ -21,4 +22,29 @@ pub struct ExportArguments {
     /// openssl, openpgp or none [default: dump.encryption]
     #[arg(long, value_name = "HOW")]
     pub encrypt: Option<DumpCipher>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum HoldVerb {
+    /// Keep a backup, whatever retention says
+    Add(HoldAddArguments),
+    /// Leave a backup to retention again
+    Remove {
+        /// The backup or dump, as `backstay list` shows its id
+        #[arg(value_name = "BACKUP")]
+        backup: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct HoldAddArguments {
+    /// The backup or dump, as `backstay list` shows its id
+    #[arg(value_name = "BACKUP")]
+    pub backup: String,
+    /// Until then; until it is removed when no time is given
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub until: Option<Timestamp>,
+    /// Why, for whoever reads it later
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
 }

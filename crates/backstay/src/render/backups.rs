@@ -6,7 +6,7 @@ use backstay_model::summary::BackupSummary;
 use backstay_ops::list::BackupDetail;
 
 use super::Output;
-use super::lines::{count, findings, labelled, quiet, size, span, time};
+use super::lines::{count, findings, held, labelled, quiet, size, span, time};
 use super::table::{Align, Table};
 
 pub fn list(output: &Output, backups: &[BackupSummary]) -> String {
@@ -68,7 +68,11 @@ fn state(backup: &BackupSummary) -> String {
     if !backup.encrypted {
         words.push("not encrypted");
     }
-    words.join(", ")
+    let mut words = words.join(", ");
+    if let Some(until) = backup.hold {
+        words.push_str(&format!(", {}", held(until, backup.hold_reason.as_deref())));
+    }
+    words
 }
 
 pub fn show(output: &Output, detail: &BackupDetail) -> String {
@@ -108,7 +112,7 @@ pub fn show(output: &Output, detail: &BackupDetail) -> String {
         );
     }
     if let Some(until) = backup.hold {
-        line("held until", time(until));
+        line("hold", held(until, backup.hold_reason.as_deref()));
     }
     if let Some(table) = facts.as_object().filter(|table| !table.is_empty()) {
         text.push_str("  facts\n");

@@ -1,6 +1,6 @@
 //! The small pieces every view is made of: labelled lines, times, spans, findings.
 
-use backstay_model::{ByteSize, Finding, FindingLevel};
+use backstay_model::{ByteSize, Finding, FindingLevel, Hold};
 use jiff::Timestamp;
 
 use super::{Output, Tone};
@@ -16,6 +16,16 @@ pub fn labelled(label: &str, text: &str) -> String {
 /// `2026-11-21 02:43:00Z`: read aloud and sorted more easily than with a `T`.
 pub fn time(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%M:%SZ").to_string()
+}
+
+/// `held until 2027-01-01 00:00:00Z (audit)`
+pub fn held(until: Timestamp, reason: Option<&str>) -> String {
+    let hold = Hold { until, reason: None };
+    let mut text = if hold.has_end() { format!("held until {}", time(until)) } else { "held".to_owned() };
+    if let Some(reason) = reason {
+        text.push_str(&format!(" ({reason})"));
+    }
+    text
 }
 
 /// A measured or expected span, as exact as a person needs it.

@@ -66,6 +66,7 @@ fn summary(day: u8, backup_type: BackupType) -> BackupSummary {
         engine_version: "15.14".into(),
         encrypted: true,
         hold: None,
+        hold_reason: None,
         condemned: false,
         condemned_at: None,
         verified_at: None,

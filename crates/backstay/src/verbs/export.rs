@@ -41,7 +41,7 @@ async fn of_dump(
 
 /// The shelf that has the dump: with the policy of the instance whose dump it is, where
 /// several share a directory.
-async fn shelf_of(session: &Session, id: &BackupId) -> Result<Option<Kept>, Fault> {
+pub(super) async fn shelf_of(session: &Session, id: &BackupId) -> Result<Option<Kept>, Fault> {
     let mut of_another = None;
     for kept in session.shelves(&[]) {
         let looked = async {

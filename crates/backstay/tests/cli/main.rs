@@ -22,6 +22,7 @@ mod failing_disk;
 mod fifty_kills;
 mod foreign_owner;
 mod help;
+mod holds;
 mod in_place;
 mod init;
 mod lasting;

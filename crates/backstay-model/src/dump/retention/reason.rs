@@ -2,12 +2,13 @@
 
 use std::fmt;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use serde::Serialize;
 
 use super::Tier;
+use crate::hold::Hold;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DumpKeepReason {
     /// The tier has no rule.
     NoRetention,
@@ -20,9 +21,8 @@ pub enum DumpKeepReason {
     Younger {
         than: SignedDuration,
     },
-    Held {
-        until: Timestamp,
-    },
+    /// Somebody said so.
+    Held(Hold),
     Minimum {
         nth: u32,
         of: u32,
@@ -41,7 +41,7 @@ impl fmt::Display for DumpKeepReason {
             DumpKeepReason::NoRetention => f.write_str("no retention is set"),
             DumpKeepReason::Nth { tier, nth, of } => write!(f, "{tier} {nth} of {of}"),
             DumpKeepReason::Younger { than } => write!(f, "younger than {}", Age(*than)),
-            DumpKeepReason::Held { until } => write!(f, "held until {until}"),
+            DumpKeepReason::Held(hold) => hold.fmt(f),
             DumpKeepReason::Minimum { nth, of } => write!(f, "minimum {nth} of {of}"),
             DumpKeepReason::LastGood => f.write_str("the last good one"),
             DumpKeepReason::WithItsSet => f.write_str("taken together with one that stays"),

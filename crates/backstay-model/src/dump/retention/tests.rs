@@ -48,7 +48,7 @@ fn whole(database: &str) -> DumpContent {
 fn dump(tier: Tier, database: &str, at: &str) -> DumpOnShelf {
     let record = record(whole(database), at.parse().unwrap(), 0);
     let path = format!("{tier}/{database}_{at}");
-    DumpOnShelf { record, tier, path, held_until: None, damaged: false }
+    DumpOnShelf { record, tier, path, hold: None, damaged: false }
 }
 
 fn daily(at: &str) -> DumpOnShelf {
@@ -269,7 +269,10 @@ fn a_set_is_kept_as_a_week_and_goes_as_a_day() {
 #[test]
 fn a_hold_keeps_a_dump_until_it_ends() {
     let until = "2024-06-01T00:00:00Z";
-    let held = DumpOnShelf { held_until: Some(until.parse().unwrap()), ..daily("2024-01-01T02:00:00Z") };
+    let held = DumpOnShelf {
+        hold: Some(crate::Hold::new(Some(until.parse().unwrap()), None)),
+        ..daily("2024-01-01T02:00:00Z")
+    };
     let files = [daily("2024-01-02T02:00:00Z"), held];
     let keep = DumpKeep { daily: newest(1), ..DumpKeep::default() };
     assert_eq!(

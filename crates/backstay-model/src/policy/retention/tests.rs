@@ -375,3 +375,27 @@ proptest! {
         prop_assert!(loose.is_subset(&tight));
     }
 }
+
+#[test]
+fn a_hold_keeps_a_backup_until_it_ends_also_one_that_was_let_go() {
+    let until = "2026-06-01T00:00:00Z";
+    let hold = |mut backup: (BackupRecord, BackupMarks)| {
+        backup.1.hold = Some(crate::Hold::new(Some(until.parse().unwrap()), Some("audit".to_owned())));
+        backup
+    };
+    let backups = [
+        hold(condemned("2026-01-01T02:00:00Z")),
+        hold(backup("2026-01-02T02:00:00Z")),
+        backup("2026-01-03T02:00:00Z"),
+        backup("2026-01-04T02:00:00Z"),
+    ];
+    let policy = RetentionPolicy { last: 1, ..RetentionPolicy::default() };
+    let before = plan(&backups, policy, "2026-05-31T23:59:59Z");
+    let kept: Vec<String> = before.keep.iter().map(|kept| kept.reasons[0].to_string()).collect();
+    assert_eq!(
+        kept[1..],
+        ["held until 2026-06-01T00:00:00Z (audit)", "held until 2026-06-01T00:00:00Z (audit)"]
+    );
+    assert_eq!((before.keep.len(), before.expire.len()), (3, 1));
+    assert_eq!(plan(&backups, policy, until).expire.len(), 3);
+}

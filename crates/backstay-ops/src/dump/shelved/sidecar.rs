@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 
 use backstay_engine::postgres::starting::shell_word;
 use backstay_model::dump::DumpRecord;
-use backstay_model::{BackupId, Finding};
+use backstay_model::{BackupId, Finding, Hold};
 use backstay_repo::shelf::{Shelf, ShelfPath};
 use backstay_repo::store::StoreError;
 use jiff::Timestamp;
@@ -20,6 +20,8 @@ const SIDECAR_MAX_BYTES: u64 = 4 << 20;
 /// A word that only our sidecars have, also when they do not read any more.
 const OURS: &[u8] = b"\"backstay_version\"";
 const EXPIRED_AT: &str = "expired_at";
+const HELD_UNTIL: &str = "held_until";
+const HOLD_REASON: &str = "hold_reason";
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Sidecar {
@@ -28,6 +30,8 @@ pub struct Sidecar {
     /// Whoever must keep a dump writes this into its sidecar.
     #[serde(default)]
     pub held_until: Option<Timestamp>,
+    #[serde(default)]
+    pub hold_reason: Option<String>,
     #[serde(default)]
     pub expired_at: Option<Timestamp>,
 }
@@ -113,13 +117,49 @@ pub fn of_another(subject: String, file: &str) -> Finding {
     )
 }
 
-/// Says in the sidecar that its dump is being removed, or takes that back; everything else
-/// in it stays, also what a newer version wrote. `false` when it is gone, or is another's.
+/// Says in the sidecar that its dump is being removed, or takes that back. `false` when it
+/// is gone, is another's, or is held since.
 pub async fn mark(
     shelf: &dyn Shelf,
     path: &ShelfPath,
     id: &BackupId,
     expired_at: Option<Timestamp>,
+) -> Result<bool> {
+    change(shelf, path, id, |fields| {
+        let held_until = fields.get(HELD_UNTIL).and_then(Value::as_str).and_then(|text| text.parse().ok());
+        match (expired_at, held_until) {
+            (Some(at), Some(until)) if at < until => return false,
+            (Some(at), _) => fields.insert(EXPIRED_AT.to_owned(), Value::String(at.to_string())),
+            (None, _) => fields.remove(EXPIRED_AT),
+        };
+        true
+    })
+    .await
+}
+
+/// Says in the sidecar that its dump is held, or takes that back. `false` when it is gone
+/// or is another's.
+pub async fn hold(shelf: &dyn Shelf, path: &ShelfPath, id: &BackupId, hold: Option<&Hold>) -> Result<bool> {
+    change(shelf, path, id, |fields| {
+        fields.remove(HELD_UNTIL);
+        fields.remove(HOLD_REASON);
+        if let Some(Hold { until, reason }) = hold {
+            fields.insert(HELD_UNTIL.to_owned(), Value::String(until.to_string()));
+            if let Some(reason) = reason {
+                fields.insert(HOLD_REASON.to_owned(), Value::String(reason.clone()));
+            }
+        }
+        true
+    })
+    .await
+}
+
+/// Changes some fields; everything else in the sidecar stays, also what a newer version wrote.
+async fn change(
+    shelf: &dyn Shelf,
+    path: &ShelfPath,
+    id: &BackupId,
+    edit: impl FnOnce(&mut Map<String, Value>) -> bool,
 ) -> Result<bool> {
     let bytes = match shelf.get(path, SIDECAR_MAX_BYTES).await {
         Ok(bytes) => bytes,
@@ -127,13 +167,9 @@ pub async fn mark(
         Err(error) => return Err(failed(shelf, error)),
     };
     let Ok(mut fields) = serde_json::from_slice::<Map<String, Value>>(&bytes) else { return Ok(false) };
-    if fields.get("id").and_then(Value::as_str) != Some(id.as_str()) {
+    if fields.get("id").and_then(Value::as_str) != Some(id.as_str()) || !edit(&mut fields) {
         return Ok(false);
     }
-    match expired_at {
-        Some(at) => fields.insert(EXPIRED_AT.to_owned(), Value::String(at.to_string())),
-        None => fields.remove(EXPIRED_AT),
-    };
     let mut json = serde_json::to_vec_pretty(&fields).map_err(|error| Error::broken(error.to_string()))?;
     json.push(b'\n');
     shelf.replace(path, json.into()).await.map_err(|error| failed(shelf, error))?;

@@ -48,6 +48,7 @@ pub struct DumpSummary {
     pub engine_version: Option<String>,
     pub encrypted: bool,
     pub hold: Option<Timestamp>,
+    pub hold_reason: Option<String>,
     pub verified_at: Option<Timestamp>,
     pub drilled_at: Option<Timestamp>,
     /// None of its files is good.
@@ -141,6 +142,7 @@ impl Shelved {
             engine_version: record.server_version.clone(),
             encrypted: record.shape.cipher != DumpCipher::None,
             hold: None,
+            hold_reason: None,
             verified_at: None,
             drilled_at: None,
             damaged: true,
@@ -158,7 +160,9 @@ impl Shelved {
     fn add(&self, summary: &mut DumpSummary, file: &ShelvedFile) {
         let (path, record) = (file.path.to_string(), file.record());
         summary.files += 1;
-        summary.hold = summary.hold.max(file.dump.held_until);
+        if let Some(hold) = file.dump.hold.as_ref().filter(|hold| summary.hold < Some(hold.until)) {
+            (summary.hold, summary.hold_reason) = (Some(hold.until), hold.reason.clone());
+        }
         summary.damaged &= !file.is_good();
         if let Some(seen) = self.report().and_then(|report| report.of(&path, record)) {
             if seen.state != DumpState::Unseen {

@@ -9,7 +9,7 @@ use backstay_ops::dump::shelved::{DumpDetail, DumpSummary};
 
 use super::content;
 use crate::render::Output;
-use crate::render::lines::{findings, labelled, size, span, time};
+use crate::render::lines::{findings, held, labelled, size, span, time};
 use crate::render::table::{Align, Table};
 
 /// The tables that are named, largest first.
@@ -76,7 +76,7 @@ fn state(dump: &DumpSummary) -> String {
     }
     words.push(if dump.verified_at.is_some() { "verified" } else { "not verified" }.to_owned());
     if let Some(until) = dump.hold {
-        words.push(format!("held until {}", time(until)));
+        words.push(held(until, dump.hold_reason.as_deref()));
     }
     if dump.safety {
         words.push("before a restore".to_owned());
@@ -122,7 +122,7 @@ pub fn show(output: &Output, detail: &DumpDetail) -> String {
     line("state", state(dump));
     line("verified", dump.verified_at.map_or("never".to_owned(), time));
     if let Some(until) = dump.hold {
-        line("held until", time(until));
+        line("hold", held(until, dump.hold_reason.as_deref()));
     }
     let directory = directory(dump);
     for file in &dump.tiers {
@@ -246,6 +246,7 @@ mod tests {
             engine_version: Some("15.18".to_owned()),
             encrypted: cipher != DumpCipher::None,
             hold: None,
+            hold_reason: None,
             verified_at: Some("2024-09-01T06:00:00Z".parse().unwrap()),
             drilled_at: None,
             damaged: false,

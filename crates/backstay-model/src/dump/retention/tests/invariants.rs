@@ -64,7 +64,7 @@ fn files_of_a_run(
                     path: format!("{tier}/{at}.{nth}"),
                     record: record.clone(),
                     tier,
-                    held_until: held.map(hour),
+                    hold: held.map(|until| crate::Hold::new(Some(hour(until)), None)),
                     damaged,
                 });
             }
@@ -139,7 +139,7 @@ proptest! {
         let gone = gone(&files, &keep, at);
         for file in files.iter().filter(|file| gone.contains(&file.path)) {
             prop_assert!(file.record.finished_at <= hour(at));
-            prop_assert!(file.held_until.is_none_or(|until| until <= hour(at)));
+            prop_assert!(file.hold.as_ref().is_none_or(|hold| !hold.is_in_force(hour(at))));
             let rule = keep.rule(file.tier);
             prop_assert!(rule.is_some());
             let TierKeep { age, count } = rule.unwrap();
