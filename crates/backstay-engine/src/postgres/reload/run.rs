@@ -229,7 +229,11 @@ impl ReloadRun {
 /// `<stdin>:33: error: backslash commands are restricted`, where the first line was ours.
 fn restricted(error: Error) -> Error {
     match &error {
-        Error::ClientProgram { said, .. } if said.contains("backslash commands are restricted") => {
+        Error::ClientProgram { said, .. }
+            if ["backslash commands are restricted", "\\unrestrict: wrong key"]
+                .iter()
+                .any(|word| said.contains(word)) =>
+        {
             let number = said.split(':').nth(1).and_then(|number| number.parse::<u64>().ok());
             let line = number.map(|number| number.saturating_sub(1));
             Error::CommandInStatements { line, command: String::new(), is_guess: false }
