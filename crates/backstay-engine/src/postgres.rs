@@ -14,6 +14,7 @@ pub mod dump;
 pub mod facts;
 pub mod included;
 pub mod inspect;
+pub mod leftovers;
 pub mod local;
 pub mod manifest;
 pub mod outcome;

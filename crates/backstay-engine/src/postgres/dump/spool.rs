@@ -3,14 +3,14 @@
 //! Private to us, made where the caller says, and gone when its value is dropped,
 //! however the dump ended. Refuses a file system that has less room than the dump can need.
 
-use std::fs::DirBuilder;
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tracing::warn;
 
+use super::super::leftovers;
 use crate::{Error, Result};
 
 const TRIES: u32 = 20;
@@ -22,29 +22,24 @@ pub(in crate::postgres) struct Spool {
     private: PathBuf,
     /// Made by the program that writes.
     directory: PathBuf,
+    /// Nobody removes it as long as this is open.
+    _held: File,
 }
 
 impl Spool {
     pub fn make(parent: &Path, needed: u64) -> Result<Spool> {
         let failed = |source: io::Error| Error::SpoolUnwritable { path: parent.to_owned(), source };
         let parent = parent.canonicalize().map_err(failed)?;
+        // What was left there would count as room that is taken.
+        leftovers::sweep(&parent);
         let room = rustix::fs::statvfs(&parent).map_err(|error| failed(error.into()))?;
         let free = room.f_bavail.saturating_mul(room.f_frsize);
         if free < needed {
             return Err(Error::SpoolTooSmall { path: parent, needed, free });
         }
-        let process = std::process::id();
-        let mut number = 0u32;
-        let private = loop {
-            let private = parent.join(format!(".backstay-spool-{process}-{number}"));
-            match DirBuilder::new().mode(0o700).create(&private) {
-                Ok(()) => break private,
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
-                Err(source) => return Err(Error::SpoolUnwritable { path: private, source }),
-            }
-        };
+        let (private, held) = leftovers::make_directory(&parent).map_err(failed)?;
         let directory = private.join("dump");
-        Ok(Spool { private, directory })
+        Ok(Spool { private, directory, _held: held })
     }
 
     pub fn directory(&self) -> &Path {

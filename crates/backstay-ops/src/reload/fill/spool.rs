@@ -1,9 +1,11 @@
 //! A file for an archive that several sessions read at once: gone when it is dropped.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+
+use backstay_engine::postgres::leftovers;
 
 use crate::error::{Error, Result};
 
@@ -16,20 +18,15 @@ impl SpoolFile {
     /// In a directory that must have so much room.
     pub fn make(directory: &Path, bytes: u64) -> Result<SpoolFile> {
         let failed = |source: io::Error| Error::Spool { path: directory.to_owned(), source };
+        // What was left there would count as room that is taken.
+        leftovers::sweep(directory);
         let room = rustix::fs::statvfs(directory).map_err(|error| failed(error.into()))?;
         let free = room.f_bavail.saturating_mul(room.f_frsize);
         if free < bytes {
             return Err(Error::SpoolTooSmall { path: directory.to_owned(), free, needed: bytes });
         }
-        let mut number = 0u32;
-        loop {
-            let path = directory.join(format!(".backstay-restore-{}-{number}", std::process::id()));
-            match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
-                Ok(file) => return Ok(SpoolFile { path, file }),
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
-                Err(error) => return Err(failed(error)),
-            }
-        }
+        let (path, file) = leftovers::make_file(directory).map_err(failed)?;
+        Ok(SpoolFile { path, file })
     }
 
     pub fn path(&self) -> &Path {
