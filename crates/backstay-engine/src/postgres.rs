@@ -30,6 +30,7 @@ pub mod rules;
 pub mod schema;
 pub mod scratch;
 pub mod settings;
+mod several_hosts;
 pub mod starting;
 pub mod tablespaces;
 pub mod throttle;

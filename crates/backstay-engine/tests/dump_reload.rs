@@ -26,6 +26,8 @@ mod refusing;
 mod reloading;
 #[path = "dump_reload/sample.rs"]
 mod sample;
+#[path = "dump_reload/several_hosts.rs"]
+mod several_hosts;
 #[path = "dump_reload/statements.rs"]
 mod statements;
 #[path = "dump_reload/swapping.rs"]

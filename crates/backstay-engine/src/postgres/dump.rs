@@ -151,6 +151,7 @@ impl DumpSource {
             let reason = "`inside` is for archives; a plain dump has nothing to be inside of".to_owned();
             return Err(Error::Setting { setting: "compression", reason });
         }
+        let address = &address.settled().await?;
         let session = Session::open(address).await?;
         let version_number = super::facts::version(&session).await?;
         let programs = ClientPrograms::find(version_number / 10_000, options.bin_directory.as_deref())?;

@@ -17,7 +17,7 @@ const PROGRAM: &str = "pg_dumpall";
 
 /// All that can be dumped: whoever does not let connections in has a reason to.
 pub async fn databases(address: &Address) -> Result<Vec<String>> {
-    let session = Session::open(address).await?;
+    let session = Session::open(&address.settled().await?).await?;
     let statement = "SELECT datname::text FROM pg_database \
                      WHERE datallowconn AND datname NOT IN ('template0', 'template1') ORDER BY datname";
     let rows = session.query("list the databases", statement, &[]).await?;
@@ -32,6 +32,7 @@ pub async fn globals(
     cancel: &CancellationToken,
 ) -> Result<(DumpFacts, DumpRun)> {
     let begun = async {
+        let address = &address.settled().await?;
         let session = Session::open(address).await?;
         let version_number = facts::version(&session).await?;
         let programs = ClientPrograms::find(version_number / 10_000, options.bin_directory.as_deref())?;

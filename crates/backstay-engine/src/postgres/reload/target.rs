@@ -23,6 +23,7 @@ pub struct ReloadTarget {
 
 impl ReloadTarget {
     pub async fn open(address: &Address, bin_directory: Option<&Path>) -> Result<ReloadTarget> {
+        let address = &address.settled().await?;
         let session = Session::open(address).await?;
         let version_number = facts::version(&session).await?;
         let statement = "SELECT current_setting('server_version')";
