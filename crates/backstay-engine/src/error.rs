@@ -167,6 +167,12 @@ pub enum Error {
     ArchiveTooNew { found: String },
     #[error("database {name} is there already")]
     DatabaseExists { name: String },
+    #[error("database {name} lets no connections in: a swap that was killed leaves it so, and one that runs as well")]
+    DatabaseShut {
+        name: String,
+        /// What was to take its place.
+        temporary: Vec<String>,
+    },
     #[error("swap database {name}; it may still let no connections in")]
     SwapHalfDone {
         name: String,
@@ -323,6 +329,7 @@ impl Classified for Error {
             Error::SpoolTooSmall { .. } | Error::DatabaseExists { .. } | Error::SwapBlocked { .. } => {
                 ErrorKind::Conflict
             }
+            Error::DatabaseShut { .. } => ErrorKind::Conflict,
             Error::SwapHalfDone { source, .. } => source.kind(),
             Error::Archive { .. } => ErrorKind::Corrupt,
             Error::ArchiveTooNew { .. } => ErrorKind::Unsupported,

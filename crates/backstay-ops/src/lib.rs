@@ -59,6 +59,7 @@ pub mod check;
 pub mod clock;
 pub mod collect;
 pub mod context;
+pub mod critical;
 pub mod drill;
 pub mod dump;
 pub mod error;

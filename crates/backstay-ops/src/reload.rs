@@ -23,6 +23,7 @@ use backstay_repo::dump::DumpInside;
 use serde::Serialize;
 
 use crate::clock::Stopwatch;
+use crate::critical;
 use crate::dump::{DumpPolicy, DumpRequest, DumpedFile};
 use crate::error::{Error, Result};
 use crate::instance::Instance;
@@ -113,6 +114,8 @@ pub async fn prepare<'a>(
         Wanted::Database(name) | Wanted::Swap(name) => name.clone(),
     };
     let record = &input.chosen.record;
+    // One that is shut cannot be looked into.
+    let remains = target.remains_of_swap(&name).await?;
     let facts = target::look(run, &target, &settings, request, instance, record, &name).await?;
     let destination = match &request.wanted {
         Wanted::Database(name) => Destination::Database { name: name.clone() },
@@ -134,6 +137,7 @@ pub async fn prepare<'a>(
     refusals.extend(looked.refusals);
     let mut findings = input.chosen.findings.clone();
     findings.extend(looked.findings);
+    findings.extend(remains);
     if input.inside == DumpInside::PlainSql {
         findings.extend(target.statement_findings()?);
     }
@@ -273,7 +277,7 @@ impl Prepared<'_> {
         }
         let into = match &report.plan.destination {
             Destination::Database { name } => name.clone(),
-            Destination::Swap { kept, .. } => fill::temporary_name(kept),
+            Destination::Swap { kept, .. } => swap::temporary_name(kept),
         };
         let is_new = !matches!(report.plan.destination, Destination::Database { .. }) || !facts.is_there;
         let filling = fill::Filling { run, policy, request, target: &target, into: &into, is_new };
@@ -289,8 +293,11 @@ impl Prepared<'_> {
                 return Err(Error::SwapNotSound { name: name.clone(), reason });
             }
             run.progress.enter("swap the databases");
-            // Not ended half-way, whoever asks: the old one would stay shut.
-            match swap::swap(&target, name, &into, kept, &mut |_| Ok(())).await {
+            // Not ended half-way, whoever asks and however often: the old one would stay shut.
+            let section = critical::Section::enter();
+            let swapped = swap::swap(&target, name, &into, kept, &mut |_| Ok(())).await;
+            drop(section);
+            match swapped {
                 Ok(swapped) => {
                     report.kept = swapped.kept;
                     report.plan.findings.extend(swapped.findings);

@@ -1,5 +1,6 @@
 //! Ctrl-C, SIGTERM and a terminal that closes: the first asks to stop cleanly, the second leaves at once.
 
+use backstay_ops::critical;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -47,6 +48,13 @@ impl Signals {
         output.note("stopping: what is half done is left invisible; press Ctrl-C again to leave at once");
         cancel.cancel();
         self.next().await;
+        if critical::is_inside() {
+            output.note(
+                "databases are being swapped, and the old one lets nobody in: leaving when that is over, in seconds; \
+                 `psql --list` shows whether they were",
+            );
+            critical::left().await;
+        }
         std::process::exit(EXIT_INTERRUPTED);
     }
 

@@ -42,6 +42,16 @@ pub(super) fn of(error: &Error) -> Vec<String> {
                 near.iter().map(|name| format!("`--{what} '{name}'`")).collect::<Vec<_>>().join(", ")
             )];
         }
+        Error::DatabaseShut { name, temporary } => {
+            let open = format!(
+                "if no swap runs now: `ALTER DATABASE {} ALLOW_CONNECTIONS true` as a superuser",
+                quoted_identifier(name)
+            );
+            let drop = |found: &String| {
+                format!("`DROP DATABASE {}` lets go what was to take its place", quoted_identifier(found))
+            };
+            return std::iter::once(open).chain(temporary.iter().map(drop)).collect();
+        }
         Error::SwapHalfDone { name, .. } => {
             let name = quoted_identifier(name);
             return vec![format!("run `ALTER DATABASE {name} ALLOW_CONNECTIONS true` as a superuser")];
@@ -296,6 +306,7 @@ mod tests {
                 name: "app".into(),
                 source: Box::new(Error::DatabaseExists { name: "b".into() }),
             },
+            Error::DatabaseShut { name: "app".into(), temporary: vec!["app_fills_x".into()] },
             Error::SwapBlocked { name: "app".into(), by: vec!["replication slot s".into()] },
         ]
     }

@@ -45,33 +45,6 @@ pub(super) struct Filled {
     pub findings: Vec<Finding>,
 }
 
-/// Beside the old one until they are swapped, and found by its name when a crash left it.
-/// `kept` is `orders_before_20261121T020000Z`, and this one letter shorter.
-pub(super) fn temporary_name(kept: &str) -> String {
-    let (begin, time) = kept.rsplit_once("_before_").unwrap_or((kept, ""));
-    format!("{begin}_fills_{time}")
-}
-
-/// Drops what a restore has made that failed; the failure, and that half of it is left
-/// where nobody answers any more.
-pub(super) async fn let_go(target: &ReloadTarget, database: &str, failed: Error, limit: Duration) -> Error {
-    let deadline = Instant::now() + limit;
-    loop {
-        match target.drop_database(database).await {
-            Ok(()) => return failed,
-            // A server that lost a process ends all sessions, and is back a moment later.
-            Err(error) if error.kind().is_retryable() && Instant::now() < deadline => {
-                tracing::debug!(%error, database, "half of a restore cannot be dropped yet");
-                tokio::time::sleep(DROP_AGAIN).await;
-            }
-            Err(error) => {
-                tracing::warn!(%error, database, "half of a restore is left");
-                return Error::HalfRestored { database: database.to_owned(), source: Box::new(failed) };
-            }
-        }
-    }
-}
-
 impl Filling<'_> {
     pub async fn fill(&self, input: Input) -> Result<Filled> {
         if !self.is_new {
@@ -300,15 +273,4 @@ impl Filling<'_> {
 
 fn of_child(said: DumpWarning) -> Finding {
     Finding::warning("pg_restore", said.message, "look whether what it names is as it should be")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_database_that_is_filled_is_called_after_the_one_whose_place_it_takes() {
-        let kept = "orders_before_20261121T020000Z";
-        assert_eq!(temporary_name(kept), "orders_fills_20261121T020000Z");
-    }
 }

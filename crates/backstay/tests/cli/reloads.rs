@@ -11,7 +11,7 @@ use super::program::{Home, Ran, flip_a_bit, server, server_of};
 const ROWS: &str = "SELECT concat_ws('|', count(*), min(x), max(x), sum(id)) FROM orders";
 
 /// A database `shop` with tables that depend on each other, dumped as these words say.
-fn shop(server: &Postgres, words: &[&str]) -> Home {
+pub fn shop(server: &Postgres, words: &[&str]) -> Home {
     let home = dumping(server);
     server.sql("CREATE DATABASE shop").unwrap();
     server
@@ -28,7 +28,7 @@ fn shop(server: &Postgres, words: &[&str]) -> Home {
     home
 }
 
-fn rows(server: &Postgres, database: &str) -> String {
+pub fn rows(server: &Postgres, database: &str) -> String {
     server.query_value_in(database, ROWS).unwrap()
 }
 

@@ -10,6 +10,7 @@
 //! prepared transactions.
 
 mod inherit;
+mod remains;
 
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,8 @@ use super::super::facts::quoted_identifier;
 use super::target::ReloadTarget;
 use super::timescale;
 use crate::{Error, Result};
+
+pub use self::remains::temporary_name;
 
 /// For a session to end after it was told to; one that does not is in the kernel.
 const SESSIONS_LIMIT: Duration = Duration::from_secs(30);

@@ -1,0 +1,84 @@
+//! What a swap whose process was killed has left at the server: a database that lets
+//! nobody in, and the one that was to take its place.
+//!
+//! Refuses to tell a dead one from one that runs elsewhere where nothing shows it: it
+//! names what is there and what helps, and touches nothing.
+
+use backstay_model::Finding;
+
+use super::super::super::connect::column;
+use super::super::super::facts::quoted_identifier;
+use super::super::target::ReloadTarget;
+use super::kept_name;
+use crate::{Error, Result};
+
+/// Between the first part of a name and the time, while a database is filled.
+const FILLS: &str = "_fills_";
+
+/// Beside the old one until they are swapped, and found by its name when a crash left it.
+/// `kept` is `orders_before_20261121T020000Z`, and this one letter shorter.
+pub fn temporary_name(kept: &str) -> String {
+    let (begin, time) = kept.rsplit_once("_before_").unwrap_or((kept, ""));
+    format!("{begin}{FILLS}{time}")
+}
+
+fn is_temporary_of(name: &str, found: &str) -> bool {
+    let Some((begin, time)) = found.rsplit_once(FILLS) else { return false };
+    let is_time = time.len() == 16
+        && time.bytes().enumerate().all(|(at, byte)| match at {
+            8 => byte == b'T',
+            15 => byte == b'Z',
+            _ => byte.is_ascii_digit(),
+        });
+    is_time && kept_name(name, time) == format!("{begin}_before_{time}")
+}
+
+impl ReloadTarget {
+    /// What lies about of earlier swaps of this database. An error when it is shut.
+    pub async fn remains_of_swap(&self, name: &str) -> Result<Vec<Finding>> {
+        let statement = "SELECT datname::text, datallowconn, \
+                         (SELECT count(*) FROM pg_stat_activity a WHERE a.datid = d.oid) \
+                         FROM pg_database d WHERE NOT datistemplate ORDER BY 1";
+        let session = self.session(None).await?;
+        let mut is_shut = false;
+        let mut temporary = Vec::new();
+        for row in &session.query("look for what swaps have left", statement, &[]).await? {
+            let (found, is_open, sessions): (String, bool, i64) =
+                (column(row, 0)?, column(row, 1)?, column(row, 2)?);
+            is_shut |= found == name && !is_open;
+            if sessions == 0 && is_temporary_of(name, &found) {
+                temporary.push(found);
+            }
+        }
+        if is_shut {
+            return Err(Error::DatabaseShut { name: name.to_owned(), temporary });
+        }
+        let told = temporary.into_iter().map(|found| {
+            let remedy = format!(
+                "if no restore of {name} runs now: `DROP DATABASE {} WITH (FORCE)`",
+                quoted_identifier(&found)
+            );
+            Finding::warning(found, "a restore that was killed has left this database", remedy)
+        });
+        Ok(told.collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_filled_is_called_after_the_one_whose_place_it_takes_and_found_by_that() {
+        let time = "20261121T020000Z";
+        assert_eq!(temporary_name("orders_before_20261121T020000Z"), "orders_fills_20261121T020000Z");
+        for name in ["orders", "a_fills_b", &"ä".repeat(31), "x_before_y"] {
+            assert!(is_temporary_of(name, &temporary_name(&kept_name(name, time))), "{name}");
+        }
+        for other in
+            ["orders", "orders_fills_", "orders_fills_20261121T020000", "stock_fills_20261121T020000Z"]
+        {
+            assert!(!is_temporary_of("orders", other), "{other}");
+        }
+    }
+}
