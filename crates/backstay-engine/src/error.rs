@@ -161,6 +161,10 @@ pub enum Error {
         /// It may be none, and a `psql` that could tell is not here.
         is_guess: bool,
     },
+    #[error("read the snapshot: {reason}")]
+    Snapshot { reason: String },
+    #[error("choose what to take of the archive: {reason}")]
+    SnapshotStrange { reason: String },
     #[error("read the archive: {reason}")]
     Archive { reason: String },
     #[error("the archive has version {found}, which is newer than what is known")]
@@ -331,8 +335,8 @@ impl Classified for Error {
             }
             Error::DatabaseShut { .. } => ErrorKind::Conflict,
             Error::SwapHalfDone { source, .. } => source.kind(),
-            Error::Archive { .. } => ErrorKind::Corrupt,
-            Error::ArchiveTooNew { .. } => ErrorKind::Unsupported,
+            Error::Archive { .. } | Error::Snapshot { .. } => ErrorKind::Corrupt,
+            Error::ArchiveTooNew { .. } | Error::SnapshotStrange { .. } => ErrorKind::Unsupported,
             Error::Promoted { .. } | Error::TargetNotEmpty { .. } | Error::TargetRunning { .. } => {
                 ErrorKind::Conflict
             }

@@ -10,6 +10,7 @@
 
 pub mod error;
 pub mod postgres;
+pub mod snapshot;
 
 pub use backstay_model as model;
 pub use error::Error;

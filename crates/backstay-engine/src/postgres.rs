@@ -6,7 +6,7 @@
 //! backup restores alone.
 
 pub mod accounts;
-mod chunks;
+pub(crate) mod chunks;
 pub mod client_programs;
 pub mod connect;
 pub mod control;

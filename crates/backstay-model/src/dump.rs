@@ -50,6 +50,16 @@ pub enum DumpFormat {
     Plain,
     /// One file for each table, in a tar archive; written by several sessions at once.
     Directory,
+    /// Not of `pg_dump`: a snapshot of Redis or Valkey. Only adopted.
+    Rdb,
+    /// Not of `pg_dump`: a backup set of InfluxDB. Only adopted.
+    Influxdb,
+}
+
+impl DumpFormat {
+    pub fn is_of_pg_dump(self) -> bool {
+        matches!(self, DumpFormat::Custom | DumpFormat::Plain | DumpFormat::Directory)
+    }
 }
 
 /// What is laid over the bytes of `pg_dump`.
@@ -103,7 +113,9 @@ words!(
     "custom, plain and directory",
     Custom = "custom",
     Plain = "plain",
-    Directory = "directory"
+    Directory = "directory",
+    Rdb = "rdb",
+    Influxdb = "influxdb"
 );
 words!(
     DumpCompression,
@@ -129,7 +141,8 @@ impl DumpShape {
         let inner = match self.format {
             DumpFormat::Custom => "dump",
             DumpFormat::Plain => "sql",
-            DumpFormat::Directory => "tar",
+            DumpFormat::Directory | DumpFormat::Influxdb => "tar",
+            DumpFormat::Rdb => "rdb",
         };
         let packed = match self.compression {
             DumpCompression::None | DumpCompression::Inside => "",
@@ -150,6 +163,8 @@ impl DumpShape {
             DumpFormat::Custom => "pg_restore",
             DumpFormat::Plain => "psql",
             DumpFormat::Directory => "tar -x and pg_restore --format=directory",
+            DumpFormat::Rdb => "redis-server",
+            DumpFormat::Influxdb => "tar -x and influxd restore",
         })
     }
 
@@ -190,13 +205,26 @@ pub enum DumpContent {
     },
     /// Roles, their memberships and the tablespaces of a server.
     Globals,
+    /// Several databases of a server in one file, as `pg_dumpall` and `influxd backup` write it.
+    Cluster { databases: Vec<String> },
+    /// All that a server holds, which has no databases with names.
+    Server,
 }
 
 impl DumpContent {
     pub fn database(&self) -> Option<&str> {
         match self {
             DumpContent::Database { database } | DumpContent::Parts { database, .. } => Some(database),
-            DumpContent::Globals => None,
+            DumpContent::Globals | DumpContent::Cluster { .. } | DumpContent::Server => None,
+        }
+    }
+
+    /// Whether the whole of this database can be restored from it.
+    pub fn has_whole(&self, database: &str) -> bool {
+        match self {
+            DumpContent::Database { database: own } => own == database,
+            DumpContent::Cluster { databases } => databases.iter().any(|own| own == database),
+            DumpContent::Parts { .. } | DumpContent::Globals | DumpContent::Server => false,
         }
     }
 }
@@ -209,6 +237,16 @@ pub struct DumpedTable {
     /// As the server's statistics had it; `None` for a table that nobody analysed.
     pub estimated_rows: Option<u64>,
     pub bytes: u64,
+}
+
+/// A file that belongs to a dump and lies in the directory of its own file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DumpMember {
+    /// Without directories.
+    pub file: String,
+    pub stored_bytes: u64,
+    /// In hexadecimal digits.
+    pub sha256: String,
 }
 
 /// A line that `pg_dump` wrote beside the dump.
@@ -266,6 +304,9 @@ pub struct DumpRecord {
     pub tables: Vec<DumpedTable>,
     #[serde(default)]
     pub warnings: Vec<DumpWarning>,
+    /// The other files of a dump that is several, as InfluxDB writes it. They come and go with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<DumpMember>,
     /// Taken in from what others left, rather than made by Backstay.
     #[serde(default)]
     pub adopted: bool,
@@ -312,6 +353,16 @@ mod tests {
         let again = serde_json::to_string(&record).unwrap();
         assert_eq!(again.matches("\"tables\"").count(), 1, "{again}");
         assert_eq!(serde_json::from_str::<DumpRecord>(&again).unwrap(), record);
+    }
+
+    #[test]
+    fn the_sidecar_of_a_whole_server_says_its_databases() {
+        let cluster = DumpContent::Cluster { databases: vec!["a b".into(), "shop".into()] };
+        let json = serde_json::to_string(&cluster).unwrap();
+        assert_eq!(json, r#"{"content":"cluster","databases":["a b","shop"]}"#);
+        assert_eq!(serde_json::from_str::<DumpContent>(&json).unwrap(), cluster);
+        assert!(cluster.has_whole("shop") && !cluster.has_whole("Shop") && cluster.database().is_none());
+        assert_eq!(serde_json::to_string(&DumpContent::Server).unwrap(), r#"{"content":"server"}"#);
     }
 
     #[test]

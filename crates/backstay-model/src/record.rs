@@ -15,13 +15,29 @@ use crate::position::Position;
 #[serde(rename_all = "lowercase")]
 pub enum EngineKind {
     Postgresql,
+    Influxdb,
+    /// Valkey as well.
+    Redis,
+}
+
+impl EngineKind {
+    /// As its people write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            EngineKind::Postgresql => "PostgreSQL",
+            EngineKind::Influxdb => "InfluxDB",
+            EngineKind::Redis => "Redis",
+        }
+    }
 }
 
 impl fmt::Display for EngineKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            EngineKind::Postgresql => f.pad("postgresql"),
-        }
+        f.pad(match self {
+            EngineKind::Postgresql => "postgresql",
+            EngineKind::Influxdb => "influxdb",
+            EngineKind::Redis => "redis",
+        })
     }
 }
 

@@ -11,13 +11,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use backstay_engine::postgres::dump::RelationName;
-use backstay_engine::postgres::inspect::{InspectKind, Inspection};
+use backstay_engine::postgres::inspect::InspectKind;
 use backstay_engine::postgres::reload::{Archive, ArchiveReader};
 use backstay_model::dump::{
     DumpCipher, DumpCompression, DumpContent, DumpFormat, DumpRecord, DumpShape, Tier,
 };
 use backstay_model::error::Classified;
-use backstay_model::{BackupId, EngineKind, ErrorKind};
+use backstay_model::{BackupId, ErrorKind};
 use backstay_repo::dump::{DumpError, DumpInside, DumpLayer, DumpReader, HMAC_SUFFIX};
 use backstay_repo::shelf::{DiskShelf, Shelf, ShelfFile, ShelfPath};
 use backstay_repo::store::StoreError;
@@ -25,9 +25,12 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::dump::DumpPolicy;
+use crate::dump::inside::{self, Found, Kind, Looking};
 use crate::error::{Error, Result};
 use crate::instance::Instance;
 use crate::run::Run;
+
+mod sets;
 
 /// The sidecar where the layout's own name is taken by somebody else's.
 const OTHER_SIDECAR: &str = ".meta.json";
@@ -112,9 +115,19 @@ pub async fn run(
     let mut ids = HashMap::new();
     let total = files.iter().map(|file| file.size_bytes).sum();
     run.progress.begin("read the dumps", total);
+    let adopting = Adopting { run, instance, policy, request, shelf: &shelf };
+    let sets = sets::find(&request.directory, instance.kind(), &files).await?;
     for file in files {
         run.check_cancelled()?;
-        let adopting = Adopting { run, instance, policy, request, shelf: &shelf };
+        if sets.is_member(&file.path) {
+            run.progress.done(file.size_bytes);
+            continue;
+        }
+        if let Some(members) = sets.members(&file.path) {
+            let fate = adopting.adopt_set(&file, members, &sidecars, &mut ids).await?;
+            report.files.push(AdoptedFile { path: file.path.to_string(), fate });
+            continue;
+        }
         match adopting.adopt(&file, &sidecars, &mut ids).await? {
             Some(fate) => report.files.push(AdoptedFile { path: file.path.to_string(), fate }),
             None => report.others += 1,
@@ -137,6 +150,7 @@ struct Read {
     layers: Vec<DumpLayer>,
     inside: DumpInside,
     archive: Option<Archive>,
+    found: Found,
     raw_bytes: u64,
     sha256: String,
 }
@@ -172,11 +186,18 @@ impl Adopting<'_> {
             }
         };
         let what = described(&read);
+        if let Some(engine) = inside::engine(read.inside).filter(|engine| *engine != self.instance.kind()) {
+            let what = format!("{what}; adopt it for an instance of engine {engine}");
+            return Ok(Some(Fate::Later { what }));
+        }
         let format = match read.inside {
             DumpInside::CustomArchive => DumpFormat::Custom,
             DumpInside::PlainSql => DumpFormat::Plain,
             DumpInside::TarArchive | DumpInside::DirectoryTar => DumpFormat::Directory,
-            _ => return Ok(Some(Fate::Later { what })),
+            _ => match read.found.format() {
+                Some(format) => format,
+                None => return Ok(Some(Fate::Later { what })),
+            },
         };
         let mut record = self.record(file, &read, format)?;
         if self.policy.layout.is_pointer(file.path.as_str())
@@ -221,16 +242,29 @@ impl Adopting<'_> {
         let inside = reader.known().map_err(backstay_repo::Error::from)?;
         let layers = reader.layers().to_vec();
         let mut archive = None;
+        let own = self.instance.kind();
+        let is_other = inside::engine(inside).is_some_and(|engine| engine != own);
+        let snapshot = inside::snapshot_kind(inside, own);
+        if is_other || inside == DumpInside::Tar && snapshot.is_none() {
+            // Whether it is whole is for whoever adopts it.
+            let (raw_bytes, sha256, found) = (0, String::new(), Found::Nothing);
+            return Ok(Some(Read { layers, inside, archive, found, raw_bytes, sha256 }));
+        }
         let mut contents = (inside == DumpInside::CustomArchive).then(ArchiveReader::default);
-        // The pipe of a script whose `pg_dump` died ends well, and its statements do not.
-        let mut statements = match inside {
-            DumpInside::PlainSql => Some(Inspection::begin(InspectKind::Statements, None)?),
-            _ => None,
+        // The pipe of a script whose `pg_dump` died ends well, and its statements do not; an
+        // archive may have no layer over it that would notice a cut.
+        let kind = match inside {
+            DumpInside::PlainSql => Some(Kind::Postgres(InspectKind::Statements)),
+            DumpInside::PlainCluster => Some(Kind::Postgres(InspectKind::Cluster)),
+            DumpInside::CustomArchive => Some(Kind::Postgres(InspectKind::Archive)),
+            DumpInside::TarArchive | DumpInside::DirectoryTar => Some(Kind::Postgres(InspectKind::Directory)),
+            _ => snapshot.map(Kind::Snapshot),
         };
+        let mut inspection = kind.map(|kind| Looking::begin(kind, None)).transpose()?;
         while let Some(bytes) = reader.read().await? {
             self.run.check_cancelled()?;
-            if let Some(statements) = &mut statements {
-                statements.write(&bytes).await?;
+            if let Some(inspection) = &mut inspection {
+                inspection.write(&bytes).await?;
             }
             if let Some(reading) = &mut contents {
                 archive = reading.push(&bytes)?;
@@ -242,35 +276,40 @@ impl Adopting<'_> {
         if let Some(reading) = contents {
             archive = Some(reading.end()?);
         }
-        if let Some(statements) = statements {
-            statements.finish().await?;
-        }
+        let found = match inspection {
+            Some(inspection) => inspection.finish().await?,
+            None => Found::Nothing,
+        };
         let read = reader.finish().await?;
         let (raw_bytes, sha256) = (read.raw_bytes, read.sha256);
-        Ok(Some(Read { layers, inside, archive, raw_bytes, sha256 }))
+        Ok(Some(Read { layers, inside, archive, found, raw_bytes, sha256 }))
     }
 
     fn record(&self, file: &ShelfFile, read: &Read, format: DumpFormat) -> Result<DumpRecord> {
         let located = self.policy.layout.locate(file.path.as_str());
         let named = located.as_ref().and_then(|located| located.database.clone());
-        let database = match (&read.archive, named) {
-            (Some(archive), _) => archive.database.clone(),
-            (None, Some(named)) => named,
+        let content = match (read.found.content(), &read.archive, named) {
+            (Some(content), _, _) => content,
+            (None, Some(archive), _) => content(archive.database.clone(), Some(archive)),
+            (None, None, Some(named)) => content(named, None),
             // A layout whose names say no database is for one.
-            (None, None) => self.instance.postgres().address()?.database().to_owned(),
+            (None, None, None) => content(self.instance.postgres()?.address()?.database().to_owned(), None),
         };
-        let guessed = read.archive.is_none() && located.is_none();
-        let time = located.as_ref().map(|located| located.time).or(file.modified);
+        let guessed = read.found.content().is_none() && read.archive.is_none() && located.is_none();
+        let named = located.as_ref().map(|located| located.time);
+        let time = named.or_else(|| read.found.taken_at()).or(file.modified);
         let time = time.unwrap_or(Timestamp::UNIX_EPOCH);
         let tier = located.and_then(|located| located.tier).unwrap_or(Tier::Daily);
         let mut random = [0; 4];
         getrandom::fill(&mut random).map_err(|_| Error::broken("the system gives no random numbers"))?;
+        let of_archive =
+            |field: fn(&Archive) -> &String| read.archive.as_ref().map(|archive| field(archive).clone());
         Ok(DumpRecord {
             id: BackupId::new(time, u32::from_le_bytes(random)),
             instance: self.instance.id.clone(),
             environment: self.instance.environment.clone(),
-            engine: EngineKind::Postgresql,
-            content: content(database, read.archive.as_ref()),
+            engine: self.instance.kind(),
+            content,
             set: None,
             file: file.path.file_name().to_owned(),
             tier,
@@ -285,12 +324,14 @@ impl Adopting<'_> {
             database_bytes: None,
             position: None,
             system_identifier: None,
-            server_version: read.archive.as_ref().map(|archive| archive.server_version.clone()),
-            tool_version: read.archive.as_ref().map(|archive| archive.tool_version.clone()),
+            server_version: of_archive(|archive| &archive.server_version)
+                .or_else(|| read.found.server_version()),
+            tool_version: of_archive(|archive| &archive.tool_version).or_else(|| read.found.tool_version()),
             backstay_version: env!("CARGO_PKG_VERSION").to_owned(),
             extensions: Default::default(),
             tables: Vec::new(),
-            warnings: Vec::new(),
+            warnings: read.found.warnings(),
+            members: Vec::new(),
             adopted: true,
             safety: false,
             guessed,
@@ -356,17 +397,7 @@ fn shape(layers: &[DumpLayer], format: DumpFormat) -> DumpShape {
 }
 
 fn described(read: &Read) -> String {
-    let inside = match read.inside {
-        DumpInside::CustomArchive => "an archive of pg_dump",
-        DumpInside::TarArchive => "a tar archive of pg_dump",
-        DumpInside::DirectoryTar => "a directory of pg_dump in a tar archive",
-        DumpInside::PlainSql => "statements of pg_dump",
-        DumpInside::PlainCluster => "statements of pg_dumpall, which psql restores",
-        DumpInside::Rdb => "a snapshot of Redis",
-        DumpInside::InfluxPortable => "a portable backup of InfluxDB",
-        DumpInside::Tar => "some tar archive",
-        DumpInside::Unknown => "unknown",
-    };
+    let inside = inside::described(read.inside);
     let over: Vec<String> = read.layers.iter().rev().map(ToString::to_string).collect();
     if over.is_empty() { inside.to_owned() } else { format!("{inside}, under {}", over.join(" and ")) }
 }

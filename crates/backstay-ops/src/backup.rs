@@ -47,7 +47,7 @@ pub const DEFAULT_COMPRESSION_LEVEL: i32 = 2;
 /// of an older one.
 pub async fn run(context: &Context, instance: &Instance, options: &BackupOptions) -> Result<BackupSummary> {
     context.progress.enter("ask the server");
-    let (way, mut findings) = Way::choose(&instance.id, instance.postgres());
+    let (way, mut findings) = Way::choose(&instance.id, instance.postgres()?);
     let (server, session) = context.unless_cancelled(ask_server(instance, way)).await?;
     let size_bytes = source::size_bytes(&session).await;
     drop(session);
@@ -115,7 +115,7 @@ impl Attempt<'_> {
     async fn run(&self) -> Result<BackupSummary> {
         let (context, instance) = (self.context, self.instance);
         context.check_cancelled()?;
-        let address = instance.postgres().address()?;
+        let address = instance.postgres()?.address()?;
         // Not dropped when somebody asks to stop: every call of the store ends by itself
         // then, and an intent that is stored already is taken back.
         let (parent, options) = (self.parent.clone(), self.options.clone());

@@ -34,7 +34,7 @@ impl InstanceCheck {
 
 /// Connects, and refuses when a right is missing or the data directory is another's.
 pub async fn run(instance: &Instance) -> Result<InstanceCheck> {
-    let (way, mut findings) = Way::choose(&instance.id, instance.postgres());
+    let (way, mut findings) = Way::choose(&instance.id, instance.postgres()?);
     let (server, session) = ask_server(instance, way).await?;
     if way == Way::Remote {
         findings.extend(Privileges::read(&session).await?.wanting_remote(&server));
@@ -44,7 +44,7 @@ pub async fn run(instance: &Instance) -> Result<InstanceCheck> {
 
 /// What the server says of itself, when the role may do what this way needs.
 pub(crate) async fn ask_server(instance: &Instance, way: Way) -> Result<(ServerFacts, Session)> {
-    let address = instance.postgres().address()?;
+    let address = instance.postgres()?.address()?;
     let session = Session::open(&address).await?;
     let privileges = Privileges::read(&session).await?;
     match way {
@@ -54,7 +54,7 @@ pub(crate) async fn ask_server(instance: &Instance, way: Way) -> Result<(ServerF
     let server = facts::read(&session, &address).await?;
     tablespaces::refuse_inside(&server.tablespaces)?;
     if way == Way::Local
-        && let Some(directory) = instance.postgres().data_directory.clone()
+        && let Some(directory) = instance.postgres()?.data_directory.clone()
     {
         let server = server.clone();
         off_thread(move || Ok(refuse_foreign(&directory, &server)?)).await?;

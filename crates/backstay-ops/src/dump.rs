@@ -9,6 +9,7 @@
 
 mod complete;
 pub mod expire;
+pub(crate) mod inside;
 mod names;
 mod policy;
 pub mod report;
@@ -89,7 +90,7 @@ pub async fn run(
     let watch = Stopwatch::start();
     check(policy)?;
     let place = policy.place()?;
-    let address = instance.postgres().address()?;
+    let address = instance.postgres()?.address()?;
     run.progress.enter("ask the server");
     let wanted = wanted(run, &address, policy.shape, request).await?;
     let mut findings = match complete(run, instance, policy, &place, request).await {
@@ -163,6 +164,12 @@ fn not_completed(place: &policy::Place, error: &Error) -> Finding {
 /// What the settings cannot mean together.
 fn check(policy: &DumpPolicy) -> Result<()> {
     let DumpShape { format, compression, cipher } = policy.shape;
+    if !format.is_of_pg_dump() {
+        return Err(Error::DumpShape {
+            reason: "this format is not one that `pg_dump` writes",
+            hint: "set `dump.format` to \"custom\", \"plain\" or \"directory\"",
+        });
+    }
     if format == DumpFormat::Plain && compression == DumpCompression::Inside {
         return Err(Error::DumpShape {
             reason: "`compression = \"inside\"` is for archives, and a plain dump is none",

@@ -11,7 +11,7 @@ use backstay_engine::postgres::starting::shell_word;
 use backstay_model::error::{Classified, ErrorKind};
 use backstay_model::id::IdError;
 use backstay_model::plan::Refusal;
-use backstay_model::{BackupId, ByteSize, InstanceId};
+use backstay_model::{BackupId, ByteSize, EngineKind, InstanceId};
 
 use crate::restore::{Instead, Offer, Remains};
 
@@ -136,6 +136,12 @@ pub enum Error {
     NoChoiceInStatements { file: String },
     #[error("{file} is no dump of one PostgreSQL database: {what}")]
     NotReloadable { file: String, what: String },
+    #[error("database {database} is not in {file}, and these are: {}", .databases.join(", "))]
+    NotInDump { file: String, database: String, databases: Vec<String> },
+    #[error("there is no dump of {instance} on {shelf}")]
+    NothingToExtract { instance: InstanceId, shelf: String },
+    #[error("{} servers cannot be reached by this version", .engine.name())]
+    EngineNotReached { engine: EngineKind, instance: InstanceId },
     #[error("some of the tables are in database {database} and some are not")]
     SomeTablesThere { database: String },
     #[error(
@@ -192,7 +198,8 @@ impl Classified for Error {
             | Error::SwapNotSound { .. } => ErrorKind::Conflict,
             Error::NoDump { .. } => ErrorKind::NotFound,
             Error::DumpNotGood { .. } => ErrorKind::Corrupt,
-            Error::NotReloadable { .. } => ErrorKind::Unsupported,
+            Error::NotReloadable { .. } | Error::EngineNotReached { .. } => ErrorKind::Unsupported,
+            Error::NotInDump { .. } | Error::NothingToExtract { .. } => ErrorKind::NotFound,
             Error::NoShelf
             | Error::ShelfAddress { .. }
             | Error::DumpsMeet { .. }
@@ -327,6 +334,16 @@ impl Classified for Error {
             Error::NotReloadable { .. } => {
                 vec!["`backstay list --type dump` shows the dumps of databases".to_owned()]
             }
+            Error::NotInDump { .. } => {
+                vec!["name one of them with `--database`".to_owned()]
+            }
+            Error::NothingToExtract { instance, .. } => {
+                vec![format!("`backstay adopt DIR --instance {instance}` takes in what others left")]
+            }
+            Error::EngineNotReached { instance, .. } => vec![format!(
+                "dumps that others took of {instance} work: `backstay adopt`, `list`, `show`, `verify`, `expire`, and \
+                 `backstay restore {instance} --into DIR`"
+            )],
             Error::SomeTablesThere { .. } => vec![
                 "restore those that are there and those that are not one after the other, with `--table`".to_owned(),
             ],

@@ -7,6 +7,8 @@ use backstay_model::policy::RetentionPolicy;
 use backstay_model::status::Objectives;
 use backstay_model::{EngineKind, InstanceId};
 
+use crate::error::{Error, Result};
+
 #[derive(Debug, Clone)]
 pub struct Instance {
     pub id: InstanceId,
@@ -20,18 +22,32 @@ pub struct Instance {
 #[derive(Debug, Clone)]
 pub enum EngineSettings {
     Postgresql(PostgresSettings),
+    /// Not reached by this version; its dumps on a shelf are.
+    Influxdb,
+    Redis,
 }
 
 impl Instance {
     pub fn kind(&self) -> EngineKind {
         match self.engine {
             EngineSettings::Postgresql(_) => EngineKind::Postgresql,
+            EngineSettings::Influxdb => EngineKind::Influxdb,
+            EngineSettings::Redis => EngineKind::Redis,
         }
     }
 
-    pub(crate) fn postgres(&self) -> &PostgresSettings {
+    /// How its server is reached; an error where this version cannot.
+    pub fn server(&self) -> Result<&PostgresSettings> {
+        self.postgres()
+    }
+
+    /// Whoever needs the server asks for this first.
+    pub(crate) fn postgres(&self) -> Result<&PostgresSettings> {
         match &self.engine {
-            EngineSettings::Postgresql(settings) => settings,
+            EngineSettings::Postgresql(settings) => Ok(settings),
+            EngineSettings::Influxdb | EngineSettings::Redis => {
+                Err(Error::EngineNotReached { engine: self.kind(), instance: self.id.clone() })
+            }
         }
     }
 }

@@ -65,6 +65,7 @@ pub mod dump;
 pub mod error;
 pub mod expire;
 pub mod export;
+pub mod extract;
 mod future;
 pub mod hold;
 pub mod init;

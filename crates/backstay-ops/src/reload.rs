@@ -6,7 +6,7 @@
 //! end is dropped again; one that was there changes in one transaction or not at all,
 //! and a dump that turns out to be damaged at its last byte is never committed.
 
-mod choose;
+pub(crate) mod choose;
 mod fill;
 mod hooks;
 mod input;
@@ -19,7 +19,6 @@ use backstay_model::dump::DumpContent;
 use backstay_model::plan::Refusal;
 use backstay_model::plan::reload::{Consent, Destination, ReloadPlan, at_stake, refusal};
 use backstay_model::{BackupId, Finding, FindingLevel};
-use backstay_repo::dump::DumpInside;
 use serde::Serialize;
 
 use crate::clock::Stopwatch;
@@ -103,12 +102,14 @@ pub async fn prepare<'a>(
     policy: &'a DumpPolicy,
     request: &'a ReloadRequest,
 ) -> Result<Prepared<'a>> {
+    instance.postgres()?;
     run.progress.enter("look for the dump");
     let chosen = choose::choose(run, instance, policy, request).await?;
     run.progress.enter("open the dump");
-    let input = Input::open(run, policy, request, chosen).await?;
+    let of = choose::database(instance, request)?;
+    let input = Input::open(run, policy, request, chosen, &of).await?;
     run.progress.enter("ask the server");
-    let settings = request.server.settings(instance);
+    let settings = request.server.settings(instance)?;
     let target = target::open(run, &settings).await?;
     let name = match &request.wanted {
         Wanted::Database(name) | Wanted::Swap(name) => name.clone(),
@@ -137,8 +138,7 @@ pub async fn prepare<'a>(
     refusals.extend(looked.refusals);
     let mut findings = input.chosen.findings.clone();
     findings.extend(looked.findings);
-    findings.extend(remains);
-    if input.inside == DumpInside::PlainSql {
+    if input.is_statements() {
         findings.extend(target.statement_findings()?);
     }
     let safety_dump = request.safety_dump && facts.is_used && into.is_some();

@@ -195,7 +195,7 @@ pub async fn run(
         report.proof = Some(Proof { at: context.clock.now(), sound, checks });
     }
     report.duration_seconds = clock.seconds();
-    let bin_directory = instance.postgres().bin_directory.clone();
+    let bin_directory = instance.postgres()?.bin_directory.clone();
     let look = move || Ok(starting(&placed.directory, &placed.facts.server, bin_directory.as_deref())?);
     // What was asked for is done, whether or not this can be said.
     report.starting = off_thread(look).await.ok();

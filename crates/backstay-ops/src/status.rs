@@ -38,7 +38,7 @@ pub async fn run(context: &Context, instance: &Instance) -> Result<InstanceStatu
     let last_drill = known.proofs.last().map(LastDrill::from);
     let objectives = instance.policy.objectives.compare(recovery_point_age_seconds, last_drill.as_ref());
 
-    let (mut health, mut health_reason, system_identifier) = probe(instance.postgres()).await;
+    let (mut health, mut health_reason, system_identifier) = probe(instance.postgres()?).await;
     if let (Health::Ok, Some((record, _)), Some(found)) = (health, newest_first.first(), system_identifier)
         && let Ok(facts) = BackupFacts::from_json(&record.facts)
         && facts.server.system_identifier != found

@@ -31,7 +31,7 @@ use dump::DumpSettings;
 use error::Problem;
 pub use error::{Error, Result};
 use schema::Shape;
-use settings::{InstanceSettings, PolicySettings, PostgresqlSettings, Settings};
+use settings::{InstanceSettings, PolicySettings, Settings};
 use tree::{Node, Place};
 
 /// Where the file is looked for when nobody names it.
@@ -143,27 +143,12 @@ impl Config {
         })
     }
 
-    /// The settings of a PostgreSQL instance; the other engines come later.
-    pub fn postgresql<'a>(
-        &self,
-        id: &InstanceId,
-        settings: &'a InstanceSettings,
-    ) -> Result<&'a PostgresqlSettings> {
-        match settings {
-            InstanceSettings::Postgresql(settings) => Ok(settings),
-            other => Err(Error::EngineNotYet { instance: id.to_string(), engine: other.engine() }),
-        }
-    }
-
     pub fn policy(&self, settings: &InstanceSettings) -> PolicySettings {
         settings.policy().over(&self.settings.policy)
     }
 
     pub fn dump(&self, settings: &InstanceSettings) -> DumpSettings {
-        match settings {
-            InstanceSettings::Postgresql(settings) => settings.dump.over(&self.settings.dump),
-            InstanceSettings::Influxdb(_) | InstanceSettings::Redis(_) => self.settings.dump.clone(),
-        }
+        settings.dump().over(&self.settings.dump)
     }
 
     /// What the types cannot say.
@@ -181,7 +166,7 @@ impl Config {
             );
         }
         for (id, instance) in &self.settings.instance {
-            if instance.url().holds_password() {
+            if instance.url().is_some_and(values::Address::holds_password) {
                 refuse(
                     &format!("instance.{id}.url"),
                     format!("`url` of instance {id} holds a password"),

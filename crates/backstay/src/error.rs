@@ -43,6 +43,8 @@ pub enum Error {
     WhoseDumps { known: Vec<String> },
     #[error("nobody said where to restore to")]
     NoDestination,
+    #[error("`{option}` is for base backups, and {instance} has dumps only")]
+    NotForDumps { option: &'static str, instance: String },
 }
 
 impl Classified for Error {
@@ -57,6 +59,7 @@ impl Classified for Error {
                 _ => ErrorKind::Unavailable,
             },
             Error::NoDestination
+            | Error::NotForDumps { .. }
             | Error::WhoseDumps { .. }
             | Error::Store { .. }
             | Error::Passphrase { .. }
@@ -85,6 +88,7 @@ impl Classified for Error {
             Error::WhoseDumps { known } => {
                 one(format!("name the instance with `--instance`: one of {}", known.join(", ")))
             }
+            Error::NotForDumps { option, .. } => vec![format!("leave `{option}` out")],
             Error::NoDestination => {
                 one("say `--into DIR`, or for a dump `--into-database NAME` or `--swap NAME`".to_owned())
             }

@@ -12,6 +12,7 @@ pub mod collect;
 pub mod drill;
 pub mod dumps;
 pub mod errors;
+pub mod extract;
 pub mod expire;
 pub mod export;
 pub mod hold;

@@ -122,12 +122,18 @@ impl Session {
     }
 
     fn resolve(&self, id: &InstanceId, settings: &InstanceSettings) -> config::Result<Instance> {
-        let postgresql = self.config.postgresql(id, settings)?;
+        let engine = match settings {
+            InstanceSettings::Postgresql(postgresql) => {
+                EngineSettings::Postgresql(self.server(id, postgresql)?)
+            }
+            InstanceSettings::Influxdb(_) => EngineSettings::Influxdb,
+            InstanceSettings::Redis(_) => EngineSettings::Redis,
+        };
         Ok(Instance {
             id: id.clone(),
-            engine: EngineSettings::Postgresql(self.server(id, postgresql)?),
+            engine,
             policy: self.policy(&self.config.policy(settings)),
-            environment: postgresql.environment.clone(),
+            environment: settings.environment().map(str::to_owned),
         })
     }
 
@@ -153,6 +159,7 @@ impl Session {
         let dump = self.config.dump(settings);
         let preset = layout.or(dump.layout.as_deref()).unwrap_or(DEFAULT_LAYOUT);
         let mut layout = Layout::preset(preset).map_err(Fault::new)?;
+        name_engine(&mut layout, settings);
         if let Some(name) = &dump.name {
             rename(&mut layout, name);
         }
@@ -171,9 +178,9 @@ impl Session {
             jobs: dump.jobs.unwrap_or(DEFAULT_JOBS),
             spool: dump.spool.as_ref().map(|spool| self.config.beside(spool)),
             keep,
-            keep_reports: dump.keep_reports.map_or(KEEP_REPORTS, |age| {
-                SignedDuration::try_from(age.0).unwrap_or(SignedDuration::MAX)
-            }),
+            keep_reports: dump
+                .keep_reports
+                .map_or(KEEP_REPORTS, |age| SignedDuration::try_from(age.0).unwrap_or(SignedDuration::MAX)),
         })
     }
 
@@ -220,7 +227,7 @@ impl Session {
     pub fn other_server(&self, name: &str, password_file: Option<&Path>) -> Result<Server, Fault> {
         if let Ok((id, settings)) = self.config.instance(name) {
             let instance = self.resolve(id, settings)?;
-            let EngineSettings::Postgresql(settings) = instance.engine;
+            let settings = instance.server()?.clone();
             return Ok(Server::Other { settings: Box::new(settings), environment: instance.environment });
         }
         if !name.contains("://") && !name.contains('=') {
@@ -249,6 +256,21 @@ impl Session {
 const DEFAULT_LAYOUT: &str = "plain";
 /// Two read faster than one, and hold few connections.
 const DEFAULT_JOBS: u32 = 2;
+
+/// Scripts that name the engine in their files name each its own.
+fn name_engine(layout: &mut Layout, settings: &InstanceSettings) {
+    let engine = match settings {
+        InstanceSettings::Postgresql(_) => return,
+        InstanceSettings::Influxdb(_) => "influxdb",
+        InstanceSettings::Redis(_) => "redis",
+    };
+    let names = [Some(&mut layout.daily), layout.weekly.as_mut(), layout.monthly.as_mut()];
+    for name in names.into_iter().flatten() {
+        if let Ok(own) = name.to_string().replace("postgresql", engine).parse() {
+            *name = own;
+        }
+    }
+}
 
 /// A name of one's own stands for all tiers, when it tells them apart.
 fn rename(layout: &mut Layout, name: &NameTemplate) {

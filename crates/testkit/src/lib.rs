@@ -28,3 +28,8 @@ pub use servers::{Installation, PostgresVersion};
 pub use tampered::{require_tampering, tampered, traced_process};
 pub use wait::{wait_for, wait_until};
 pub use workspace::{Workspace, short_temp_dir};
+
+/// A file that another program wrote; what each is stands in `fixtures/README.md`.
+pub fn fixture(name: &str) -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
+}

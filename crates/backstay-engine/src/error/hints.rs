@@ -78,8 +78,11 @@ pub(super) fn of(error: &Error) -> Vec<String> {
             }
             _ => "see who wrote it: `pg_dump` writes no such line; `psql --file` runs it as it is",
         },
-        Error::Archive { .. } => {
+        Error::Archive { .. } | Error::Snapshot { .. } => {
             "`backstay verify` says whether the dump is whole, and names the newest that is"
+        }
+        Error::SnapshotStrange { .. } => {
+            "unpack it with `tar -x`, and run `backstay adopt` on the directory of what is wanted"
         }
         Error::ArchiveTooNew { .. } => {
             "`pg_restore` of the version that wrote it reads it: install the package `postgresql-client-…`"
@@ -300,6 +303,8 @@ mod tests {
             Error::CommandInStatements { line: None, command: String::new(), is_guess: false },
             Error::CommandInStatements { line: Some(1), command: "\\c x".into(), is_guess: false },
             Error::Archive { reason: "it ends".into() },
+            Error::Snapshot { reason: "it is cut".into() },
+            Error::SnapshotStrange { reason: "two are in it".into() },
             Error::ArchiveTooNew { found: "1.17".into() },
             Error::DatabaseExists { name: "app".into() },
             Error::SwapHalfDone {

@@ -6,7 +6,7 @@ use bytes::{Buf, Bytes};
 use tokio::sync::mpsc;
 
 /// Ends when the sender is gone. Only for threads that may block.
-pub(super) struct Chunks {
+pub(crate) struct Chunks {
     chunks: mpsc::Receiver<Bytes>,
     left: Bytes,
 }

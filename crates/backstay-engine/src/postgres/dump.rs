@@ -147,6 +147,10 @@ impl DumpSource {
         options: &DumpOptions,
         cancel: &CancellationToken,
     ) -> Result<DumpSource> {
+        if !options.format.is_of_pg_dump() {
+            let reason = format!("`pg_dump` writes no dump in the format {}", options.format);
+            return Err(Error::Setting { setting: "format", reason });
+        }
         if options.format == DumpFormat::Plain && options.inside.is_some() {
             let reason = "`inside` is for archives; a plain dump has nothing to be inside of".to_owned();
             return Err(Error::Setting { setting: "compression", reason });
@@ -175,7 +179,7 @@ impl DumpSource {
     pub async fn run(self) -> Result<DumpRun> {
         let spool = match self.options.format {
             DumpFormat::Directory => Some(self.spool()?),
-            DumpFormat::Custom | DumpFormat::Plain => None,
+            _ => None,
         };
         let mut command = self.programs.connected(PROGRAM, &self.address, None)?;
         command.args(self.arguments());
@@ -189,7 +193,7 @@ impl DumpSource {
             None => {
                 let format = match self.options.format {
                     DumpFormat::Plain => "plain",
-                    DumpFormat::Custom | DumpFormat::Directory => "custom",
+                    _ => "custom",
                 };
                 command.arg(format!("--format={format}")).stdout(std::process::Stdio::piped());
             }

@@ -106,6 +106,9 @@ enum Holding<'a> {
     Globals,
     Database(&'a str),
     Parts(&'a str, &'a [String], &'a [String]),
+    /// Whichever databases there were: they come and go, and the server stays.
+    Cluster,
+    Server,
 }
 
 type Series<'a> = (&'a InstanceId, Holding<'a>, bool);
@@ -118,6 +121,8 @@ impl DumpOnShelf {
         let holding = match &self.record.content {
             DumpContent::Globals => Holding::Globals,
             DumpContent::Database { database } => Holding::Database(database),
+            DumpContent::Cluster { .. } => Holding::Cluster,
+            DumpContent::Server => Holding::Server,
             DumpContent::Parts { database, tables, schemas } => Holding::Parts(database, tables, schemas),
         };
         // The state before a restore never stands for the one that was meant to be kept, nor

@@ -34,7 +34,7 @@ pub(super) async fn start(
     way: Way,
     writer: &mut BackupWriter,
 ) -> Result<(Box<dyn PartSource>, Outcome, Option<u64>)> {
-    let settings = instance.postgres();
+    let settings = instance.postgres()?;
     // The server's log and `pg_stat_replication` then say whose it is.
     let label = format!("backstay {}", writer.id());
     match way {

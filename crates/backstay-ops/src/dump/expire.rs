@@ -171,6 +171,9 @@ impl Removing<'_> {
     async fn clear(&self, file: &ShelvedFile) -> Result<()> {
         let beside = file.path.beside(HMAC_SUFFIX).map_err(backstay_repo::Error::from)?;
         self.delete(&beside).await?;
+        for member in shelved::members(&file.path, file.record()) {
+            self.delete(&member).await?;
+        }
         for sidecar in &file.sidecars {
             self.delete(sidecar).await?;
         }

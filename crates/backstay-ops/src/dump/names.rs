@@ -70,7 +70,10 @@ pub(super) fn assign(
 pub(super) fn extension(layout: &Layout, content: &DumpContent, shape: &DumpShape) -> String {
     match content {
         DumpContent::Globals => shape.extension(),
-        DumpContent::Database { .. } | DumpContent::Parts { .. } => layout.extension(shape),
+        DumpContent::Database { .. }
+        | DumpContent::Parts { .. }
+        | DumpContent::Cluster { .. }
+        | DumpContent::Server => layout.extension(shape),
     }
 }
 
@@ -79,6 +82,8 @@ pub(crate) fn described(content: &DumpContent) -> String {
         DumpContent::Database { database } => format!("database {database}"),
         DumpContent::Parts { database, .. } => format!("parts of database {database}"),
         DumpContent::Globals => "the roles and tablespaces".to_owned(),
+        DumpContent::Cluster { databases } => format!("the databases {}", databases.join(", ")),
+        DumpContent::Server => "the whole server".to_owned(),
     }
 }
 

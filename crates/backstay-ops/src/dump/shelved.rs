@@ -189,6 +189,7 @@ pub(super) async fn look_at(
         known.insert(path.clone());
         known.insert(dump.clone());
         known.extend(dump.beside(HMAC_SUFFIX));
+        known.extend(members(&dump, &sidecar.record));
         if let Some(twice) = described.get_mut(&dump) {
             if twice.record().id == sidecar.record.id {
                 twice.sidecars.push(path.clone());
@@ -226,6 +227,11 @@ pub(super) async fn was_let_go(shelf: &dyn Shelf, file: &ShelvedFile) -> Result<
         }
     }
     Ok(true)
+}
+
+/// The other files of a dump that is several.
+pub(super) fn members(dump: &ShelfPath, record: &DumpRecord) -> Vec<ShelfPath> {
+    record.members.iter().filter_map(|member| dump.sibling(&member.file).ok()).collect()
 }
 
 /// The dump to which a sidecar belongs, and whether the sidecar has the usual name.

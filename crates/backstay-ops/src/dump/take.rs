@@ -94,6 +94,7 @@ impl Taking<'_> {
             backstay_version: env!("CARGO_PKG_VERSION").to_owned(),
             extensions: facts.extensions,
             tables: facts.tables,
+            members: Vec::new(),
             warnings: warnings.clone(),
             adopted: false,
             safety: self.request.safety,
@@ -121,13 +122,13 @@ impl Taking<'_> {
     }
 
     async fn open(&self, named: &Named) -> Result<(DumpFacts, DumpRun)> {
-        let postgres = self.instance.postgres();
+        let postgres = self.instance.postgres()?;
         let address = postgres.address()?;
         let inside = (named.shape.compression == DumpCompression::Inside)
             .then(|| Inside { level: self.policy.level.and_then(|level| u32::try_from(level).ok()) });
         let spool = match named.shape.format {
             DumpFormat::Directory => Some(self.policy.spool()?),
-            DumpFormat::Custom | DumpFormat::Plain => None,
+            _ => None,
         };
         let options = DumpOptions {
             format: named.shape.format,

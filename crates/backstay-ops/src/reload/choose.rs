@@ -3,10 +3,11 @@
 //! Invariant: a newer one that is passed over because it is damaged or gone is named. What
 //! was dumped before a restore changed it is taken only when it is named.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use backstay_model::Finding;
-use backstay_model::dump::{DumpContent, DumpRecord};
+use backstay_model::dump::DumpRecord;
+use backstay_model::{BackupId, Finding};
 use backstay_repo::shelf::{Shelf, ShelfPath};
 
 use super::ReloadRequest;
@@ -16,8 +17,10 @@ use crate::error::{Error, Result};
 use crate::instance::Instance;
 use crate::run::Run;
 
-pub(super) struct Chosen {
+pub(crate) struct Chosen {
     pub shelf: Arc<dyn Shelf>,
+    /// The same as a directory.
+    pub directory: PathBuf,
     pub path: ShelfPath,
     pub record: DumpRecord,
     pub findings: Vec<Finding>,
@@ -29,15 +32,33 @@ pub(super) async fn choose(
     policy: &DumpPolicy,
     request: &ReloadRequest,
 ) -> Result<Chosen> {
+    let database = match request.dump {
+        Some(_) => String::new(),
+        None => database(instance, request)?,
+    };
+    let is_meant = |record: &DumpRecord| record.instance == instance.id && record.content.has_whole(&database);
+    let none = |shelf| Error::NoDump { instance: instance.id.clone(), database: database.clone(), shelf };
+    pick(run, policy, request.dump.as_ref(), is_meant, none).await
+}
+
+/// The one that is named, or the newest good one of those that are meant.
+pub(crate) async fn pick(
+    run: &Run,
+    policy: &DumpPolicy,
+    dump: Option<&BackupId>,
+    is_meant: impl Fn(&DumpRecord) -> bool,
+    none: impl FnOnce(String) -> Error,
+) -> Result<Chosen> {
     let shelved = shelved::look(run, policy, None).await?;
-    let shelf = policy.place()?.shelf;
+    let place = policy.place()?;
     let chosen = |file: &ShelvedFile, findings| Chosen {
-        shelf: Arc::clone(&shelf),
+        shelf: Arc::clone(&place.shelf),
+        directory: place.directory.clone(),
         path: file.path().clone(),
         record: file.record().clone(),
         findings,
     };
-    if let Some(id) = &request.dump {
+    if let Some(id) = dump {
         let names: Vec<_> = shelved.files.iter().filter(|file| file.record().id == *id).collect();
         let Some(first) = names.first() else { return Err(Error::NoSuchBackup { backup: id.clone() }) };
         // Under another of its names it may be whole: a copy, where a file system has no links.
@@ -46,14 +67,9 @@ pub(super) async fn choose(
             None => Err(not_good(first, &shelved)),
         };
     }
-    let database = match &request.database {
-        Some(database) => database.clone(),
-        None => instance.postgres().address()?.database().to_owned(),
-    };
-    let content = DumpContent::Database { database: database.clone() };
     let is_meant = |file: &&ShelvedFile| {
         let record = file.record();
-        record.instance == instance.id && record.content == content && !record.safety && !record.guessed
+        is_meant(record) && !record.safety && !record.guessed
     };
     let newest_first: Vec<_> = shelved.files.iter().filter(is_meant).collect();
     match newest_first.iter().position(|file| file.is_good()) {
@@ -65,11 +81,16 @@ pub(super) async fn choose(
         }
         None => match newest_first.first() {
             Some(newest) => Err(not_good(newest, &shelved)),
-            None => {
-                let shelf = shelved.shelf.clone();
-                Err(Error::NoDump { instance: instance.id.clone(), database, shelf })
-            }
+            None => Err(none(shelved.shelf.clone())),
         },
+    }
+}
+
+/// Whose dump is meant: the database that was named, or the one of the instance's address.
+pub(super) fn database(instance: &Instance, request: &ReloadRequest) -> Result<String> {
+    match &request.database {
+        Some(database) => Ok(database.clone()),
+        None => Ok(instance.postgres()?.address()?.database().to_owned()),
     }
 }
 

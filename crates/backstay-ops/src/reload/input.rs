@@ -2,13 +2,16 @@
 
 use std::collections::VecDeque;
 
-use backstay_engine::postgres::reload::{Archive, ArchiveReader, DumpNeeds, Selection, refuse_commands};
+use backstay_engine::postgres::reload::{
+    Archive, ArchiveReader, ClusterPart, DumpNeeds, Selection, refuse_commands,
+};
+use backstay_model::dump::DumpContent;
 use backstay_repo::dump::{DumpInside, DumpRead, DumpReader};
 use bytes::Bytes;
 
 use super::ReloadRequest;
 use super::choose::Chosen;
-use crate::dump::DumpPolicy;
+use crate::dump::{DumpPolicy, inside as dump_inside};
 use crate::error::{Error, Result};
 use crate::run::Run;
 
@@ -20,6 +23,8 @@ pub(super) struct Input {
     pub inside: DumpInside,
     /// Of an archive that says it at its beginning.
     pub archive: Option<Archive>,
+    /// Takes the one database out of statements of several.
+    part: Option<ClusterPart>,
     reader: DumpReader,
     /// What was read to find out.
     head: VecDeque<Bytes>,
@@ -30,29 +35,40 @@ impl Input {
         run: &Run,
         policy: &DumpPolicy,
         request: &ReloadRequest,
-        chosen: Chosen,
+        mut chosen: Chosen,
+        database: &str,
     ) -> Result<Self> {
         let mut reader = DumpReader::open(&chosen.shelf, &chosen.path, policy.passphrase.as_ref()).await?;
         let inside = reader.known().map_err(backstay_repo::Error::from)?;
         let mut head = VecDeque::new();
+        let mut part = None;
         let archive = match inside {
             DumpInside::CustomArchive => Some(read_head(run, &mut reader, &mut head).await?),
             DumpInside::TarArchive | DumpInside::DirectoryTar => None,
-            DumpInside::PlainSql if request.is_of_parts() || !request.owners || !request.privileges => {
+            DumpInside::PlainSql | DumpInside::PlainCluster
+                if request.is_of_parts() || !request.owners || !request.privileges =>
+            {
                 return Err(Error::NoChoiceInStatements { file: chosen.path.to_string() });
             }
             DumpInside::PlainSql => {
                 read_statements(run, &mut reader, &mut head).await?;
                 None
             }
+            DumpInside::PlainCluster => {
+                part = Some(ClusterPart::of(only(&chosen, database)?));
+                // From here on it is a dump of that database, and of no other.
+                chosen.record.content = DumpContent::Database { database: database.to_owned() };
+                None
+            }
             other => {
-                return Err(Error::NotReloadable {
-                    file: chosen.path.to_string(),
-                    what: format!("{other:?}"),
-                });
+                return Err(dump_inside::not_reloadable(&chosen.path, other));
             }
         };
-        Ok(Self { chosen, inside, archive, reader, head })
+        Ok(Self { chosen, inside, archive, part, reader, head })
+    }
+
+    pub fn is_statements(&self) -> bool {
+        matches!(self.inside, DumpInside::PlainSql | DumpInside::PlainCluster)
     }
 
     /// Whether several sessions can read it, once it lies somewhere.
@@ -81,9 +97,16 @@ impl Input {
 
     /// The next bytes; `None` at the end, when every check of the file was good.
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
-        match self.head.pop_front() {
-            Some(bytes) => Ok(Some(bytes)),
-            None => Ok(self.reader.read().await?),
+        loop {
+            let read = match self.head.pop_front() {
+                Some(bytes) => Some(bytes),
+                None => self.reader.read().await?,
+            };
+            let (Some(part), Some(bytes)) = (&mut self.part, &read) else { return Ok(read) };
+            let of_database = part.push(bytes)?;
+            if !of_database.is_empty() {
+                return Ok(Some(of_database.into()));
+            }
         }
     }
 
@@ -98,7 +121,24 @@ impl Input {
                 backstay_repo::dump::DumpError::Damaged { file, offset_bytes: read.stored_bytes, reason };
             return Err(backstay_repo::Error::from(damaged).into());
         }
+        if let Some(part) = self.part {
+            part.finish()?;
+        }
         Ok(read)
+    }
+}
+
+/// The database, if it is one of those in the dump.
+fn only<'a>(chosen: &Chosen, database: &'a str) -> Result<&'a str> {
+    match &chosen.record.content {
+        DumpContent::Cluster { databases } if !databases.iter().any(|own| own == database) => {
+            Err(Error::NotInDump {
+                file: chosen.path.to_string(),
+                database: database.to_owned(),
+                databases: databases.clone(),
+            })
+        }
+        _ => Ok(database),
     }
 }
 

@@ -21,16 +21,17 @@ pub enum Server {
 }
 
 impl Server {
-    pub(super) fn settings(&self, instance: &Instance) -> PostgresSettings {
-        match self {
-            Server::Own => instance.postgres().clone(),
+    pub(super) fn settings(&self, instance: &Instance) -> Result<PostgresSettings> {
+        let own = instance.postgres()?;
+        Ok(match self {
+            Server::Own => own.clone(),
             Server::Other { settings, .. } => {
                 let settings = (**settings).clone();
                 // The clients are this machine's, whichever server they speak to.
-                let known = || instance.postgres().bin_directory.clone();
+                let known = || own.bin_directory.clone();
                 PostgresSettings { bin_directory: settings.bin_directory.clone().or_else(known), ..settings }
             }
-        }
+        })
     }
 
     fn environment<'a>(&'a self, instance: &'a Instance) -> Option<&'a str> {

@@ -21,7 +21,7 @@ pub(crate) enum Afterlife {
 /// Refuses where no server could be started on what is restored. Asked before the
 /// first byte: hours of placing are too long a way to this answer.
 pub(crate) fn check(instance: &Instance, server: &ServerFacts) -> Result<()> {
-    Programs::find(server.major(), instance.postgres().bin_directory.as_deref())?;
+    Programs::find(server.major(), instance.postgres()?.bin_directory.as_deref())?;
     Ok(())
 }
 
@@ -33,7 +33,7 @@ pub(crate) async fn start(
 ) -> Result<Scratch> {
     context.progress.enter("recover");
     let options = ScratchOptions {
-        bin_directory: instance.postgres().bin_directory.clone(),
+        bin_directory: instance.postgres()?.bin_directory.clone(),
         durable: afterlife == Afterlife::Used,
         ..ScratchOptions::default()
     };

@@ -45,9 +45,11 @@ pub enum DumpInside {
     PlainSql,
     /// `pg_dumpall`.
     PlainCluster,
-    /// A snapshot of Redis.
+    /// A snapshot of Redis or Valkey.
     Rdb,
-    /// The directory of `influxd backup -portable` or `influx backup`, packed with `tar`.
+    /// One that was packed with `tar`.
+    RdbInTar,
+    /// The directory of `influxd backup` or `influx backup`, packed with `tar`.
     InfluxPortable,
     /// Some other tar archive.
     Tar,
@@ -101,7 +103,7 @@ pub(super) fn recognise(head: &[u8]) -> Recognised {
         Recognised::Armour
     } else if head.starts_with(b"PGDMP") {
         Recognised::Inside(Inside::CustomArchive)
-    } else if head.starts_with(b"REDIS") && head.get(5..9).is_some_and(|v| v.iter().all(u8::is_ascii_digit)) {
+    } else if is_rdb(head) {
         Recognised::Inside(Inside::Rdb)
     } else if head.get(257..262) == Some(b"ustar") {
         Recognised::Inside(tar(head))
@@ -112,6 +114,12 @@ pub(super) fn recognise(head: &[u8]) -> Recognised {
     } else {
         Recognised::Inside(Inside::Unknown)
     }
+}
+
+/// `REDIS0011`, `VALKEY080`.
+fn is_rdb(head: &[u8]) -> bool {
+    let digits = |from| head.get(from..9).is_some_and(|version| version.iter().all(u8::is_ascii_digit));
+    head.starts_with(b"REDIS") && digits(5) || head.starts_with(b"VALKEY") && digits(6)
 }
 
 fn plain(head: &[u8]) -> Option<DumpInside> {
@@ -160,8 +168,12 @@ fn tar(head: &[u8]) -> DumpInside {
                 (false, _) => DumpInside::Tar,
             };
         }
-        if is_influx(base) {
+        if is_influx(base) || is_influx_of_old(base, body) {
             return DumpInside::InfluxPortable;
+        }
+        // The base of an append-only file begins like one, and is none.
+        if is_rdb(body) && !base.ends_with(b".base.rdb") {
+            return DumpInside::RdbInTar;
         }
         // Data before the table of contents: only a packed directory has that.
         if is_table_data(base) {
@@ -196,6 +208,18 @@ fn is_influx(base: &[u8]) -> bool {
         && base[..15].iter().enumerate().all(|(at, byte)| at == 8 || byte.is_ascii_digit());
     let ends = [&b".manifest"[..], b".meta", b".tar.gz", b".bolt", b".bolt.gz", b".sqlite.gz"];
     stamp && ends.iter().any(|end| base.ends_with(end))
+}
+
+/// `meta.00` with its mark, and `orders.autogen.00002.00`, of `influxd backup` without
+/// `-portable`.
+fn is_influx_of_old(base: &[u8], body: &[u8]) -> bool {
+    let is_number = |part: &&[u8], digits: usize| part.len() >= digits && part.iter().all(u8::is_ascii_digit);
+    let parts: Vec<&[u8]> = base.split(|byte| *byte == b'.').collect();
+    match parts.as_slice() {
+        [b"meta", number] => is_number(number, 2) && body.starts_with(&[0, 0, 0, 0, 0x59, 0x59, 0x01, 0x01]),
+        [_, .., _, shard, number] if parts.len() >= 4 => is_number(shard, 5) && is_number(number, 2),
+        _ => false,
+    }
 }
 
 /// `3456.dat.gz`, `blobs_3456.toc`.
@@ -249,6 +273,12 @@ mod tests {
             ),
             (tar_member("20261121T020000Z.s12.tar.gz", b"x"), Inside::InfluxPortable),
             (tar_member("readme.txt", b"x"), Inside::Tar),
+            (tar_member("meta.00", b"\0\0\0\0\x59\x59\x01\x01"), Inside::InfluxPortable),
+            (tar_member("meta.00", b"other"), Inside::Tar),
+            (tar_member("./grill.autogen.00012.00", b"x"), Inside::InfluxPortable),
+            (tar_member("libc.so.00001", b"x"), Inside::Tar),
+            (tar_member("data/dump.rdb", b"REDIS0011\xfa"), Inside::RdbInTar),
+            (tar_member("a.1.base.rdb", b"REDIS0011\xfa"), Inside::Tar),
         ] {
             assert_eq!(recognise(&archive), Recognised::Inside(inside));
         }
@@ -258,6 +288,8 @@ mod tests {
     fn plain_dumps_are_known_by_their_first_comment() {
         let whole = b"--\n-- PostgreSQL database cluster dump\n--\n\n-- PostgreSQL database dump\n";
         assert_eq!(recognise(whole), Recognised::Inside(DumpInside::PlainCluster));
+        assert_eq!(recognise(b"REDIS0011\xfa"), Recognised::Inside(DumpInside::Rdb));
+        assert_eq!(recognise(b"VALKEY080\xfa"), Recognised::Inside(DumpInside::Rdb));
         let one = b"\\restrict x\n--\n-- PostgreSQL database dump\n--\n";
         assert_eq!(recognise(one), Recognised::Inside(DumpInside::PlainSql));
         for other in [&b""[..], b"SELECT 1;", b"Salted_", b"PGDM", &[0x1f, 0x8b, 8, 0xff]] {

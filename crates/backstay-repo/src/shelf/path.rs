@@ -57,6 +57,15 @@ impl ShelfPath {
         }
     }
 
+    /// Another file of the same directory.
+    pub fn sibling(&self, name: &str) -> Result<ShelfPath, ShelfPathError> {
+        match (name.contains('/'), self.0.rsplit_once('/')) {
+            (true, _) => Err(ShelfPathError(name.to_owned())),
+            (false, Some((directory, _))) => format!("{directory}/{name}").parse(),
+            (false, None) => name.parse(),
+        }
+    }
+
     /// How `self`, as a link, names `target`: `../daily/orders.dump` from `weekly/latest`.
     pub(super) fn relative_to(&self, target: &ShelfPath) -> String {
         let mut ours: Vec<&str> = self.0.split('/').collect();

@@ -42,8 +42,6 @@ pub enum Error {
     NoSuchInstance { name: String, known: Vec<String>, nearest: Option<String> },
     #[error("the configuration has no instance")]
     NoInstance,
-    #[error("this version cannot work on the engine {engine} of instance `{instance}`")]
-    EngineNotYet { instance: String, engine: &'static str },
 }
 
 /// One thing that is wrong, and where.
@@ -76,7 +74,7 @@ impl Classified for Error {
     fn kind(&self) -> ErrorKind {
         match self {
             Error::NoSuchInstance { .. } => ErrorKind::NotFound,
-            Error::OnePassword { .. } | Error::EngineNotYet { .. } => ErrorKind::Unsupported,
+            Error::OnePassword { .. } => ErrorKind::Unsupported,
             _ => ErrorKind::Invalid,
         }
     }
@@ -122,9 +120,6 @@ impl Classified for Error {
             },
             Error::NoInstance => {
                 one("add a section [instance.NAME] to backstay.toml; `backstay config reference` shows one")
-            }
-            Error::EngineNotYet { .. } => {
-                one("name the PostgreSQL instances on the command line, such as `backstay backup orders`")
             }
         }
     }

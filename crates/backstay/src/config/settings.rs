@@ -104,26 +104,34 @@ const fn default_compression_level() -> i32 {
 pub enum InstanceSettings {
     /// PostgreSQL 13 to 18, with or without TimescaleDB.
     Postgresql(PostgresqlSettings),
-    /// InfluxDB. This version reads the section and does not back it up yet.
+    /// InfluxDB. This version reaches no such server; it adopts, verifies and gives back what others dumped.
     Influxdb(InfluxdbSettings),
-    /// Redis or Valkey. This version reads the section and does not back it up yet.
+    /// Redis or Valkey. This version reaches no such server; it adopts, verifies and gives back what others dumped.
     Redis(RedisSettings),
 }
 
 impl InstanceSettings {
-    pub fn engine(&self) -> &'static str {
+    pub fn url(&self) -> Option<&Address> {
         match self {
-            InstanceSettings::Postgresql(_) => "postgresql",
-            InstanceSettings::Influxdb(_) => "influxdb",
-            InstanceSettings::Redis(_) => "redis",
+            InstanceSettings::Postgresql(settings) => Some(&settings.url),
+            InstanceSettings::Influxdb(settings) => settings.url.as_ref(),
+            InstanceSettings::Redis(settings) => settings.url.as_ref(),
         }
     }
 
-    pub fn url(&self) -> &Address {
+    pub fn environment(&self) -> Option<&str> {
         match self {
-            InstanceSettings::Postgresql(settings) => &settings.url,
-            InstanceSettings::Influxdb(settings) => &settings.url,
-            InstanceSettings::Redis(settings) => &settings.url,
+            InstanceSettings::Postgresql(settings) => settings.environment.as_deref(),
+            InstanceSettings::Influxdb(settings) => settings.environment.as_deref(),
+            InstanceSettings::Redis(settings) => settings.environment.as_deref(),
+        }
+    }
+
+    pub fn dump(&self) -> &DumpSettings {
+        match self {
+            InstanceSettings::Postgresql(settings) => &settings.dump,
+            InstanceSettings::Influxdb(settings) => &settings.dump,
+            InstanceSettings::Redis(settings) => &settings.dump,
         }
     }
 
@@ -192,29 +200,43 @@ pub struct HookSettings {
     pub limit: Option<HumanDuration>,
 }
 
-/// InfluxDB. This version reads the section and does not back it up yet.
+/// InfluxDB. This version reaches no such server; it adopts, verifies and gives back what others dumped.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct InfluxdbSettings {
-    /// The server: `http://influx:8086`.
-    pub url: Address,
+    /// The server: `http://influx:8086`. Nothing needs it yet.
+    #[serde(default)]
+    pub url: Option<Address>,
     /// The token or password.
     #[serde(default)]
     pub token: Option<SecretSource>,
+    /// What this server is for, such as `"production"`; adopted dumps carry it.
+    #[serde(default)]
+    pub environment: Option<String>,
+    /// Where the dumps of this instance lie and how long they stay, over `[dump]`.
+    #[serde(default)]
+    pub dump: Box<DumpSettings>,
     /// What holds for this instance alone, over `[policy]`.
     #[serde(default)]
     pub policy: PolicySettings,
 }
 
-/// Redis or Valkey. This version reads the section and does not back it up yet.
+/// Redis or Valkey. This version reaches no such server; it adopts, verifies and gives back what others dumped.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RedisSettings {
-    /// The server: `redis://cache:6379`.
-    pub url: Address,
+    /// The server: `redis://cache:6379`. Nothing needs it yet.
+    #[serde(default)]
+    pub url: Option<Address>,
     /// The password.
     #[serde(default)]
     pub password: Option<SecretSource>,
+    /// What this server is for, such as `"production"`; adopted dumps carry it.
+    #[serde(default)]
+    pub environment: Option<String>,
+    /// Where the dumps of this instance lie and how long they stay, over `[dump]`.
+    #[serde(default)]
+    pub dump: Box<DumpSettings>,
     /// What holds for this instance alone, over `[policy]`.
     #[serde(default)]
     pub policy: PolicySettings,

@@ -47,5 +47,7 @@ pub fn content(content: &DumpContent) -> String {
             format!("{} of {database}", parts.join(", "))
         }
         DumpContent::Globals => "roles and tablespaces".to_owned(),
+        DumpContent::Cluster { databases } => databases.join(", "),
+        DumpContent::Server => "the whole server".to_owned(),
     }
 }

@@ -28,13 +28,16 @@ impl Session {
             all.iter().filter(|(id, _)| names.is_empty() || names.iter().any(|name| name == id.as_str()));
         let mut shelves = Vec::new();
         for (id, settings) in named {
-            let InstanceSettings::Postgresql(postgresql) = settings else { continue };
+            let bin_directory = match settings {
+                InstanceSettings::Postgresql(postgresql) => postgresql.bin_directory.as_ref(),
+                InstanceSettings::Influxdb(_) | InstanceSettings::Redis(_) => None,
+            };
             match self.policy_of_dumps(settings, None) {
                 Ok(policy) if policy.to.is_none() => {}
                 Ok(policy) => shelves.push(Ok(Kept {
                     instance: id.clone(),
                     policy,
-                    bin_directory: postgresql.bin_directory.as_ref().map(|path| self.config.beside(path)),
+                    bin_directory: bin_directory.map(|path| self.config.beside(path)),
                 })),
                 Err(fault) => shelves.push(Err(fault)),
             }

@@ -88,14 +88,13 @@ async fn check(session: &Session, connect: bool) -> Result<u8, Fault> {
         if session.config.settings.instance.is_empty() { Vec::new() } else { session.instances(&[])? };
     for (id, instance) in named {
         let looked = async {
-            let instance = match instance {
-                Ok(instance) => instance,
-                // The section is right; that we cannot work on it yet is for the verbs to say.
-                Err(error @ crate::config::Error::EngineNotYet { .. }) => return Ok(error.to_string()),
-                Err(error) => return Err(error.into()),
-            };
+            let instance = instance?;
             if !connect {
                 return Ok("settings read".to_owned());
+            }
+            // The section is right; that its server is not reached is for the verbs to say.
+            if let Err(error @ backstay_ops::Error::EngineNotReached { .. }) = instance.server() {
+                return Ok(error.to_string());
             }
             let checked = backstay_ops::check::run(&instance).await?;
             Ok::<String, Fault>(checked.describe())

@@ -6,6 +6,7 @@ use backstay_model::plan::Refusal;
 use backstay_model::{BackupId, Fault, RecoveryTarget};
 use backstay_ops::restore::RestoreOptions;
 
+mod extract;
 mod reload;
 
 use super::{DONE, NOT_SOUND};
@@ -17,6 +18,7 @@ use crate::session::Session;
 
 pub async fn run(session: &Session, arguments: &RestoreArguments) -> Result<u8, Fault> {
     match &arguments.into {
+        Some(into) if extract::is_meant(session, arguments) => extract::run(session, arguments, into).await,
         Some(into) => base(session, arguments, into).await,
         None => reload::run(session, arguments).await,
     }

@@ -120,7 +120,7 @@ fn other_engines_are_read_and_refused_clearly() {
     home.init();
     home.append("[instance.sessions]\nengine = 'redis'\nurl = 'redis://cache:6379'\n");
     home.run(["config", "check"]).good();
-    home.run(["backup"]).refused(7, &["redis", "sessions"]);
+    home.run(["backup"]).refused(7, &["Redis servers cannot be reached", "sessions", "--into"]);
 }
 
 #[test]

@@ -36,6 +36,8 @@ fn one(text: &mut String, seen: &FileVerdict) {
         DumpContent::Database { database } => format!("database {database}"),
         DumpContent::Parts { database, .. } => format!("parts of database {database}"),
         DumpContent::Globals => "roles and tablespaces".to_owned(),
+        DumpContent::Cluster { databases } => format!("databases {}", databases.join(", ")),
+        DumpContent::Server => "the whole server".to_owned(),
     };
     let state = match seen.state {
         DumpState::Good => "good".to_owned(),

@@ -120,6 +120,7 @@ impl Shelved {
 
     fn begin(&self, file: &ShelvedFile) -> DumpSummary {
         let record = file.record();
+        let of_members: u64 = record.members.iter().map(|member| member.stored_bytes).sum();
         DumpSummary {
             id: record.id.clone(),
             instance: record.instance.clone(),
@@ -134,10 +135,10 @@ impl Shelved {
             start_position: record.position.clone(),
             stop_position: record.position.clone(),
             timeline: None,
-            logical_bytes: record.raw_bytes,
-            read_bytes: record.raw_bytes,
-            new_bytes: record.stored_bytes,
-            stored_bytes: record.stored_bytes,
+            logical_bytes: record.raw_bytes + of_members,
+            read_bytes: record.raw_bytes + of_members,
+            new_bytes: record.stored_bytes + of_members,
+            stored_bytes: record.stored_bytes + of_members,
             files: 0,
             engine_version: record.server_version.clone(),
             encrypted: record.shape.cipher != DumpCipher::None,

@@ -5,14 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use backstay_engine::postgres::client_programs::ClientPrograms;
-use backstay_engine::postgres::inspect::{InspectKind, Inspection};
-use backstay_model::dump::{DumpCipher, DumpFormat, DumpRecord};
+use backstay_engine::postgres::inspect::InspectKind;
+use backstay_model::dump::{DumpCipher, DumpFormat, DumpMember, DumpRecord};
 use backstay_model::error::Classified;
-use backstay_model::{ErrorKind, Finding, Secret, VerifyLevel};
+use backstay_model::{EngineKind, ErrorKind, Finding, Secret, VerifyLevel};
 use backstay_repo::dump::{DumpError, DumpInside, DumpRead, DumpReader, HMAC_SUFFIX};
 use backstay_repo::shelf::Shelf;
 use backstay_repo::store::StoreError;
 
+use crate::dump::inside::{self, Kind, Looking};
 use crate::dump::shelved::ShelvedFile;
 use crate::error::{Error, Result};
 use crate::run::Run;
@@ -132,12 +133,12 @@ impl<'a> Contents<'a> {
         }
         let programs = self.programs_for(record);
         let mut unlisted = match (kind, programs) {
-            (InspectKind::Archive | InspectKind::Directory, None) => {
+            (Kind::Postgres(InspectKind::Archive | InspectKind::Directory), None) => {
                 Some("no `pg_restore` of that version or a newer one is here".to_owned())
             }
             _ => None,
         };
-        let mut inspection = match Inspection::begin(kind, programs) {
+        let mut inspection = match Looking::begin(kind, programs) {
             Ok(inspection) => Some(inspection),
             Err(error) => {
                 unlisted = Some(with_causes(&error));
@@ -168,10 +169,34 @@ impl<'a> Contents<'a> {
             Ok(read) => read,
             Err(error) => return stopped(error).map(Err),
         };
+        for member in &record.members {
+            if let Err(look) = self.member(file, member).await? {
+                return Ok(Err(look));
+            }
+        }
         // Bytes that are not those that were written explain whatever is wrong inside.
         match wrong_inside.filter(|_| read.sha256 == record.sha256) {
             Some(reason) => Ok(Err(Look::Damaged { reason })),
             None => Ok(Ok(Some(Seen { read, unlisted }))),
+        }
+    }
+
+    /// A file that belongs to the dump is what it was.
+    async fn member(&self, file: &ShelvedFile, member: &DumpMember) -> Result<Result<(), Stopped>> {
+        let path = file.path.sibling(&member.file).map_err(backstay_repo::Error::from)?;
+        let reader = match DumpReader::open(self.shelf, &path, None).await {
+            Ok(reader) => reader,
+            Err(backstay_repo::Error::Store(StoreError::NotFound { .. })) => {
+                return Ok(Err(Look::Damaged { reason: format!("{path}, which belongs to it, is gone") }));
+            }
+            Err(error) => return stopped(error).map(Err),
+        };
+        match reader.finish().await {
+            Ok(read) if read.sha256 == member.sha256 => Ok(Ok(())),
+            Ok(read) => Ok(Err(Look::Damaged {
+                reason: format!("{path}, which belongs to it, is damaged: its SHA-256 is {}", read.sha256),
+            })),
+            Err(error) => stopped(error).map(Err),
         }
     }
 
@@ -238,7 +263,17 @@ fn unauthenticated(
 }
 
 /// What has to come out of a file of this record.
-fn kind(record: &DumpRecord, inside: DumpInside) -> Result<InspectKind, String> {
+fn kind(record: &DumpRecord, inside: DumpInside) -> Result<Kind, String> {
+    if let Some(snapshot) = inside::snapshot_kind(inside, record.engine) {
+        return Ok(Kind::Snapshot(snapshot));
+    }
+    // The head of several files has no inside of its own.
+    if !record.members.is_empty() {
+        return Ok(Kind::Nothing);
+    }
+    if record.engine != EngineKind::Postgresql {
+        return Err(format!("what is inside of it is no dump of {}", record.engine.name()));
+    }
     let kind = match inside {
         DumpInside::CustomArchive | DumpInside::TarArchive => Ok(InspectKind::Archive),
         DumpInside::DirectoryTar => Ok(InspectKind::Directory),
@@ -250,9 +285,10 @@ fn kind(record: &DumpRecord, inside: DumpInside) -> Result<InspectKind, String> 
         DumpFormat::Custom => kind == InspectKind::Archive,
         DumpFormat::Directory => kind == InspectKind::Directory,
         DumpFormat::Plain => matches!(kind, InspectKind::Statements | InspectKind::Cluster),
+        DumpFormat::Rdb | DumpFormat::Influxdb => false,
     };
     match fits || record.adopted {
-        true => Ok(kind),
+        true => Ok(Kind::Postgres(kind)),
         false => Err(format!("what is inside of it is no dump in the {} format", record.shape.format)),
     }
 }

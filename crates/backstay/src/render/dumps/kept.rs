@@ -202,6 +202,7 @@ fn commands(detail: &DumpDetail) -> Vec<String> {
             commands.push("mkdir DIRECTORY".to_owned());
             steps.push(format!("tar -x -C DIRECTORY{}", source(is_first)));
         }
+        DumpFormat::Rdb | DumpFormat::Influxdb => {}
     }
     commands.push(steps.join(" | "));
     if dump.shape.format == DumpFormat::Directory {

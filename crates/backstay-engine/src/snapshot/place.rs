@@ -1,0 +1,127 @@
+//! Files in a directory that was empty, each under a name of its own until all are good.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::{Error, Result};
+
+/// Behind a name that is not given yet.
+const UNFINISHED: &str = ".unfinished";
+
+/// What is being put into a directory; taken back when it is dropped.
+pub(super) struct Files {
+    directory: PathBuf,
+    /// Made for this, the directory itself among them, from the outside in.
+    directories: Vec<PathBuf>,
+    /// In the order in which they were written.
+    files: Vec<PathBuf>,
+    is_committed: bool,
+}
+
+impl Files {
+    pub fn begin(directory: &Path) -> Result<Files> {
+        let mut files = Files {
+            directory: directory.to_owned(),
+            directories: Vec::new(),
+            files: Vec::new(),
+            is_committed: false,
+        };
+        match fs::read_dir(directory).map(|mut entries| entries.next().is_none()) {
+            Ok(true) => {}
+            Ok(false) => return Err(Error::TargetNotEmpty { path: directory.to_owned() }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => files.make(directory.to_owned())?,
+            Err(source) => return Err(Error::Write { path: directory.to_owned(), source }),
+        }
+        Ok(files)
+    }
+
+    fn make(&mut self, directory: PathBuf) -> Result<()> {
+        let made = fs::DirBuilder::new().mode(0o700).create(&directory);
+        made.map_err(|source| Error::Write { path: directory.clone(), source })?;
+        self.directories.push(directory);
+        Ok(())
+    }
+
+    /// A file that will have this name below the directory.
+    pub fn create(&mut self, name: &Path) -> Result<File> {
+        let mut parent = self.directory.clone();
+        for part in name.parent().into_iter().flat_map(Path::components) {
+            parent.push(part);
+            if !self.directories.contains(&parent) {
+                self.make(parent.clone())?;
+            }
+        }
+        let path = self.directory.join(name);
+        let held = unfinished(&path);
+        let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&held);
+        let file = opened.map_err(|source| Error::Write { path: held, source })?;
+        self.files.push(path);
+        Ok(file)
+    }
+
+    /// All bytes are on the disk.
+    pub fn sync(&mut self) -> Result<()> {
+        for path in &self.files {
+            let held = unfinished(path);
+            let synced = File::open(&held).and_then(|file| file.sync_all());
+            synced.map_err(|source| Error::Write { path: held, source })?;
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<()> {
+        for path in &self.files {
+            let held = unfinished(path);
+            // Unlike a rename it never takes the place of a file.
+            let named = fs::hard_link(&held, path).and_then(|()| fs::remove_file(&held));
+            named.map_err(|source| Error::Write { path: path.clone(), source })?;
+        }
+        let above = self.directory.parent().filter(|_| self.directories.contains(&self.directory));
+        let own = std::iter::once(self.directory.as_path());
+        for directory in self.directories.iter().map(PathBuf::as_path).chain(own).chain(above) {
+            let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+            let synced = File::open(directory).and_then(|directory| directory.sync_all());
+            synced.map_err(|source| Error::Write { path: directory.to_owned(), source })?;
+        }
+        self.is_committed = true;
+        Ok(())
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        if self.is_committed {
+            return;
+        }
+        for path in &self.files {
+            let _ = fs::remove_file(unfinished(path));
+            let _ = fs::remove_file(path);
+        }
+        for directory in self.directories.iter().rev() {
+            let _ = fs::remove_dir(directory);
+        }
+    }
+}
+
+fn unfinished(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(UNFINISHED);
+    name.into()
+}
+
+/// Everything is there but the names.
+pub struct Placed(Files);
+
+impl Placed {
+    pub(super) fn of(files: Files) -> Self {
+        Self(files)
+    }
+
+    /// Gives the files their names, the last written last; blocks.
+    pub fn commit(mut self) -> Result<Vec<PathBuf>> {
+        self.0.commit()?;
+        Ok(std::mem::take(&mut self.0.files))
+    }
+}

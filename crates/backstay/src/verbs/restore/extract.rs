@@ -1,0 +1,58 @@
+//! `backstay restore --into` of a dump of Redis or InfluxDB: a directory for its own
+//! server.
+
+use std::path::Path;
+
+use backstay_model::{BackupId, Fault};
+use backstay_ops::extract::{self, ExtractRequest};
+
+use super::super::DONE;
+use super::{refuse, refused};
+use crate::args::RestoreArguments;
+use crate::config::settings::InstanceSettings;
+use crate::error::Error;
+use crate::render::extract as shown;
+use crate::session::Session;
+
+/// Whether the instance is of an engine whose backups are dumps.
+pub fn is_meant(session: &Session, arguments: &RestoreArguments) -> bool {
+    match session.config.instance(&arguments.instance) {
+        Ok((_, InstanceSettings::Influxdb(_) | InstanceSettings::Redis(_))) => true,
+        Ok((_, InstanceSettings::Postgresql(_))) | Err(_) => false,
+    }
+}
+
+pub async fn run(session: &Session, arguments: &RestoreArguments, into: &Path) -> Result<u8, Fault> {
+    let of_bases = [
+        ("--to", arguments.to.is_some()),
+        ("--tablespace", !arguments.tablespace.is_empty()),
+        ("--start", arguments.start),
+    ];
+    if let Some((option, _)) = of_bases.into_iter().find(|(_, is_given)| *is_given) {
+        return Err(Fault::new(Error::NotForDumps { option, instance: arguments.instance.clone() }));
+    }
+    let (policy, instance) = session.dump_policy(&arguments.instance, None)?;
+    let request = ExtractRequest {
+        dump: arguments.backup.as_deref().map(str::parse::<BackupId>).transpose()?,
+        into: std::path::absolute(into).unwrap_or_else(|_| into.to_owned()),
+    };
+    let run = session.run();
+    let output = session.output;
+    let bar = session.bar(instance.id.as_str());
+    let prepared = extract::prepare(&run, &instance, &policy, &request).await?;
+    let plan = prepared.plan.clone();
+    if arguments.dry_run {
+        drop(bar);
+        output.result(&plan, |output| shown::plan(output, &plan)).map_err(Error::Print)?;
+        return Ok(if output.json { refused(&plan.refusals) } else { refuse(session, &plan.refusals) });
+    }
+    output.note(shown::plan(&output, &plan).trim_end());
+    if !plan.refusals.is_empty() {
+        drop(bar);
+        return Ok(refuse(session, &plan.refusals));
+    }
+    let report = prepared.carry_out().await?;
+    drop(bar);
+    output.result(&report, |output| shown::done(output, &report)).map_err(Error::Print)?;
+    Ok(DONE)
+}
