@@ -45,6 +45,26 @@ pub(super) struct Filled {
     pub findings: Vec<Finding>,
 }
 
+/// Drops what a restore has made that failed; the failure, and that half of it is left
+/// where nobody answers any more.
+pub(super) async fn let_go(target: &ReloadTarget, database: &str, failed: Error, limit: Duration) -> Error {
+    let deadline = Instant::now() + limit;
+    loop {
+        match target.drop_database(database).await {
+            Ok(()) => return failed,
+            // A server that lost a process ends all sessions, and is back a moment later.
+            Err(error) if error.kind().is_retryable() && Instant::now() < deadline => {
+                tracing::debug!(%error, database, "half of a restore cannot be dropped yet");
+                tokio::time::sleep(DROP_AGAIN).await;
+            }
+            Err(error) => {
+                tracing::warn!(%error, database, "half of a restore is left");
+                return Error::HalfRestored { database: database.to_owned(), source: Box::new(failed) };
+            }
+        }
+    }
+}
+
 impl Filling<'_> {
     pub async fn fill(&self, input: Input) -> Result<Filled> {
         if !self.is_new {
@@ -89,7 +109,7 @@ impl Filling<'_> {
                 file = Some(spooled);
                 ReloadInput::Lying { path, jobs }
             }
-            (None, _) if input.is_statements() => ReloadInput::Statements,
+            (None, DumpInside::PlainSql) => ReloadInput::Statements,
             (None, _) => ReloadInput::Archive,
         };
         let options = ReloadOptions { input: from, ..options };
