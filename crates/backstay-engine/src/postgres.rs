@@ -6,6 +6,7 @@
 //! backup restores alone.
 
 pub mod accounts;
+mod answering;
 pub(crate) mod chunks;
 pub mod client_programs;
 pub mod connect;

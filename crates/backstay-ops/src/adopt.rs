@@ -103,7 +103,9 @@ pub async fn run(
 ) -> Result<AdoptReport> {
     let shelf: Arc<dyn Shelf> = Arc::new(DiskShelf::new(&request.directory));
     run.progress.enter("look what is there");
-    let mut files = shelf.list_all(None).await.map_err(backstay_repo::Error::from)?;
+    let of_shelf = |error: Error| error.of_shelf(shelf.location());
+    let files = shelf.list_all(None).await.map_err(backstay_repo::Error::from);
+    let mut files = files.map_err(|error| of_shelf(error.into()))?;
     let sidecars = [policy.layout.sidecar.as_str(), OTHER_SIDECAR];
     let is_beside =
         |path: &str| path.ends_with(HMAC_SUFFIX) || sidecars.iter().any(|suffix| path.ends_with(suffix));
@@ -128,7 +130,7 @@ pub async fn run(
             report.files.push(AdoptedFile { path: file.path.to_string(), fate });
             continue;
         }
-        match adopting.adopt(&file, &sidecars, &mut ids).await? {
+        match adopting.adopt(&file, &sidecars, &mut ids).await.map_err(of_shelf)? {
             Some(fate) => report.files.push(AdoptedFile { path: file.path.to_string(), fate }),
             None => report.others += 1,
         }

@@ -7,6 +7,7 @@
 use std::ffi::OsStr;
 use std::path::PathBuf;
 
+use backstay_engine::postgres::facts::quoted_identifier;
 use backstay_engine::postgres::starting::shell_word;
 use backstay_model::error::{Classified, ErrorKind};
 use backstay_model::id::IdError;
@@ -108,6 +109,18 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    #[error("write to {} for a dump on its way", path.display())]
+    SpoolWrite {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("half of a restore is left in database {database}, which could not be dropped")]
+    HalfRestored {
+        database: String,
+        #[source]
+        source: Box<Error>,
+    },
     #[error("{} has {} free, and {} are needed there for a while", path.display(), ByteSize(*free), ByteSize(*needed))]
     SpoolTooSmall { path: PathBuf, free: u64, needed: u64 },
     #[error("a hold until {until} would be over already")]
@@ -171,7 +184,7 @@ impl Classified for Error {
             Error::Id(error) => error.kind(),
             Error::Refused { refusal } => refusal.kind,
             Error::NoSuchBackup { .. } => ErrorKind::NotFound,
-            Error::RestoreFailed { source, .. } => source.kind(),
+            Error::RestoreFailed { source, .. } | Error::HalfRestored { source, .. } => source.kind(),
             Error::RestoreInterrupted { .. }
             | Error::RestoreRunning { .. }
             | Error::TablespaceNotEmpty { .. }
@@ -180,6 +193,7 @@ impl Classified for Error {
             Error::DrillDirectory { source, .. }
             | Error::Remove { source, .. }
             | Error::Spool { source, .. }
+            | Error::SpoolWrite { source, .. }
             | Error::ExportUnseen { source, .. }
             | Error::WriteKit { source, .. } => match source.kind() {
                 std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
@@ -356,8 +370,14 @@ impl Classified for Error {
             Error::SwapNotSound { .. } => vec![
                 "`backstay restore … --into-database` keeps what is restored, to be looked at".to_owned(),
             ],
-            Error::Spool { .. } | Error::SpoolTooSmall { .. } => {
-                vec!["set `dump.spool` to a directory that backstay can write".to_owned()]
+            Error::Spool { .. } | Error::SpoolWrite { .. } | Error::SpoolTooSmall { .. } => vec![
+                "set `dump.spool` to a directory that backstay can write, with enough space: `df` shows it".to_owned(),
+            ],
+            Error::HalfRestored { database, source } => {
+                let drop = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quoted_identifier(database));
+                let mut hints = vec![format!("run `{drop}` when the server answers again")];
+                hints.extend(source.hints());
+                hints
             }
             Error::Layout(error) => error.hints(),
             Error::Shelf { .. } => vec![
@@ -395,6 +415,20 @@ fn unless_used(remains: &Remains) -> &'static str {
 }
 
 impl Error {
+    /// The store whose calls failed was a shelf: hints would name that of the repository,
+    /// which has nothing to do with dumps.
+    pub(crate) fn of_shelf(self, shelf: &str) -> Self {
+        match self {
+            Error::Repo(backstay_repo::Error::Store(source)) => {
+                Error::Shelf { shelf: shelf.to_owned(), source }
+            }
+            Error::HalfRestored { database, source } => {
+                Error::HalfRestored { database, source: Box::new(source.of_shelf(shelf)) }
+            }
+            other => other,
+        }
+    }
+
     pub(crate) fn broken(rule: impl Into<String>) -> Self {
         Error::Broken { rule: rule.into() }
     }

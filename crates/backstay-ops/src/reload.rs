@@ -12,6 +12,8 @@ mod hooks;
 mod input;
 mod target;
 
+use std::time::Duration;
+
 use backstay_engine::postgres::PostgresSettings;
 use backstay_engine::postgres::dump::RelationName;
 use backstay_engine::postgres::reload::{ReloadTarget, swap};
@@ -107,7 +109,9 @@ pub async fn prepare<'a>(
     let chosen = choose::choose(run, instance, policy, request).await?;
     run.progress.enter("open the dump");
     let of = choose::database(instance, request)?;
-    let input = Input::open(run, policy, request, chosen, &of).await?;
+    let shelf = chosen.shelf.location().to_owned();
+    let input = Input::open(run, policy, request, chosen, &of).await;
+    let input = input.map_err(|error| error.of_shelf(&shelf))?;
     run.progress.enter("ask the server");
     let settings = request.server.settings(instance)?;
     let target = target::open(run, &settings).await?;
@@ -281,7 +285,8 @@ impl Prepared<'_> {
         };
         let is_new = !matches!(report.plan.destination, Destination::Database { .. }) || !facts.is_there;
         let filling = fill::Filling { run, policy, request, target: &target, into: &into, is_new };
-        let filled = filling.fill(input).await?;
+        let shelf = input.chosen.shelf.location().to_owned();
+        let filled = filling.fill(input).await.map_err(|error| error.of_shelf(&shelf))?;
         report.restored_bytes = filled.raw_bytes;
         // Of what was restored; that a newer dump was passed over is no fault of this one.
         let bad = filled.findings.iter().find(|finding| finding.level == FindingLevel::Error);
@@ -304,8 +309,15 @@ impl Prepared<'_> {
                     report.sessions_ended = swapped.sessions_ended;
                 }
                 Err(error) => {
-                    let _ = target.drop_database(&into).await;
-                    return Err(error.into());
+                    // The swap has waited for the server already.
+                    return Err(fill::let_go(
+                        &target,
+                        &into,
+                        fill::Made::Surely,
+                        error.into(),
+                        Duration::ZERO,
+                    )
+                    .await);
                 }
             }
         }

@@ -26,7 +26,7 @@ use backstay_model::dump::{DumpFormat, DumpedTable};
 use tokio_util::sync::CancellationToken;
 
 pub use self::chosen::RelationName;
-pub(super) use self::chosen::SEVERAL;
+pub(super) use self::chosen::{SEVERAL, without_wildcards};
 pub use self::globals::{databases, globals};
 pub(super) use self::pack::CONTENTS;
 pub(super) use self::spool::Spool;
@@ -199,7 +199,7 @@ impl DumpSource {
             }
         }
         let child = Child::spawn(PROGRAM, command)?;
-        Ok(DumpRun::of(child, spool, self.chosen.warnings, Some(self.session), self.cancel))
+        Ok(DumpRun::of(child, spool, self.chosen.warnings, Some(self.session), self.address, self.cancel))
     }
 
     fn arguments(&self) -> Vec<String> {

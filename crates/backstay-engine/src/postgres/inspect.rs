@@ -1,5 +1,5 @@
 //! The inside of a dump, looked at without a server: whether `pg_restore` can list an
-//! archive, whether statements come to their end.
+//! archive and its rows come to their end, whether statements do.
 //!
 //! The bytes are handed in as they come out of the file, and nothing of them is kept but
 //! the end of statements and the table of contents of a directory. Refuses to call an
@@ -7,6 +7,7 @@
 
 mod contents;
 mod marker;
+mod rows;
 
 use std::process::Stdio;
 
@@ -16,6 +17,7 @@ use tokio::process::ChildStdin;
 
 use self::contents::Contents;
 pub(super) use self::marker::Tail;
+use self::rows::Rows;
 use super::client_programs::{Child, ClientPrograms, Failure};
 use crate::{Error, Result};
 
@@ -42,6 +44,7 @@ enum Way {
     Listed {
         child: Child,
         input: Option<ChildStdin>,
+        rows: Rows,
     },
     Directory {
         contents: Contents,
@@ -52,7 +55,7 @@ enum Way {
         kind: InspectKind,
     },
     /// No program is there to list it.
-    Unlisted,
+    Unlisted(Rows),
 }
 
 /// What a look came to that found nothing wrong.
@@ -72,9 +75,9 @@ impl Inspection {
                 command.arg("--list").stdin(Stdio::piped()).stdout(Stdio::null());
                 let mut child = Child::spawn(PROGRAM, command)?;
                 let input = child.take_input();
-                Way::Listed { child, input }
+                Way::Listed { child, input, rows: Rows::begin() }
             }
-            (InspectKind::Archive, None) => Way::Unlisted,
+            (InspectKind::Archive, None) => Way::Unlisted(Rows::begin()),
             (InspectKind::Directory, programs) => {
                 Way::Directory { contents: Contents::begin()?, programs: programs.cloned() }
             }
@@ -92,7 +95,8 @@ impl Inspection {
     /// comes after it is not its business.
     pub async fn write(&mut self, bytes: &Bytes) -> Result<()> {
         match &mut self.way {
-            Way::Listed { child, input } => {
+            Way::Listed { child, input, rows } => {
+                rows.push(bytes)?;
                 let Some(pipe) = input else { return Ok(()) };
                 if pipe.write_all(bytes).await.is_err() {
                     *input = None;
@@ -105,7 +109,7 @@ impl Inspection {
                 tail.push(bytes);
                 Ok(())
             }
-            Way::Unlisted => Ok(()),
+            Way::Unlisted(rows) => rows.push(bytes),
         }
     }
 
@@ -113,10 +117,11 @@ impl Inspection {
     pub async fn finish(self) -> Result<Inspected> {
         match self.way {
             // One that ended before its input did was asked already how.
-            Way::Listed { input: None, .. } | Way::Unlisted => {}
-            Way::Listed { mut child, input } => {
+            Way::Listed { input: None, rows, .. } | Way::Unlisted(rows) => rows.end()?,
+            Way::Listed { mut child, input, rows } => {
                 drop(input);
                 listed(child.end_soon().await)?;
+                rows.end()?;
             }
             Way::Directory { mut contents, programs } => {
                 let directory = contents.finish().await?;

@@ -242,7 +242,7 @@ pub(super) async fn let_go(shelf: &dyn Shelf, outlived: Vec<ShelfPath>) -> Resul
 
 fn told(error: &Error) -> String {
     match std::error::Error::source(error) {
-        Some(source) => source.to_string(),
+        Some(source) => crate::status::with_causes(source),
         None => error.to_string(),
     }
 }

@@ -45,12 +45,30 @@ pub(super) struct Filled {
     pub findings: Vec<Finding>,
 }
 
+/// Whether a database is there that a restore asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Made {
+    Surely,
+    /// The answer was lost.
+    Perhaps,
+}
+
 /// Drops what a restore has made that failed; the failure, and that half of it is left
 /// where nobody answers any more.
-pub(super) async fn let_go(target: &ReloadTarget, database: &str, failed: Error, limit: Duration) -> Error {
+pub(super) async fn let_go(
+    target: &ReloadTarget,
+    database: &str,
+    made: Made,
+    failed: Error,
+    limit: Duration,
+) -> Error {
     let deadline = Instant::now() + limit;
     loop {
-        match target.drop_database(database).await {
+        let dropped = match made {
+            Made::Surely => target.drop_database(database).await,
+            Made::Perhaps => target.take_back(database).await,
+        };
+        match dropped {
             Ok(()) => return failed,
             // A server that lost a process ends all sessions, and is back a moment later.
             Err(error) if error.kind().is_retryable() && Instant::now() < deadline => {
@@ -71,10 +89,19 @@ impl Filling<'_> {
             return self.put(input).await;
         }
         let shape = input.archive.as_ref().and_then(Archive::database_shape);
-        self.target.create_database(self.into, shape.as_ref()).await?;
+        if let Err(error) = self.target.create_database(self.into, shape.as_ref()).await {
+            let is_in_doubt = matches!(
+                error,
+                backstay_engine::Error::ConnectionLost { .. } | backstay_engine::Error::Timeout { .. }
+            );
+            return Err(match is_in_doubt {
+                true => let_go(self.target, self.into, Made::Perhaps, error.into(), DROP_LIMIT).await,
+                false => error.into(),
+            });
+        }
         match self.put(input).await {
             Ok(filled) => Ok(filled),
-            Err(error) => Err(let_go(self.target, self.into, error, DROP_LIMIT).await),
+            Err(error) => Err(let_go(self.target, self.into, Made::Surely, error, DROP_LIMIT).await),
         }
     }
 

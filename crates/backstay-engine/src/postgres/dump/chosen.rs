@@ -141,9 +141,11 @@ async fn schemas(session: &Session, names: &[String], chosen: &mut Chosen) -> Re
     let rows = session.query("look for the schemas", statement, &[&names]).await?;
     chosen.schemas = rows.iter().map(|row| column(row, 0)).collect::<Result<_>>()?;
     if let Some(missing) = names.iter().find(|name| !chosen.schemas.contains(name)) {
-        let statement = "SELECT nspname::text FROM pg_namespace WHERE lower(nspname) = lower($1) \
-                         OR nspname LIKE '%' || $1 || '%' ORDER BY 1 LIMIT 5";
-        let rows = session.query("look for schemas", statement, &[missing]).await?;
+        let statement = "SELECT nspname::text FROM pg_namespace WHERE nspname NOT LIKE 'pg\\_%' \
+                         AND (strpos(lower(nspname), lower($1)) > 0 OR strpos(lower($1), lower(nspname)) > 0) \
+                         ORDER BY lower(nspname) = lower($1) DESC, 1 LIMIT 5";
+        let word = without_wildcards(missing);
+        let rows = session.query("look for schemas", statement, &[&word]).await?;
         let near = rows.iter().map(|row| column(row, 0)).collect::<Result<_>>()?;
         return Err(Error::NothingMatches { what: "schema", name: missing.clone(), near });
     }
@@ -209,6 +211,11 @@ async fn tables(session: &Session, names: &[RelationName], chosen: &mut Chosen) 
     Ok(())
 }
 
+/// A name is no pattern; whoever writes one means what is called like the rest of it.
+pub(in crate::postgres) fn without_wildcards(name: &str) -> String {
+    name.chars().filter(|character| !matches!(character, '*' | '?' | '%')).collect()
+}
+
 async fn no_such_table(session: &Session, wanted: &RelationName) -> Result<Error> {
     let statement = "SELECT n.nspname::text, c.relname::text FROM pg_class c \
                      JOIN pg_namespace n ON n.oid = c.relnamespace \
@@ -217,7 +224,8 @@ async fn no_such_table(session: &Session, wanted: &RelationName) -> Result<Error
                      AND (lower(c.relname) = lower($1) OR strpos(lower(c.relname), lower($1)) > 0 \
                           OR strpos(lower($1), lower(c.relname)) > 0) \
                      ORDER BY lower(c.relname) = lower($1) DESC, length(c.relname), 1, 2 LIMIT 5";
-    let rows = session.query("look for tables with such a name", statement, &[&wanted.name]).await?;
+    let word = without_wildcards(&wanted.name);
+    let rows = session.query("look for tables with such a name", statement, &[&word]).await?;
     let near = rows
         .iter()
         .map(|row| Ok(RelationName::new(column::<String>(row, 0)?, column::<String>(row, 1)?).to_string()))

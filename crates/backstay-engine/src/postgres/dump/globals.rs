@@ -54,7 +54,7 @@ pub async fn globals(
         }
         command.stdout(Stdio::piped());
         let child = Child::spawn(PROGRAM, command)?;
-        Ok((found, DumpRun::of(child, None, warnings, None, cancel.clone())))
+        Ok((found, DumpRun::of(child, None, warnings, None, address.clone(), cancel.clone())))
     };
     tokio::select! {
         biased;

@@ -11,8 +11,10 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::super::answering::while_it_answers;
 use super::super::client_programs::Child;
 use super::super::connect::Session;
+use super::super::settings::Address;
 use super::spool::Spool;
 use super::{pack, warnings};
 use crate::{Error, Result};
@@ -31,6 +33,7 @@ pub struct DumpRun {
     warnings: Vec<DumpWarning>,
     /// The snapshot that the child reads from.
     session: Option<Session>,
+    address: Address,
     cancel: CancellationToken,
 }
 
@@ -57,23 +60,24 @@ impl DumpRun {
         spool: Option<Spool>,
         warnings: Vec<DumpWarning>,
         session: Option<Session>,
+        address: Address,
         cancel: CancellationToken,
     ) -> DumpRun {
         let stage = match spool {
             Some(spool) => Stage::Files(spool),
             None => child.take_output().map_or(Stage::Over, Stage::Output),
         };
-        DumpRun { child, stage, buffer: BytesMut::new(), warnings, session, cancel }
+        DumpRun { child, stage, buffer: BytesMut::new(), warnings, session, address, cancel }
     }
 
     /// The next bytes, 256 KiB at most; `None` when all came and the child ended well.
     /// Never that after an error.
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
-        let cancel = self.cancel.clone();
+        let (cancel, address) = (self.cancel.clone(), self.address.clone());
         let next = tokio::select! {
             biased;
             () = cancel.cancelled() => Err(Error::Cancelled),
-            next = self.next_chunk() => next,
+            next = while_it_answers(&address, self.next_chunk()) => next.and_then(|next| next),
         };
         if next.is_err() {
             self.child.stop().await;

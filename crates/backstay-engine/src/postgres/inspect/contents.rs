@@ -31,7 +31,8 @@ impl Contents {
     pub fn begin() -> Result<Contents> {
         let spool = Spool::make(&std::env::temp_dir(), ROOM)?;
         let directory = spool.directory().to_owned();
-        std::fs::create_dir(&directory).map_err(|source| Error::SpoolUnwritable { path: directory.clone(), source })?;
+        std::fs::create_dir(&directory)
+            .map_err(|source| Error::SpoolUnwritable { path: directory.clone(), source })?;
         let (sender, chunks) = mpsc::channel(CHUNKS_AHEAD);
         let mut thread = JoinSet::new();
         thread.spawn_blocking(move || read(&directory, Chunks::of(chunks)));
@@ -72,7 +73,7 @@ impl Contents {
 fn read(directory: &Path, chunks: Chunks) -> Result<bool> {
     let broken =
         |source: io::Error| Error::Archive { reason: format!("its tar archive is broken: {source}") };
-    let mut archive = tar::Archive::new(chunks);
+    let mut archive = tar::Archive::new(Ending { inner: chunks, bytes: 0, zeros: 0 });
     let mut found = false;
     for entry in archive.entries().map_err(broken)? {
         let mut entry = entry.map_err(broken)?;
@@ -90,8 +91,41 @@ fn read(directory: &Path, chunks: Chunks) -> Result<bool> {
         }
     }
     // What stands behind the end of an archive is zeros.
-    io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(broken)?;
-    Ok(found)
+    let mut ending = archive.into_inner();
+    io::copy(&mut ending, &mut io::sink()).map_err(broken)?;
+    match ending.is_whole() {
+        true => Ok(found),
+        false => Err(Error::Archive { reason: "its tar archive ends before its end".to_owned() }),
+    }
+}
+
+/// Counts, and knows with how many zeros it ended: a tar archive consists of blocks, and the
+/// last two are zeros.
+struct Ending<R> {
+    inner: R,
+    bytes: u64,
+    zeros: u64,
+}
+
+const BLOCK: u64 = 512;
+
+impl<R> Ending<R> {
+    fn is_whole(&self) -> bool {
+        self.bytes.is_multiple_of(BLOCK) && self.zeros >= 2 * BLOCK
+    }
+}
+
+impl<R: Read> Read for Ending<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        let read = &buffer[..count];
+        self.bytes += count as u64;
+        self.zeros = match read.iter().rposition(|byte| *byte != 0) {
+            Some(last) => (count - 1 - last) as u64,
+            None => self.zeros + count as u64,
+        };
+        Ok(count)
+    }
 }
 
 fn copy_to(path: &Path, member: &mut impl Read) -> Result<u64> {

@@ -65,6 +65,8 @@ pub struct Entry {
     pub schema: Option<String>,
     pub name: String,
     pub owner: Option<String>,
+    /// None for the one that the database lies in.
+    pub tablespace: Option<String>,
     /// The statements that make it.
     pub definition: String,
     /// What has to be there before it.
@@ -264,8 +266,8 @@ fn entry(fields: &mut Fields<'_>, version: (u8, u8)) -> Read<Entry> {
     // The statements that drop it and that copy its rows.
     fields.skip(&[Field::Text, Field::Text])?;
     let schema = fields.text()?.filter(|schema| !schema.is_empty());
-    // Tablespace, access method, kind of relation.
-    fields.skip(&[Field::Text])?;
+    let tablespace = fields.text()?.filter(|tablespace| !tablespace.is_empty());
+    // Access method, kind of relation.
     if version >= (1, 14) {
         fields.skip(&[Field::Text])?;
     }
@@ -278,7 +280,7 @@ fn entry(fields: &mut Fields<'_>, version: (u8, u8)) -> Read<Entry> {
     while let Some(number) = fields.text()? {
         depends_on.push(number.parse().map_err(|_| wrong("a dependency in it has no number"))?);
     }
-    Ok(Entry { id, kind, schema, name, owner, definition, depends_on })
+    Ok(Entry { id, kind, schema, name, owner, tablespace, definition, depends_on })
 }
 
 fn first_word(text: Option<String>) -> String {

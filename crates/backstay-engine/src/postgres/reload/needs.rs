@@ -23,6 +23,7 @@ pub struct DumpNeeds {
     /// Of `pg_dump`.
     pub tool_version: Option<String>,
     pub roles: BTreeSet<String>,
+    pub tablespaces: BTreeSet<String>,
     /// With their versions, where these are known.
     pub extensions: BTreeMap<String, Option<String>>,
 }
@@ -35,6 +36,7 @@ impl DumpNeeds {
             server_version: record.server_version.clone(),
             tool_version: record.tool_version.clone(),
             roles: BTreeSet::new(),
+            tablespaces: BTreeSet::new(),
             extensions: known.map(|(name, version)| (name.clone(), Some(version.clone()))).collect(),
         }
     }
@@ -55,6 +57,7 @@ impl DumpNeeds {
         if privileges {
             self.roles.extend(archive.grantees(entries.clone()));
         }
+        self.tablespaces.extend(entries.clone().into_iter().filter_map(|entry| entry.tablespace.clone()));
         let named: BTreeSet<&str> = entries
             .into_iter()
             .filter(|entry| entry.kind == "EXTENSION")
@@ -92,6 +95,7 @@ impl ReloadTarget {
         }
         self.roles(&session, needs, &mut found).await?;
         self.extensions(&session, needs, &mut found).await?;
+        missing_tablespaces(&session, needs, &mut found).await?;
         Ok(found)
     }
 
@@ -225,6 +229,24 @@ impl ReloadTarget {
         }
         Ok(())
     }
+}
+
+async fn missing_tablespaces(session: &Session, needs: &DumpNeeds, found: &mut Preflight) -> Result<()> {
+    let statement = "SELECT w.name FROM unnest($1::text[]) AS w(name) \
+                     WHERE w.name NOT IN (SELECT spcname FROM pg_tablespace) ORDER BY 1";
+    let names: Vec<&String> = needs.tablespaces.iter().collect();
+    for row in &session.query("look for the tablespaces of the dump", statement, &[&names]).await? {
+        let name: String = column(row, 0)?;
+        found.refusals.push(Refusal::new(
+            ErrorKind::NotFound,
+            format!("tablespace {name}, which the dump names, is not there"),
+            vec![format!(
+                "run `CREATE TABLESPACE {} LOCATION '…'` as a superuser, with an empty directory of the server's user",
+                quoted_identifier(&name)
+            )],
+        ));
+    }
+    Ok(())
 }
 
 async fn may_create(session: &Session, found: &mut Preflight) -> Result<()> {

@@ -13,8 +13,10 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::ChildStdin;
 use tokio_util::sync::CancellationToken;
 
+use super::super::answering::while_it_answers;
 use super::super::client_programs::Child;
 use super::super::inspect::{InspectKind, Tail};
+use super::super::settings::Address;
 use super::guard::Guard;
 use super::target::ReloadTarget;
 use super::use_list::UseList;
@@ -68,6 +70,7 @@ pub struct ReloadRun {
     script: Option<(Tail, Guard)>,
     /// It has taken what was chosen, and reads no further.
     has_all: bool,
+    address: Address,
     cancel: CancellationToken,
     _list: Option<UseList>,
 }
@@ -130,8 +133,8 @@ impl ReloadRun {
         command.stdout(Stdio::null());
         let mut child = Child::spawn(program, command)?;
         let input = child.take_input();
-        let mut run =
-            ReloadRun { child, input, script: None, has_all: false, cancel: cancel.clone(), _list: list };
+        let cancel = cancel.clone();
+        let mut run = ReloadRun { child, input, script: None, has_all: false, address, cancel, _list: list };
         if is_script {
             let guard = Guard::draw(&programs)?;
             run.hand_on(guard.opening().as_bytes()).await?;
@@ -178,12 +181,16 @@ impl ReloadRun {
                 self.abandon().await;
                 return Err(Error::Cancelled);
             }
-            written = input.write_all(bytes) => written,
+            written = while_it_answers(&self.address, input.write_all(bytes)) => written,
         };
         match written {
-            Ok(()) => Ok(()),
+            Ok(Ok(())) => Ok(()),
+            Err(error) => {
+                self.abandon().await;
+                Err(error)
+            }
             // It ended while there was more: its own words say why, unless it is content.
-            Err(_) => {
+            Ok(Err(_)) => {
                 self.input = None;
                 self.child.end_soon().await.map_err(restricted)?;
                 self.has_all = self.script.is_none();
@@ -200,20 +207,26 @@ impl ReloadRun {
         if let Some((tail, guard)) = &mut self.script {
             if !tail.ends_as(InspectKind::Statements) {
                 self.abandon().await;
-                return Err(Error::Archive { reason: "its statements end before their end marker".to_owned() });
+                return Err(Error::Archive {
+                    reason: "its statements end before their end marker".to_owned(),
+                });
             }
             let last = guard.end();
             self.hand_on_all(last).await?;
         }
         self.input = None;
         let cancel = self.cancel.clone();
-        tokio::select! {
+        let ended = tokio::select! {
             biased;
-            () = cancel.cancelled() => {
+            () = cancel.cancelled() => Err(Error::Cancelled),
+            ended = while_it_answers(&self.address, self.child.end()) => ended,
+        };
+        match ended {
+            Ok(ended) => ended.map_err(restricted)?,
+            Err(error) => {
                 self.abandon().await;
-                return Err(Error::Cancelled);
+                return Err(error);
             }
-            ended = self.child.end() => ended.map_err(restricted)?,
         }
         let messages = self.child.messages().into_iter();
         Ok(messages.map(|message| DumpWarning { message, harmless: None }).collect())

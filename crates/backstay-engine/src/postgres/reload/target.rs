@@ -1,7 +1,7 @@
 //! A server that a dump is put back to, and its databases.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::super::client_programs::ClientPrograms;
 use super::super::connect::{Session, column};
@@ -12,6 +12,11 @@ use crate::{Error, Result};
 
 /// The template is copied file by file.
 const CREATE_LIMIT: Duration = Duration::from_secs(600);
+const TAKE_BACK_LIMIT: Duration = Duration::from_secs(60);
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+const STILL_MAKING: &str = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' \
+                            AND pid <> pg_backend_pid() AND query LIKE 'CREATE DATABASE%' \
+                            AND position($1::text IN query) > 0";
 
 /// A server.
 pub struct ReloadTarget {
@@ -94,6 +99,24 @@ impl ReloadTarget {
         let statement = shape.cloned().unwrap_or_default().statement(name);
         let session = self.session(None).await?;
         session.query_within(CREATE_LIMIT, "create the database", &statement, &[]).await.map(drop)
+    }
+
+    /// Removes a database whose making was not answered, once the server is done with it:
+    /// a server goes on with what nobody waits for. One that somebody uses is not ours.
+    pub async fn take_back(&self, name: &str) -> Result<()> {
+        let session = self.session(None).await?;
+        let deadline = Instant::now() + TAKE_BACK_LIMIT;
+        let action = "wait for the database that is being made";
+        while column::<i64>(&session.row(action, STILL_MAKING, &[&name]).await?, 0)? > 0 {
+            if Instant::now() >= deadline {
+                return Err(Error::Timeout { action, seconds: TAKE_BACK_LIMIT.as_secs() });
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        match self.has_database(name).await? && self.is_empty(name).await? {
+            true => self.drop_database(name).await,
+            false => Ok(()),
+        }
     }
 
     /// Gives a database the settings and grants that its archive has for it.

@@ -42,7 +42,9 @@ impl SpoolFile {
 
     /// In place of what is there.
     pub fn write_at(&self, at: u64, bytes: &[u8]) -> Result<()> {
-        self.file.write_all_at(bytes, at).map_err(|source| Error::SpoolWrite { path: self.path.clone(), source })
+        self.file
+            .write_all_at(bytes, at)
+            .map_err(|source| Error::SpoolWrite { path: self.path.clone(), source })
     }
 }
 

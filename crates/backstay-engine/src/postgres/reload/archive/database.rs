@@ -98,6 +98,7 @@ mod tests {
             schema: None,
             name: (*name).to_owned(),
             owner: None,
+            tablespace: None,
             definition: (*definition).to_owned(),
             depends_on: Vec::new(),
         };

@@ -36,6 +36,8 @@ pub struct RowOffsets {
     digits: Vec<u8>,
     begun_at: u64,
     found: Vec<(i32, u64)>,
+    /// How many have rows.
+    tables: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +62,7 @@ impl RowOffsets {
             digits: Vec::new(),
             begun_at: 0,
             found: Vec::new(),
+            tables: archive.of_kind("TABLE DATA").count(),
         }
     }
 
@@ -131,6 +134,16 @@ impl RowOffsets {
             State::Length { large_objects } => State::Bytes { left: amount, large_objects },
             other => other,
         };
+    }
+
+    /// Whether it ended before the rows that its table of contents names. Not known of one
+    /// that does not read as expected.
+    pub fn is_cut(&self) -> bool {
+        match self.state {
+            State::Lost => false,
+            State::Kind => self.found.len() < self.tables,
+            _ => true,
+        }
     }
 
     /// What the table of contents should say; nothing when the archive did not read to

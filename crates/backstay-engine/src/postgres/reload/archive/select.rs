@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::super::dump::{RelationName, SEVERAL};
+use super::super::super::dump::{RelationName, SEVERAL, without_wildcards};
 use super::{Archive, Entry};
 use crate::{Error, Result};
 
@@ -271,7 +271,7 @@ fn is_named_after(entry: &Entry, relation: &Entry) -> bool {
         && entry.name.strip_prefix(relation.name.as_str()).is_some_and(|rest| rest.starts_with(' '))
 }
 
-fn alike(one: &str, other: &str) -> bool {
-    let (one, other) = (one.to_lowercase(), other.to_lowercase());
-    one.contains(&other) || other.contains(&one)
+fn alike(one: &str, wanted: &str) -> bool {
+    let (one, wanted) = (one.to_lowercase(), without_wildcards(wanted).to_lowercase());
+    one.contains(&wanted) || wanted.contains(&one)
 }
