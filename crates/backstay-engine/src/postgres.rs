@@ -6,6 +6,7 @@
 //! backup restores alone.
 
 pub mod accounts;
+pub mod base_tar;
 mod answering;
 pub(crate) mod chunks;
 pub mod client_programs;

@@ -13,10 +13,12 @@ use backstay_model::dump::{DumpCipher, DumpCompression, DumpShape};
 use backstay_model::{BackupId, Finding, InstanceId};
 use serde::Serialize;
 
+mod base;
 mod destination;
 mod dump;
 mod outlet;
 
+pub use base::run as base;
 pub use dump::run as dump;
 
 /// What a person may say of one export.

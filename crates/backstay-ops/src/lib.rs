@@ -22,7 +22,7 @@
 //! | list, show, verify, expire of dumps | [`dump::shelved::look`], [`dump::shelved::show`], [`dump::verify::run`], [`dump::expire::run`] | [`dump::shelved::Shelved`], [`dump::shelved::DumpDetail`], [`dump::verify::DumpVerification`], [`dump::expire::DumpExpireReport`] |
 //! | restore of a dump | [`reload::prepare`] | [`reload::ReloadReport`] |
 //! | expire | [`expire::plan`], [`expire::run`] | [`model::policy::ExpirePlan`], [`expire::ExpireReport`] |
-//! | export | [`export::dump`] | [`export::ExportReport`] |
+//! | export | [`export::dump`], [`export::base`] | [`export::ExportReport`] |
 //! | hold | [`hold::on_dump`], [`hold::on_base`] | [`hold::HoldReport`] |
 //! | collect | [`collect::run`] | [`collect::CollectReport`] |
 //! | key kit | [`kit::write`], [`kit::renew`] | [`kit::KitReport`] |

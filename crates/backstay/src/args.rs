@@ -83,7 +83,7 @@ pub enum Verb {
     Dump(DumpArguments),
     /// Take in dumps that other programs left, where they lie
     Adopt(AdoptArguments),
-    /// Write a dump into a plain file of its own that needs no Backstay
+    /// Write a dump or a base backup into plain files that need no Backstay
     Export(ExportArguments),
     /// List backups, newest first
     List(ListArguments),

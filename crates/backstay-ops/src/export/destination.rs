@@ -70,6 +70,10 @@ impl Destination {
         &self.shelf
     }
 
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     pub fn full(&self, path: &ShelfPath) -> PathBuf {
         self.directory.join(path.as_str())
     }

@@ -3,10 +3,11 @@
 
 use std::path::PathBuf;
 
+use backstay_model::dump::{DumpKeep, DumpShape, Layout};
 use backstay_model::{Fault, InstanceId};
 use backstay_ops::dump::DumpPolicy;
 
-use super::Session;
+use super::{DEFAULT_JOBS, DEFAULT_LAYOUT, Session};
 use crate::config;
 use crate::config::settings::InstanceSettings;
 
@@ -50,6 +51,26 @@ impl Session {
         let (_, settings) = self.config.instance(kept.instance.as_str())?;
         let passphrase = self.passphrase_of_dumps(settings)?;
         Ok(Kept { policy: DumpPolicy { passphrase, ..kept.policy }, ..kept })
+    }
+
+    /// How dumps of an instance are made, which need not stand in the configuration any more.
+    pub fn dump_policy_of_any(&self, name: &str) -> Result<DumpPolicy, Fault> {
+        match self.config.settings.instance.iter().find(|(id, _)| id.as_str() == name) {
+            Some((_, settings)) => {
+                let policy = self.policy_of_dumps(settings, None)?;
+                Ok(DumpPolicy { passphrase: self.passphrase_of_dumps(settings)?, ..policy })
+            }
+            None => Ok(DumpPolicy {
+                to: None,
+                layout: Layout::preset(DEFAULT_LAYOUT).map_err(Fault::new)?,
+                shape: DumpShape::default(),
+                level: None,
+                passphrase: None,
+                jobs: DEFAULT_JOBS,
+                spool: None,
+                keep: DumpKeep::default(),
+            }),
+        }
     }
 
     /// Where dumps of an instance would lie, or an error that says what to set.

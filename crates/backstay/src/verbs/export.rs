@@ -20,7 +20,7 @@ pub async fn run(session: &Session, arguments: &ExportArguments) -> Result<u8, F
     };
     let report = match shelf_of(session, &id).await? {
         Some(kept) => of_dump(session, kept, &id, &options).await?,
-        None => return Err(backstay_ops::Error::NoSuchBackup { backup: id }.into()),
+        None => of_base(session, &id, &options).await?,
     };
     session.output.result(&report, |output| render::export::report(output, &report)).map_err(Error::Print)?;
     Ok(DONE)
@@ -37,6 +37,14 @@ async fn of_dump(
     let exported = export::dump(&session.run(), &kept.policy, id, options).await?;
     // Between the look at the shelf and now it may have gone.
     Ok(exported.ok_or_else(|| backstay_ops::Error::NoSuchBackup { backup: id.clone() })?)
+}
+
+async fn of_base(session: &Session, id: &BackupId, options: &ExportOptions) -> Result<ExportReport, Fault> {
+    let context = session.context().await?;
+    let instance = backstay_ops::list::show(&context, id).await?.summary.instance;
+    let policy = session.dump_policy_of_any(instance.as_str())?;
+    let _bar = session.bar(instance.as_str());
+    Ok(export::base(&context, &policy, id, options).await?)
 }
 
 /// The shelf that has the dump: with the policy of the instance whose dump it is, where

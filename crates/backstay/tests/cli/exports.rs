@@ -3,10 +3,12 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use testkit::Postgres;
+use testkit::ownership::server_owner;
+use testkit::postgres::{PASSWORD, SUPERUSER, StopMode};
+use testkit::{Postgres, PostgresOptions, PostgresVersion};
 
 use super::dumps::{PHRASE, dumping, without_backstay};
-use super::program::{Home, Ran, flip_a_bit, server};
+use super::program::{Home, Ran, flip_a_bit, protected, server, server_of};
 use super::space::on_small_file_system;
 
 const OPENSSL: &str = "openssl enc -d -aes-256-cbc -pbkdf2 -iter 100000 -pass file:phrase";
@@ -198,4 +200,105 @@ fn a_disk_that_fills_up_half_way_gets_nothing_of_an_export() {
     assert_eq!(ran.out, "code=6\n", "{ran:#?}");
     assert!(ran.err.contains("No space left") && ran.err.contains("hint: "), "{ran:#?}");
     assert!(ran.err.contains("df -h"), "{ran:#?}");
+}
+
+/// Backs up a server with a tablespace twice; the ids, the newest first.
+fn backed_up(server: &Postgres, home: &Home) -> Vec<String> {
+    let space = home.path("space");
+    std::fs::create_dir(&space).unwrap();
+    server_owner().unwrap().take(&space).unwrap();
+    server.sql(&format!("CREATE TABLESPACE apart LOCATION '{}'", space.display())).unwrap();
+    let rows = "SELECT n, repeat('r', 200) AS filler FROM generate_series(1, 5000) AS n";
+    server.sql(&format!("CREATE TABLE apart TABLESPACE apart AS {rows}")).unwrap();
+    server.sql(&format!("CREATE TABLE here AS {rows}")).unwrap();
+    home.run(["backup", "--full"]).good();
+    server.sql("UPDATE here SET filler = 'changed' WHERE n % 500 = 0").unwrap();
+    server.sql("UPDATE apart SET filler = 'changed' WHERE n % 500 = 0").unwrap();
+    home.run(["backup"]).good();
+    home.backups()
+}
+
+const ANSWER: &str = "SELECT concat_ws('|', (SELECT md5(string_agg(t::text, ',' ORDER BY n)) FROM here t), \
+                      (SELECT md5(string_agg(t::text, ',' ORDER BY n)) FROM apart t))";
+
+fn untar(archive: &Path, options: &str, into: &Path) {
+    std::fs::create_dir_all(into).unwrap();
+    let script = format!("cat '{1}' | {0} | tar -x -C '{2}'", options, archive.display(), into.display());
+    super::program::run(std::process::Command::new("bash").args(["-euo", "pipefail", "-c", &script])).good();
+}
+
+#[test]
+fn a_base_backup_is_handed_out_and_starts_from_what_tar_unpacks() {
+    for version in PostgresVersion::ALL {
+        let Some(mut server) = server_of(version, &PostgresOptions::default()) else { return };
+        let home = Home::new();
+        home.init();
+        home.add("orders", &server, SUPERUSER, PASSWORD, true);
+        let ids = backed_up(&server, &home);
+        let expected = server.query_value(ANSWER).unwrap();
+        let out = home.path("out");
+        let told = export(&home, &ids[0], &out, &["--compress", "gzip", "--json"]).good().json();
+        assert_eq!(
+            (&told["type"], &told["opened_with"]),
+            (&"base".into(), &"gunzip | tar -x".into()),
+            "{told}"
+        );
+        let files = all_below(&out);
+        assert_eq!(files.len(), 2, "{files:?}");
+        let space = files.iter().find(|file| !file.ends_with("base.tar.gz")).unwrap();
+        let refused = export(&home, &ids[0], &home.path("one.tar"), &[]);
+        refused.refused(2, &["tablespaces", "--to"]);
+        export(&home, &ids[0], &out, &["--compress", "gzip"]).refused(4, &["base.tar.gz", "--to"]);
+
+        server.stop(StopMode::Immediate).unwrap();
+        std::fs::rename(home.path("space"), home.path("space of the source")).unwrap();
+        untar(space, "gunzip", &home.path("space"));
+        let unpacked = home.path("unpacked");
+        untar(&out.join("base.tar.gz"), "gunzip", &unpacked);
+        let owner = server_owner().unwrap();
+        owner.take(&unpacked).unwrap();
+        owner.take(&home.path("space")).unwrap();
+        std::fs::set_permissions(&unpacked, std::fs::Permissions::from_mode(0o700)).unwrap();
+        let mut verify = server.installation().tool_as_server("pg_verifybackup").unwrap();
+        // The log stands for itself, and the map of tablespaces is not a link yet.
+        verify.arg("--no-parse-wal").arg("--ignore=pg_tblspc").arg(&unpacked);
+        let verified = super::program::run(&mut verify);
+        assert!(
+            !verified.err.contains("checksum mismatch") && !verified.err.contains("manifest checksum"),
+            "{verified:#?}"
+        );
+        let copy = Postgres::start_on(server.installation(), &unpacked).unwrap();
+        assert_eq!(copy.query_value(ANSWER).unwrap(), expected, "{version:?}");
+    }
+}
+
+#[test]
+fn a_base_backup_without_tablespaces_is_one_stream_and_a_damaged_one_leaves_nothing() {
+    let Some((server, home)) = protected("orders") else { return };
+    server.sql("CREATE TABLE t AS SELECT g AS n FROM generate_series(1, 3000) g").unwrap();
+    home.run(["backup"]).good();
+    let id = home.backups().remove(0);
+    std::fs::write(home.path("phrase"), PHRASE).unwrap();
+    home.append("\n[dump]\npassphrase = { file = \"phrase\" }\n");
+    let file = home.path("all.tar.zst.enc");
+    export(&home, &id, &file, &["--compress", "gzip"]).refused(2, &["name of the file", "--to"]);
+    let ran = export(&home, &id, &file, &[]).good();
+    assert!(ran.out.contains("encrypted for openssl") && ran.out.contains("| tar -x"), "{ran:#?}");
+    let unpacked = home.path("unpacked");
+    untar(
+        &file,
+        &format!(
+            "openssl enc -d -aes-256-cbc -pbkdf2 -iter 100000 -pass 'pass:{}' | zstd -dc",
+            PHRASE.replace('\'', "'\\''")
+        ),
+        &unpacked,
+    );
+    server_owner().unwrap().take(&unpacked).unwrap();
+    std::fs::set_permissions(&unpacked, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let copy = Postgres::start_on(server.installation(), &unpacked).unwrap();
+    assert_eq!(copy.query_value("SELECT count(*) FROM t").unwrap(), "3000");
+
+    flip_a_bit(&home.objects("/packs/")[0]);
+    export(&home, &id, &home.path("bad"), &[]).refused(8, &["damaged"]);
+    assert!(!home.path("bad").exists());
 }

@@ -27,6 +27,8 @@ use crate::{Error, Result};
 pub struct SealOptions {
     /// Leave `archive_mode` as it was: for a restore that replaces its source.
     pub keep_archiving: bool,
+    /// Leave the places of tablespaces as they were in the map: for a copy that is packed.
+    pub keep_tablespace_map: bool,
 }
 
 /// A directory that can be started.
@@ -108,7 +110,9 @@ impl PlaceTarget {
             rewritten.insert(MAIN_CONF, overwrite(&main_conf, &recover::moved_in_conf(&old))?);
         }
         let map = self.plan.directory.join("tablespace_map");
-        if let Some(old) = read_text(&map)? {
+        if !options.keep_tablespace_map
+            && let Some(old) = read_text(&map)?
+        {
             let new =
                 self.moved_map(&old).map_err(|reason| Error::Malformed { path: map.clone(), reason })?;
             rewritten.insert("tablespace_map", overwrite(&map, &new)?);
