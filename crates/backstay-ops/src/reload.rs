@@ -142,6 +142,7 @@ pub async fn prepare<'a>(
     refusals.extend(looked.refusals);
     let mut findings = input.chosen.findings.clone();
     findings.extend(looked.findings);
+    findings.extend(remains);
     if input.is_statements() {
         findings.extend(target.statement_findings()?);
     }

@@ -136,7 +136,7 @@ impl Filling<'_> {
                 file = Some(spooled);
                 ReloadInput::Lying { path, jobs }
             }
-            (None, DumpInside::PlainSql) => ReloadInput::Statements,
+            (None, _) if input.is_statements() => ReloadInput::Statements,
             (None, _) => ReloadInput::Archive,
         };
         let options = ReloadOptions { input: from, ..options };
