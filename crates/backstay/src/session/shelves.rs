@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use backstay_model::dump::{DumpKeep, DumpShape, Layout};
 use backstay_model::{Fault, InstanceId};
-use backstay_ops::dump::DumpPolicy;
+use backstay_ops::dump::{DumpPolicy, KEEP_REPORTS};
 
 use super::{DEFAULT_JOBS, DEFAULT_LAYOUT, Session};
 use crate::config;
@@ -69,6 +69,7 @@ impl Session {
                 jobs: DEFAULT_JOBS,
                 spool: None,
                 keep: DumpKeep::default(),
+                keep_reports: KEEP_REPORTS,
             }),
         }
     }
