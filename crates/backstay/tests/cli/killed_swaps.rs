@@ -90,10 +90,11 @@ fn what_a_killed_swap_has_left_is_named_with_the_statements_that_help() {
     assert_eq!(server.query_value(IS_OPEN).unwrap(), "f");
     let temporary = "SELECT datname FROM pg_database WHERE datname LIKE 'shop_fills_%'";
     let temporary = server.query_value(temporary).unwrap();
-    let open = "ALTER DATABASE \"shop\" ALLOW_CONNECTIONS true";
+    let open = "ALTER DATABASE shop ALLOW_CONNECTIONS true";
     let words = [&SWAP[..], &["shop"]].concat();
     home.run(&words).refused(4, &["database shop lets no connections in", open, &temporary]);
-    home.run(["restore", "orders", "--into-database", "shop"]).refused(4, &[open]);
+    let into = ["restore", "orders", "--database", "shop", "--into-database", "shop"];
+    home.run(into).refused(4, &[open]);
     server.sql(open).unwrap();
     assert_eq!(rows(&server, "shop"), before);
     let drop = format!("DROP DATABASE \"{temporary}\"");
@@ -125,7 +126,7 @@ fn what_a_killed_dump_left_in_the_spool_goes_and_what_a_living_one_holds_stays()
             entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(".backstay-spool-"));
         named.map(|entry| entry.path()).collect()
     };
-    let setting = format!("instance.orders.bin_directory=\"{}\"", slow.display());
+    let setting = format!("instance.orders.bin_directory={}", slow.display());
     let words = ["--set", &setting, "dump", "orders", "--database", "postgres", "--format", "directory"];
     let start = |known: &[PathBuf]| {
         let child = home.start(words);
