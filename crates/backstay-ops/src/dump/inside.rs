@@ -11,6 +11,7 @@ use backstay_engine::snapshot::{RdbChecksum, Snapshot, SnapshotFacts, SnapshotKi
 use backstay_model::EngineKind;
 use backstay_model::dump::{DumpContent, DumpFormat, DumpWarning};
 use backstay_repo::dump::DumpInside;
+use backstay_repo::shelf::ShelfPath;
 use bytes::Bytes;
 use jiff::Timestamp;
 
@@ -219,7 +220,7 @@ pub(crate) fn described(inside: DumpInside) -> &'static str {
 }
 
 /// A thing that cannot be put back by this verb, and what can.
-pub(crate) fn not_reloadable(file: impl ToString, inside: DumpInside) -> Error {
+pub(crate) fn not_reloadable(file: &ShelfPath, inside: DumpInside) -> Error {
     Error::NotReloadable { file: file.to_string(), what: format!("it is {}", described(inside)) }
 }
 
