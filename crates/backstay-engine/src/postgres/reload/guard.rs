@@ -47,7 +47,7 @@ impl Guard {
 
     /// The next bytes of the dump; those that `psql` may have now.
     pub fn pass(&mut self, bytes: &Bytes) -> Result<Vec<Bytes>> {
-        let Some(head) = &mut self.head else { return self.body(bytes.clone()) };
+        let Some(head) = &mut self.head else { return self.body(bytes) };
         head.extend_from_slice(bytes);
         let begin = match command_of(head) {
             Begin::NotYet if head.len() < HEAD_MAX => return Ok(Vec::new()),
@@ -58,13 +58,13 @@ impl Guard {
             let line = head.drain(from..to).collect::<Vec<_>>();
             self.theirs = Some(line.trim_ascii()[RESTRICT.len()..].trim_ascii().to_vec());
         }
-        self.body(head.into())
+        self.body(&head.into())
     }
 
     /// The end of the dump; the last bytes.
     pub fn end(&mut self) -> Result<Vec<Bytes>> {
         let mut last = match self.head.take() {
-            Some(head) => self.body(head.into())?,
+            Some(head) => self.body(&head.into())?,
             None => Vec::new(),
         };
         let mut tail = std::mem::take(&mut self.tail);
@@ -80,7 +80,7 @@ impl Guard {
     }
 
     /// All but the last, of which the end is to be seen first.
-    fn body(&mut self, bytes: Bytes) -> Result<Vec<Bytes>> {
+    fn body(&mut self, bytes: &Bytes) -> Result<Vec<Bytes>> {
         let mut passed = Vec::new();
         if bytes.len() >= TAIL {
             passed.push(Bytes::from(std::mem::take(&mut self.tail)));
@@ -88,7 +88,7 @@ impl Guard {
             passed.push(bytes.slice(..ready));
             self.tail.extend_from_slice(&bytes[ready..]);
         } else {
-            self.tail.extend_from_slice(&bytes);
+            self.tail.extend_from_slice(bytes);
             let ready = self.tail.len().saturating_sub(TAIL);
             passed.push(self.tail.drain(..ready).collect::<Vec<_>>().into());
         }
