@@ -47,9 +47,11 @@ fn three_databases_fit_twenty_lines() {
     assert!(THREE.lines().filter(|line| !line.is_empty()).count() <= 20);
     let names: Vec<&str> = config.settings.instance.keys().map(InstanceId::as_str).collect();
     assert_eq!(names, ["metrics", "orders", "sessions"]);
-    let (id, metrics) = config.instance("metrics").unwrap();
-    let error = config.postgresql(id, metrics).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    let without_address = THREE.replace("url = \"http://influx:8086\"\n", "");
+    assert_ne!(without_address, THREE);
+    let (_, metrics) = config.instance("metrics").unwrap();
+    assert!(metrics.url().is_some());
+    assert!(resolve(&without_address).unwrap().instance("metrics").unwrap().1.url().is_none());
 }
 
 #[test]

@@ -112,7 +112,7 @@ mod tests {
         assert_eq!(config.settings.repository.store, store);
         assert_eq!(config.recovery_kit(), Path::new("/media/safe/kit"));
         let (_, instance) = config.instance("orders").unwrap();
-        assert_eq!(instance.url(), &url);
+        assert_eq!(instance.url(), Some(&url));
         assert_eq!(config.policy(instance).keep.unwrap().daily, Some(14));
     }
 
