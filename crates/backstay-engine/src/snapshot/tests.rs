@@ -184,7 +184,7 @@ fn whatever_is_cut_gone_or_changed_in_a_backup_of_influxdb_is_noticed() {
         assert_eq!(influx(&whole[..end]).unwrap_err().kind(), ErrorKind::Corrupt, "{end}");
     }
     // A shard that is another whole archive.
-    let mut other = files.clone();
+    let mut other = files;
     let shard = other.iter_mut().find(|file| file.0.ends_with(".s1.tar.gz")).unwrap();
     shard.1 = gzipped(&archive(&[("grill_stats/autogen/1/a.tsm", &[7; 5000])]));
     assert!(influx(&packed(&other)).unwrap_err().to_string().contains("2048 bytes"));

@@ -102,7 +102,7 @@ fn hypertables_come_back_equal_with_their_chunks_and_jobs() {
             assert!(target.is_empty(&name).await.unwrap(), "what an extension made does not count");
             let input = match format {
                 DumpFormat::Plain => ReloadInput::Statements,
-                DumpFormat::Custom | DumpFormat::Directory => ReloadInput::Archive,
+                _ => ReloadInput::Archive,
             };
             let options = ReloadOptions { input, ..ReloadOptions::default() };
             reload(&target, &name, &options, &dumped.bytes).await.unwrap();

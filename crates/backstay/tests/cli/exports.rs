@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use testkit::ownership::server_owner;
 use testkit::postgres::{PASSWORD, SUPERUSER, StopMode};
@@ -251,7 +252,8 @@ fn a_base_backup_is_handed_out_and_starts_from_what_tar_unpacks() {
         export(&home, &ids[0], &out, &["--compress", "gzip"]).refused(4, &["base.tar.gz", "--to"]);
 
         server.stop(StopMode::Immediate).unwrap();
-        std::fs::rename(home.path("space"), home.path("space of the source")).unwrap();
+        let moved = Command::new("mv").arg(home.path("space")).arg(home.path("space of the source")).status();
+        assert!(moved.unwrap().success());
         untar(space, "gunzip", &home.path("space"));
         let unpacked = home.path("unpacked");
         untar(&out.join("base.tar.gz"), "gunzip", &unpacked);

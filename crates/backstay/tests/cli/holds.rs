@@ -1,6 +1,7 @@
 //! What somebody must keep: backups and dumps that stay whatever retention says.
 
 use std::path::Path;
+use std::process::Command;
 
 use super::dumps::dumping;
 use super::program::{Home, flip_a_bit, protected, server};
@@ -154,10 +155,11 @@ fn older(file: &Path) -> String {
     let name = file.file_name().unwrap().to_str().unwrap();
     let new = name.replacen("postgres_20", "postgres_19", 1);
     for suffix in ["", ".hmac"] {
-        let _ = std::fs::rename(
-            format!("{}{suffix}", file.display()),
-            format!("{}{suffix}", file.with_file_name(&new).display()),
-        );
+        let old = format!("{}{suffix}", file.display());
+        if Path::new(&old).exists() {
+            let to = format!("{}{suffix}", file.with_file_name(&new).display());
+            assert!(Command::new("mv").args([&old, &to]).status().unwrap().success());
+        }
     }
     let beside = format!("{}.meta.json", file.display());
     let text = std::fs::read_to_string(&beside).unwrap().replace(name, &new);

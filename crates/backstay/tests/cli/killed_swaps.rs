@@ -144,9 +144,9 @@ fn what_a_killed_dump_left_in_the_spool_goes_and_what_a_living_one_holds_stays()
     };
     let (killed, first) = start(&[]);
     kill(killed);
-    assert_eq!(spools(), [first.clone()]);
-    let (living, second) = start(&[first.clone()]);
-    assert_eq!(spools(), [second.clone()], "what the dead left is gone");
+    assert_eq!(spools(), std::slice::from_ref(&first));
+    let (living, second) = start(std::slice::from_ref(&first));
+    assert_eq!(spools(), std::slice::from_ref(&second), "what the dead left is gone");
     let (killed, third) = start(&[first, second.clone()]);
     assert!(second.exists(), "the living one's was taken");
     kill(killed);
