@@ -9,6 +9,7 @@ use backstay_engine::postgres::reload::{
 use backstay_model::Finding;
 use backstay_model::dump::DumpWarning;
 use backstay_model::error::Classified as _;
+use backstay_model::plan::Refusal;
 use backstay_repo::dump::DumpInside;
 use bytes::Bytes;
 
@@ -118,7 +119,7 @@ impl Filling<'_> {
             input.archive = Some(off_thread(move || Ok(archive::read_lying(&path)?)).await?);
             let needs = input.needs(self.request)?;
             let looked = self.target.preflight(Some(self.into), &needs).await?;
-            if let Some(refusal) = looked.refusals.into_iter().next() {
+            if let Some(refusal) = all_in_one(looked.refusals) {
                 return Err(Error::Refused { refusal });
             }
         }
@@ -316,6 +317,15 @@ impl Filling<'_> {
             }
         }
     }
+}
+
+/// Everything that is lacking: whoever mends it one by one would unpack it as often.
+fn all_in_one(refusals: Vec<Refusal>) -> Option<Refusal> {
+    refusals.into_iter().reduce(|mut all, next| {
+        all.message = format!("{}; {}", all.message, next.message);
+        all.hints.extend(next.hints);
+        all
+    })
 }
 
 fn of_child(said: DumpWarning) -> Finding {

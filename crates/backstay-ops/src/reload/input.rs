@@ -6,7 +6,7 @@ use backstay_engine::postgres::reload::{
     Archive, ArchiveReader, ClusterPart, DumpNeeds, Selection, refuse_commands,
 };
 use backstay_model::dump::DumpContent;
-use backstay_repo::dump::{DumpInside, DumpRead, DumpReader};
+use backstay_repo::dump::{DumpError, DumpInside, DumpRead, DumpReader};
 use bytes::Bytes;
 
 use super::ReloadRequest;
@@ -38,8 +38,9 @@ impl Input {
         mut chosen: Chosen,
         database: &str,
     ) -> Result<Self> {
-        let mut reader = DumpReader::open(&chosen.shelf, &chosen.path, policy.passphrase.as_ref()).await?;
-        let inside = reader.known().map_err(backstay_repo::Error::from)?;
+        let reader = DumpReader::open(&chosen.shelf, &chosen.path, policy.passphrase.as_ref()).await;
+        let mut reader = reader.map_err(|error| no_longer(&chosen, error))?;
+        let inside = reader.known().map_err(|error| no_longer(&chosen, error.into()))?;
         let mut head = VecDeque::new();
         let mut part = None;
         let archive = match inside {
@@ -117,8 +118,7 @@ impl Input {
         if !record.sha256.is_empty() && read.sha256 != record.sha256 {
             let reason = "its SHA-256 is not the one in its sidecar".to_owned();
             let file = self.chosen.path.to_string();
-            let damaged =
-                backstay_repo::dump::DumpError::Damaged { file, offset_bytes: read.stored_bytes, reason };
+            let damaged = DumpError::Damaged { file, offset_bytes: read.stored_bytes, reason };
             return Err(backstay_repo::Error::from(damaged).into());
         }
         if let Some(part) = self.part {
@@ -140,6 +140,23 @@ fn only<'a>(chosen: &Chosen, database: &'a str) -> Result<&'a str> {
         }
         _ => Ok(database),
     }
+}
+
+/// It was read to its end when its sidecar was written, so one that is nothing we know has
+/// become that.
+fn no_longer(chosen: &Chosen, error: backstay_repo::Error) -> backstay_repo::Error {
+    let is_strange = match &error {
+        backstay_repo::Error::Dump(DumpError::Unknown { .. }) => true,
+        backstay_repo::Error::Dump(DumpError::Unsupported { .. }) => {
+            !chosen.record.adopted && chosen.record.backstay_version == env!("CARGO_PKG_VERSION")
+        }
+        _ => false,
+    };
+    if !is_strange {
+        return error;
+    }
+    let reason = format!("it is not what its sidecar says any more: {error}");
+    DumpError::Damaged { file: chosen.path.to_string(), offset_bytes: 0, reason }.into()
 }
 
 async fn read_head(run: &Run, reader: &mut DumpReader, head: &mut VecDeque<Bytes>) -> Result<Archive> {

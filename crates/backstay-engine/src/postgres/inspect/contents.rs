@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 use super::super::chunks::Chunks;
 use super::super::dump::{CONTENTS, Spool};
+use super::super::tar_end::Ending;
 use crate::{Error, Result};
 
 /// Between whoever decrypts and the reader of the archive.
@@ -73,7 +74,7 @@ impl Contents {
 fn read(directory: &Path, chunks: Chunks) -> Result<bool> {
     let broken =
         |source: io::Error| Error::Archive { reason: format!("its tar archive is broken: {source}") };
-    let mut archive = tar::Archive::new(Ending { inner: chunks, bytes: 0, zeros: 0 });
+    let mut archive = tar::Archive::new(Ending::of(chunks));
     let mut found = false;
     for entry in archive.entries().map_err(broken)? {
         let mut entry = entry.map_err(broken)?;
@@ -96,35 +97,6 @@ fn read(directory: &Path, chunks: Chunks) -> Result<bool> {
     match ending.is_whole() {
         true => Ok(found),
         false => Err(Error::Archive { reason: "its tar archive ends before its end".to_owned() }),
-    }
-}
-
-/// Counts, and knows with how many zeros it ended: a tar archive consists of blocks, and the
-/// last two are zeros.
-struct Ending<R> {
-    inner: R,
-    bytes: u64,
-    zeros: u64,
-}
-
-const BLOCK: u64 = 512;
-
-impl<R> Ending<R> {
-    fn is_whole(&self) -> bool {
-        self.bytes.is_multiple_of(BLOCK) && self.zeros >= 2 * BLOCK
-    }
-}
-
-impl<R: Read> Read for Ending<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
-        let read = &buffer[..count];
-        self.bytes += count as u64;
-        self.zeros = match read.iter().rposition(|byte| *byte != 0) {
-            Some(last) => (count - 1 - last) as u64,
-            None => self.zeros + count as u64,
-        };
-        Ok(count)
     }
 }
 

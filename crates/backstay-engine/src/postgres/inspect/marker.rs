@@ -24,6 +24,10 @@ impl Tail {
             _ => b"-- PostgreSQL database dump complete",
         };
         let lines = self.0.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end);
+        // A key that was cut is no key: whoever feeds it to `psql` is refused.
+        if lines.clone().next_back().is_some_and(|last| last.starts_with(b"\\unrestrict")) {
+            return false;
+        }
         let does_nothing =
             |line: &&[u8]| line.is_empty() || line.starts_with(b"--") || line.starts_with(b"\\unrestrict ");
         lines.rev().take_while(does_nothing).any(|line| line == marker)
@@ -49,6 +53,7 @@ mod tests {
             assert!(
                 tail(&format!("{long}\r\n{end}\\unrestrict abc\n\n"), piece).ends_as(InspectKind::Statements)
             );
+            assert!(!tail(&format!("{long}\n{end}\\unrestrict ab"), piece).ends_as(InspectKind::Statements));
             assert!(!tail(&format!("{long}\n{end}{long}"), piece).ends_as(InspectKind::Statements));
             assert!(!tail(&format!("{end}SELECT 1;\n"), piece).ends_as(InspectKind::Statements));
         }

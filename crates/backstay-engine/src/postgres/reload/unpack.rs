@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 
 use super::super::chunks::Chunks;
 use super::super::dump::{CONTENTS, Spool};
+use super::super::tar_end::Ending;
 use crate::{Error, Result};
 
 /// Between whoever decrypts and the files.
@@ -32,7 +33,8 @@ impl DirectoryUnpack {
         let spool = Spool::make(parent, bytes)?;
         let (sender, chunks) = mpsc::channel(CHUNKS_AHEAD);
         let directory = spool.directory().to_owned();
-        std::fs::create_dir(&directory).map_err(|source| Error::SpoolUnwritable { path: directory.clone(), source })?;
+        std::fs::create_dir(&directory)
+            .map_err(|source| Error::SpoolUnwritable { path: directory.clone(), source })?;
         let mut thread = JoinSet::new();
         thread.spawn_blocking(move || unpack(&directory, Chunks::of(chunks)));
         Ok(DirectoryUnpack { spool, sender: Some(sender), thread })
@@ -68,7 +70,7 @@ impl DirectoryUnpack {
 
 fn unpack(directory: &Path, chunks: Chunks) -> Result<()> {
     let broken = |source: io::Error| Error::Archive { reason: format!("it cannot be unpacked: {source}") };
-    let mut archive = tar::Archive::new(chunks);
+    let mut archive = tar::Archive::new(Ending::of(chunks));
     for entry in archive.entries().map_err(broken)? {
         let mut entry = entry.map_err(broken)?;
         let name = entry.path().map_err(broken)?.into_owned();
@@ -95,8 +97,12 @@ fn unpack(directory: &Path, chunks: Chunks) -> Result<()> {
         }
     }
     // What stands behind the end of an archive is zeros.
-    io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(broken)?;
-    Ok(())
+    let mut ending = archive.into_inner();
+    io::copy(&mut ending, &mut io::sink()).map_err(broken)?;
+    match ending.is_whole() {
+        true => Ok(()),
+        false => Err(Error::Archive { reason: "it ends before its end".to_owned() }),
+    }
 }
 
 #[cfg(test)]
