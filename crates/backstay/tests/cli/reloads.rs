@@ -32,11 +32,11 @@ pub fn rows(server: &Postgres, database: &str) -> String {
     server.query_value_in(database, ROWS).unwrap()
 }
 
-fn restore(home: &Home, words: &[&str]) -> Ran {
+pub fn restore(home: &Home, words: &[&str]) -> Ran {
     home.run([&["restore", "orders", "--database", "shop"], words].concat())
 }
 
-fn databases(server: &Postgres) -> Vec<String> {
+pub fn databases(server: &Postgres) -> Vec<String> {
     let all = "SELECT string_agg(datname, ' ' ORDER BY datname) FROM pg_database WHERE NOT datistemplate";
     server.query_value(all).unwrap().split(' ').map(str::to_owned).collect()
 }
