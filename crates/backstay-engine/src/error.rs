@@ -171,7 +171,9 @@ pub enum Error {
     ArchiveTooNew { found: String },
     #[error("database {name} is there already")]
     DatabaseExists { name: String },
-    #[error("database {name} lets no connections in: a swap that was killed leaves it so, and one that runs as well")]
+    #[error(
+        "database {name} lets no connections in: a swap that was killed leaves it so, and one that runs as well"
+    )]
     DatabaseShut {
         name: String,
         /// What was to take its place.

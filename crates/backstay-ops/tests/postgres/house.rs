@@ -79,8 +79,9 @@ impl House {
         House { server, clock, context, instance, workspace }
     }
 
+    #[allow(clippy::panic, reason = "the houses of these tests are of PostgreSQL")]
     pub fn settings(&mut self) -> &mut PostgresSettings {
-        let EngineSettings::Postgresql(settings) = &mut self.instance.engine;
+        let EngineSettings::Postgresql(settings) = &mut self.instance.engine else { panic!("another engine") };
         settings
     }
 

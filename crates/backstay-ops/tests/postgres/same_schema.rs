@@ -79,7 +79,7 @@ async fn what_is_lost_or_different_in_a_copy_makes_its_schema_another() {
             "CREATE TABLE t (a int PRIMARY KEY, b text); CREATE INDEX by_b ON t (b); CREATE VIEW v AS SELECT a FROM t; \
              CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
         );
-        let EngineSettings::Postgresql(settings) = &house.instance.engine;
+        let EngineSettings::Postgresql(settings) = &house.instance.engine else { panic!("another engine") };
         let session = Session::open(&settings.address().unwrap()).await.unwrap();
         let before = look(&session, None).await.unwrap();
         let now = async || look(&session, Some(before.horizon)).await.unwrap();
