@@ -6,8 +6,8 @@
 //! backup restores alone.
 
 pub mod accounts;
-pub mod base_tar;
 mod answering;
+pub mod base_tar;
 pub(crate) mod chunks;
 pub mod client_programs;
 pub mod connect;

@@ -99,7 +99,7 @@ fn a_cut_that_no_sidecar_tells_of_is_noticed_in_the_layer_before_anything_is_swa
         std::fs::remove_file(format!("{}.hmac", file.display())).ok();
         for length in lengths(whole.len()) {
             // The empty last line of statements is nobody's loss.
-            if length == whole.len() - 1 && words == &["--format", "plain", "--compress", "none"] {
+            if length == whole.len() - 1 && words == ["--format", "plain", "--compress", "none"] {
                 continue;
             }
             let what = format!("{words:?} cut to {length} of {} unseen", whole.len());
