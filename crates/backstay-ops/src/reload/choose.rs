@@ -36,7 +36,8 @@ pub(super) async fn choose(
         Some(_) => String::new(),
         None => database(instance, request)?,
     };
-    let is_meant = |record: &DumpRecord| record.instance == instance.id && record.content.has_whole(&database);
+    let is_meant =
+        |record: &DumpRecord| record.instance == instance.id && record.content.has_whole(&database);
     let none = |shelf| Error::NoDump { instance: instance.id.clone(), database: database.clone(), shelf };
     pick(run, policy, request.dump.as_ref(), is_meant, none).await
 }

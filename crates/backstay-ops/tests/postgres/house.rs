@@ -81,7 +81,9 @@ impl House {
 
     #[allow(clippy::panic, reason = "the houses of these tests are of PostgreSQL")]
     pub fn settings(&mut self) -> &mut PostgresSettings {
-        let EngineSettings::Postgresql(settings) = &mut self.instance.engine else { panic!("another engine") };
+        let EngineSettings::Postgresql(settings) = &mut self.instance.engine else {
+            panic!("another engine")
+        };
         settings
     }
 
