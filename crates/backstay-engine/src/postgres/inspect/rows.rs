@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 
-use super::super::reload::{ArchiveReader, RowOffsets};
+use super::super::reload::{Archive, ArchiveReader, RowOffsets};
 use crate::{Error, Result};
 
 const MAGIC: &[u8] = b"PGDMP";
@@ -38,10 +38,11 @@ impl Rows {
                     *self = Rows::Other;
                     return Ok(());
                 }
-                if let Some(archive) = reader.push(bytes)? {
-                    let mut rows = RowOffsets::of(&archive);
-                    pieces.iter().for_each(|piece| rows.push(piece));
-                    *self = Rows::Walking(Box::new(rows));
+                match reader.push(bytes) {
+                    Ok(None) => {}
+                    Ok(Some(archive)) => *self = Rows::Walking(walked(&archive, pieces)),
+                    Err(Error::ArchiveTooNew { .. }) => *self = Rows::Other,
+                    Err(error) => return Err(error),
                 }
             }
         }
@@ -53,15 +54,21 @@ impl Rows {
         let rows = match self {
             Rows::Other => return Ok(()),
             Rows::Walking(rows) => rows,
-            Rows::Head { reader, pieces } => {
-                let mut rows = RowOffsets::of(&reader.end()?);
-                pieces.iter().for_each(|piece| rows.push(piece));
-                Box::new(rows)
-            }
+            Rows::Head { reader, pieces } => match reader.end() {
+                Ok(archive) => walked(&archive, &pieces),
+                Err(Error::ArchiveTooNew { .. }) => return Ok(()),
+                Err(error) => return Err(error),
+            },
         };
         match rows.is_cut() {
             true => Err(Error::Archive { reason: "it ends within the rows of a table".to_owned() }),
             false => Ok(()),
         }
     }
+}
+
+fn walked(archive: &Archive, pieces: &[Bytes]) -> Box<RowOffsets> {
+    let mut rows = RowOffsets::of(archive);
+    pieces.iter().for_each(|piece| rows.push(piece));
+    Box::new(rows)
 }
