@@ -368,7 +368,7 @@ impl Classified for Error {
 fn in_statements(line: Option<u64>, command: &str, is_guess: bool) -> String {
     let place = line.map_or_else(|| "a line".to_owned(), |line| format!("line {line}"));
     let words = if command.is_empty() { String::new() } else { format!(", `{command}`,") };
-    let connects = ["\\connect ", "\\c "].iter().any(|begin| command.starts_with(begin));
+    let connects = matches!(command, "\\connect" | "\\c");
     match () {
         () if connects => format!(
             "{place} of the dump{words} chooses a database itself, as `pg_dump --create` writes it: its rows would not \

@@ -87,12 +87,31 @@ pub async fn run(
     policy: &DumpPolicy,
     request: &DumpRequest,
 ) -> Result<DumpReport> {
+    check(policy)?;
+    let address = instance.postgres()?.address()?;
+    run.progress.enter("ask the server");
+    let settled = tokio::select! {
+        biased;
+        () = run.cancel.cancelled() => return Err(Error::Cancelled),
+        settled = address.settled() => settled?,
+    };
+    of_server(run, instance, &settled, policy, request).await
+}
+
+/// Of one server: all files of a set, and what is there before a restore changes it, must
+/// not come from two.
+pub(crate) async fn of_server(
+    run: &Run,
+    instance: &Instance,
+    address: &Address,
+    policy: &DumpPolicy,
+    request: &DumpRequest,
+) -> Result<DumpReport> {
     let watch = Stopwatch::start();
     check(policy)?;
     let place = policy.place()?;
-    let address = instance.postgres()?.address()?;
     run.progress.enter("ask the server");
-    let wanted = wanted(run, &address, policy.shape, request).await?;
+    let wanted = wanted(run, address, policy.shape, request).await?;
     let mut findings = match complete(run, instance, policy, &place, request).await {
         Err(Error::Cancelled) => return Err(Error::Cancelled),
         completed => completed.unwrap_or_else(|error| vec![not_completed(&place, &error)]),
@@ -121,7 +140,8 @@ pub async fn run(
             (Some(first), 0) => first.clone(),
             _ => new_id(at)?,
         };
-        let taking = take::Taking { run, instance, policy, place: &place, request, id, set: set.clone() };
+        let taking =
+            take::Taking { run, instance, address, policy, place: &place, request, id, set: set.clone() };
         let (dumped, of_dump) = taking.take(dump).await?;
         report.dumps.push(dumped);
         findings.extend(of_dump);

@@ -278,7 +278,8 @@ impl Prepared<'_> {
                 safety: true,
                 ..DumpRequest::default()
             };
-            report.safety = crate::dump::run(run, &there, policy, &of).await?.dumps.pop();
+            let of_target = crate::dump::of_server(run, &there, target.address(), policy, &of).await?;
+            report.safety = of_target.dumps.into_iter().next_back();
         }
         let into = match &report.plan.destination {
             Destination::Database { name } => name.clone(),

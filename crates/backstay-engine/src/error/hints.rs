@@ -68,7 +68,7 @@ pub(super) fn of(error: &Error) -> Vec<String> {
         Error::NothingMatches { .. } => "`psql --command '\\d *.*'` lists what there is",
         Error::DumpChoice { hint, .. } => hint,
         Error::CommandInStatements { command, is_guess, .. } => match command.as_str() {
-            command if command.starts_with("\\c") => {
+            "\\connect" | "\\c" => {
                 "`psql --file` restores it as it is, into the database that it makes; dumps without `--create` are \
                  restored into any"
             }
@@ -76,7 +76,7 @@ pub(super) fn of(error: &Error) -> Vec<String> {
                 "install the newest minor version of the package `postgresql-client-…`: its `psql` knows `\\restrict`, \
                  and takes no commands from a dump"
             }
-            _ => "see who wrote it: `pg_dump` writes no such line; `psql --file` runs it as it is",
+            _ => "see who wrote it: `pg_dump` writes no such line, and what it does it does on this machine",
         },
         Error::Archive { .. } | Error::Snapshot { .. } => {
             "`backstay verify` says whether the dump is whole, and names the newest that is"
@@ -301,7 +301,7 @@ mod tests {
             Error::SpoolUnwritable { path: path(), source: io() },
             Error::CommandInStatements { line: Some(1), command: "\\! x".into(), is_guess: true },
             Error::CommandInStatements { line: None, command: String::new(), is_guess: false },
-            Error::CommandInStatements { line: Some(1), command: "\\c x".into(), is_guess: false },
+            Error::CommandInStatements { line: Some(1), command: "\\c".into(), is_guess: false },
             Error::Archive { reason: "it ends".into() },
             Error::Snapshot { reason: "it is cut".into() },
             Error::SnapshotStrange { reason: "two are in it".into() },

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use backstay_engine::postgres::dump::{self as engine, DumpFacts, DumpOptions, DumpRun, DumpSource, Inside};
+use backstay_engine::postgres::settings::Address;
 use backstay_model::dump::{DumpCompression, DumpContent, DumpFormat, DumpRecord, DumpWarning};
 use backstay_model::{BackupId, EngineKind, Finding};
 use backstay_repo::dump::{DumpRecipe, DumpWriter, DumpWritten, FinishedDump, HMAC_SUFFIX};
@@ -10,7 +11,7 @@ use backstay_repo::shelf::ShelfPath;
 use backstay_repo::store::StoreError;
 use bytes::Bytes;
 
-use super::complete::give;
+use super::complete::{FirstName, give};
 use super::names::{self, Named};
 use super::policy::Place;
 use super::{DumpPolicy, DumpRequest, DumpedFile, TierPath};
@@ -27,6 +28,8 @@ const LOCK_LIMIT: Duration = Duration::from_secs(10 * 60);
 pub(super) struct Taking<'a> {
     pub run: &'a Run,
     pub instance: &'a Instance,
+    /// Of the one server that all files of a set come from.
+    pub address: &'a Address,
     pub policy: &'a DumpPolicy,
     pub place: &'a Place,
     pub request: &'a DumpRequest,
@@ -123,7 +126,6 @@ impl Taking<'_> {
 
     async fn open(&self, named: &Named) -> Result<(DumpFacts, DumpRun)> {
         let postgres = self.instance.postgres()?;
-        let address = postgres.address()?;
         let inside = (named.shape.compression == DumpCompression::Inside)
             .then(|| Inside { level: self.policy.level.and_then(|level| u32::try_from(level).ok()) });
         let spool = match named.shape.format {
@@ -142,9 +144,9 @@ impl Taking<'_> {
         };
         let cancel = &self.run.cancel;
         match named.content.database() {
-            None => Ok(engine::globals(&address, &options, cancel).await?),
+            None => Ok(engine::globals(self.address, &options, cancel).await?),
             Some(database) => {
-                let address = address.with_database(database);
+                let address = self.address.with_database(database);
                 let source = DumpSource::open(&address, &options, cancel).await?;
                 let facts = source.facts().clone();
                 Ok((facts, source.run().await?))
@@ -201,7 +203,13 @@ impl Taking<'_> {
         let Some(((_, first), others)) = named.paths.split_first() else { return missing };
         for (tier, path) in others {
             let record = DumpRecord { tier: *tier, file: path.file_name().to_owned(), ..record.clone() };
-            let given = give(self.place, &self.policy.layout, &record, first, path, hmac).await;
+            let given = async {
+                let layout = &self.policy.layout;
+                let described = [first.beside(&layout.sidecar).map_err(backstay_repo::Error::from)?];
+                let first = FirstName { path: first, sidecars: &described };
+                give(self.run, self.place, layout, first, (path, &record), hmac).await
+            }
+            .await;
             if let Err(error) = given {
                 missing.push(unnamed(path, &error));
             }

@@ -123,7 +123,7 @@ impl Filling<'_> {
                 return Err(Error::Refused { refusal });
             }
         }
-        let timescale = self.timescale(&input).await?;
+        let timescale = self.timescale(&mut input).await?;
         let jobs = if timescale.is_some() { 1 } else { self.request.jobs };
         let options = self.options(&input).await?;
         let mut file = None;
@@ -157,16 +157,17 @@ impl Filling<'_> {
         Ok(Filled { raw_bytes, findings })
     }
 
-    async fn timescale(&self, input: &Input) -> Result<Option<TimescaleReload>> {
-        let known = input.chosen.record.extensions.get(TIMESCALEDB);
+    async fn timescale(&self, input: &mut Input) -> Result<Option<TimescaleReload>> {
+        let known = input.chosen.record.extensions.get(TIMESCALEDB).cloned();
         let has = match &input.archive {
             Some(archive) => archive.has_timescaledb(),
-            None => known.is_some(),
+            // Of what others took, no sidecar says it.
+            None => known.is_some() || (input.is_statements() && input.makes_extension(TIMESCALEDB).await?),
         };
         if !has || !self.is_new || self.request.is_of_parts() {
             return Ok(None);
         }
-        Ok(Some(TimescaleReload::begin(self.target, self.into, known.map(String::as_str)).await?))
+        Ok(Some(TimescaleReload::begin(self.target, self.into, known.as_deref()).await?))
     }
 
     async fn options(&self, input: &Input) -> Result<ReloadOptions> {

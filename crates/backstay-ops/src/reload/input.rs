@@ -28,6 +28,8 @@ pub(super) struct Input {
     reader: DumpReader,
     /// What was read to find out.
     head: VecDeque<Bytes>,
+    /// What was read ahead of that, as it is put back.
+    ahead: VecDeque<Bytes>,
 }
 
 impl Input {
@@ -65,7 +67,7 @@ impl Input {
                 return Err(dump_inside::not_reloadable(&chosen.path, other));
             }
         };
-        Ok(Self { chosen, inside, archive, part, reader, head })
+        Ok(Self { chosen, inside, archive, part, reader, head, ahead: VecDeque::new() })
     }
 
     pub fn is_statements(&self) -> bool {
@@ -96,8 +98,29 @@ impl Input {
         Ok(known.and_archive(archive, entries, owners, privileges))
     }
 
+    /// Whether statements make this extension. `pg_dump` writes that behind the schemas, and
+    /// before everything that could need it.
+    pub async fn makes_extension(&mut self, name: &str) -> Result<bool> {
+        let mut head = Vec::new();
+        while head.len() < STATEMENTS_HEAD_BYTES {
+            let Some(bytes) = self.read().await? else { break };
+            head.extend_from_slice(&bytes);
+            self.ahead.push_back(bytes);
+        }
+        // They are handed out again, before all that comes.
+        let statement = format!("CREATE EXTENSION IF NOT EXISTS {name} ");
+        Ok(head.windows(statement.len()).any(|window| window == statement.as_bytes()))
+    }
+
     /// The next bytes; `None` at the end, when every check of the file was good.
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
+        match self.ahead.pop_front() {
+            Some(bytes) => Ok(Some(bytes)),
+            None => self.read().await,
+        }
+    }
+
+    async fn read(&mut self) -> Result<Option<Bytes>> {
         loop {
             let read = match self.head.pop_front() {
                 Some(bytes) => Some(bytes),

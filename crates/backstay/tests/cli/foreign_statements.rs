@@ -25,9 +25,9 @@ fn a_dump_that_chooses_its_own_database_or_runs_commands_is_refused_before_anybo
         home.run([&["restore", "orders", "--backup", &id, "--into-database", "copy"], words].concat())
     };
     restore("shop_a.sql", &["--dry-run"])
-        .refused(2, &["`\\connect shop`", "pg_dump --create", "psql --file"]);
-    restore("shop_a.sql", &[]).refused(2, &["`\\connect shop`"]);
-    restore("shop_c.sql", &[]).refused(2, &["line 21", "`\\! touch touched`", "no statement"]);
+        .refused(2, &["`\\connect`", "pg_dump --create", "psql --file"]);
+    restore("shop_a.sql", &[]).refused(2, &["`\\connect`"]);
+    restore("shop_c.sql", &[]).refused(2, &["line 21", "`\\!`", "no statement"]);
     assert!(!home.path("touched").exists());
     let there = "SELECT count(*) FROM pg_database WHERE datname = 'copy'";
     assert_eq!(server.query_value(there).unwrap(), "0");

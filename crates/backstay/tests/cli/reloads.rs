@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use testkit::postgres::{PASSWORD, SUPERUSER};
 use testkit::{Postgres, PostgresOptions, PostgresVersion};
 
-use super::dumps::{dumping, shown};
+use super::dumps::{dumping, shown, without_backstay};
 use super::program::{Home, Ran, flip_a_bit, server, server_of};
 
 const ROWS: &str = "SELECT concat_ws('|', count(*), min(x), max(x), sum(id)) FROM orders";
@@ -257,6 +257,37 @@ fn hypertables_come_back_with_their_chunks_and_take_rows_again() {
         restore(&home, &["--into-database", copy, "--jobs", "2"]).good();
         assert_eq!(server.query_value_in(copy, all).unwrap(), expected, "{format}");
         server.sql_in(copy, more).unwrap();
+    }
+    // What a script took says nowhere but in its statements that TimescaleDB is in it.
+    for (number, taken) in
+        ["pg_dump shop | gzip > left/shop_1.sql.gz", "pg_dumpall | gzip > left/all_2.sql.gz"]
+            .into_iter()
+            .enumerate()
+    {
+        let _ = std::fs::remove_dir_all(home.path("left"));
+        std::fs::create_dir(home.path("left")).unwrap();
+        without_backstay(&server, &home, taken);
+        let adopted = home.run(["adopt", "left", "--instance", "orders", "--json"]).good().json();
+        let id = adopted["files"][0]["record"]["id"].as_str().unwrap().to_owned();
+        let copy = format!("taken_{number}");
+        let to = format!("dump.to=file://{}", home.path("left").display());
+        let words = [
+            "--set",
+            &to,
+            "restore",
+            "orders",
+            "--backup",
+            &id,
+            "--database",
+            "shop",
+            "--into-database",
+            &copy,
+        ];
+        home.run(words).good();
+        assert_eq!(server.query_value_in(&copy, all).unwrap(), expected, "{taken}");
+        server.sql_in(&copy, more).unwrap();
+        let restoring = "SELECT current_setting('timescaledb.restoring', true)";
+        assert_ne!(server.query_value_in(&copy, restoring).unwrap(), "on", "{taken}");
     }
     server.sql_in("shop", "SELECT drop_chunks('measured', '2026-01-10'::timestamptz)").unwrap();
     home.run(["restore", "orders", "--swap", "shop", "--force", "--confirm", "shop"]).good();

@@ -53,6 +53,8 @@ struct Layout {
     head_bytes: u64,
     /// Of each entry in the custom format: where it is said where its rows begin.
     offsets_at: Vec<u64>,
+    /// The entries of which bytes lie behind the head.
+    with_data: Vec<i32>,
 }
 
 /// One object, or the rows of one.
@@ -238,20 +240,30 @@ fn read(fields: &mut Fields<'_>) -> Read<Archive> {
     let server_version = first_word(fields.text()?);
     let tool_version = first_word(fields.text()?);
     let count = fields.int()?;
-    let (mut entries, mut offsets_at) = (Vec::new(), Vec::new());
+    /// `K_OFFSET_NO_DATA` of `pg_dump`.
+    const NO_DATA: u8 = 3;
+    let (mut entries, mut offsets_at, mut with_data) = (Vec::<Entry>::new(), Vec::new(), Vec::new());
     for _ in 0..count {
         entries.push(entry(fields, version)?);
         match format == CUSTOM {
             // Where its rows begin, when that was known.
             true => {
                 offsets_at.push(fields.position());
-                fields.take(1 + offset_size)?;
+                if fields.take(1 + offset_size)?[0] != NO_DATA {
+                    with_data.extend(entries.last().map(|entry| entry.id));
+                }
             }
             // The file they are in.
             false => drop(fields.text()?),
         }
     }
-    let layout = Layout { int_size: fields.int_size, offset_size, head_bytes: fields.position(), offsets_at };
+    let layout = Layout {
+        int_size: fields.int_size,
+        offset_size,
+        head_bytes: fields.position(),
+        offsets_at,
+        with_data,
+    };
     Ok(Archive { database, server_version, tool_version, entries, layout })
 }
 

@@ -12,7 +12,8 @@ use std::mem::take;
 
 /// Of a statement's words, and of a line that is quoted.
 const WORD_MAX: usize = 16;
-const QUOTED_MAX: usize = 80;
+/// No command of `psql` is longer.
+const COMMAND_MAX: usize = 40;
 
 /// What must not reach `psql`, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -277,9 +278,13 @@ impl Commands {
     }
 }
 
+/// The command alone: behind it may stand a password.
 fn quoted(line: &[u8]) -> String {
-    let end = line.iter().position(|byte| matches!(byte, b'\n' | b'\r')).unwrap_or(line.len());
-    String::from_utf8_lossy(&line[..end.min(QUOTED_MAX)]).into_owned()
+    let is_of_word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
+    let letters = line.iter().skip(1).take(COMMAND_MAX).take_while(|byte| is_of_word(byte)).count();
+    // `\!` and the like are of one character.
+    let end = (1 + letters.max(1)).min(line.len());
+    String::from_utf8_lossy(&line[..end]).into_owned()
 }
 
 #[cfg(test)]
@@ -290,6 +295,18 @@ mod tests {
         let mut pieces = script.as_bytes().chunks(piece);
         let objection = pieces.find_map(|piece| commands.push(piece));
         objection.map(|objection| (objection.line, objection.text))
+    }
+
+    #[test]
+    fn of_a_command_its_word_is_told_and_nothing_that_stands_behind_it() {
+        for (line, word) in [
+            ("\\connect \"host=x password=secret\"", "\\connect"),
+            ("\\! curl secret", "\\!"),
+            ("\\copy t from program 'secret'", "\\copy"),
+            ("\\", "\\"),
+        ] {
+            assert_eq!(quoted(line.as_bytes()), word);
+        }
     }
 
     #[test]
@@ -333,6 +350,6 @@ mod tests {
     fn a_head_tells_of_commands_and_passes_by_what_pg_dump_has_for_itself() {
         let script = "--\n-- PostgreSQL database dump\n--\n\n\\restrict abc\n\nCREATE DATABASE x;\n\
                       \\unrestrict abc\n\\connect x\n";
-        assert_eq!(found(Commands::lenient(), script, 10_000), Some((9, "\\connect x".to_owned())));
+        assert_eq!(found(Commands::lenient(), script, 10_000), Some((9, "\\connect".to_owned())));
     }
 }

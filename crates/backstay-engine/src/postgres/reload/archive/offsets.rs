@@ -8,7 +8,7 @@
 //! Only ever a help: an archive that does not read as expected is left as it is, for
 //! `pg_restore` to judge.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Archive, Layout};
 
@@ -36,8 +36,6 @@ pub struct RowOffsets {
     digits: Vec<u8>,
     begun_at: u64,
     found: Vec<(i32, u64)>,
-    /// How many have rows.
-    tables: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +60,6 @@ impl RowOffsets {
             digits: Vec::new(),
             begun_at: 0,
             found: Vec::new(),
-            tables: archive.of_kind("TABLE DATA").count(),
         }
     }
 
@@ -141,7 +138,10 @@ impl RowOffsets {
     pub fn is_cut(&self) -> bool {
         match self.state {
             State::Lost => false,
-            State::Kind => self.found.len() < self.tables,
+            State::Kind => {
+                let found: BTreeSet<i32> = self.found.iter().map(|(entry, _)| *entry).collect();
+                self.layout.with_data.iter().any(|entry| !found.contains(entry))
+            }
             _ => true,
         }
     }

@@ -62,7 +62,8 @@ fn head(minor: u8, entries: &[(i32, &str, &str, &[&str])]) -> Vec<u8> {
             head.text(Some(number));
         }
         head.text(None);
-        head.0.extend([1; 9]);
+        // Of a table there is nothing but its statements.
+        head.0.extend(if *kind == "TABLE" { [3; 9] } else { [1; 9] });
     }
     head.0
 }
@@ -156,6 +157,20 @@ fn the_rows_of_each_entry_are_found_whatever_the_pieces_are() {
         }
         // Nothing else moved.
         assert_eq!(Archive::read(&patched).unwrap().unwrap(), archive);
+    }
+}
+
+#[test]
+fn an_archive_that_ends_before_its_large_objects_or_its_rows_was_cut() {
+    let entries: [(i32, &str, &str, &[&str]); 3] = [ENTRIES[0], ENTRIES[1], (7, "BLOBS", "BLOBS", &[])];
+    let (head, rows) = (head(16, &entries), rows());
+    let archive = Archive::read(&head).unwrap().unwrap();
+    let large_objects = rows.windows(6).position(|bytes| bytes == [3, 0, 7, 0, 0, 0]).unwrap();
+    for (end, is_cut) in [(rows.len(), false), (large_objects, true), (0, true), (rows.len() - 1, true)] {
+        let mut offsets = RowOffsets::of(&archive);
+        offsets.push(&head);
+        offsets.push(&rows[..end]);
+        assert_eq!(offsets.is_cut(), is_cut, "{end} of {}", rows.len());
     }
 }
 
