@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
 use crate::dump::DumpPolicy;
-use crate::dump::shelved::{self, Presence};
+use crate::dump::shelved::{self, Presence, ShelvedFile};
 use crate::error::{Error, Result};
 use crate::list;
 use crate::run::Run;
@@ -191,29 +191,36 @@ pub async fn on_dump(
     hold: Option<&Hold>,
 ) -> Result<Option<HoldReport>> {
     must_be_to_come(hold, run.clock.now())?;
-    let shelved = shelved::look(run, policy, None).await?;
     let place = policy.place()?;
-    let names: Vec<_> = shelved.files.iter().filter(|file| file.record().id == *id).collect();
-    let Some(first) = names.first() else { return Ok(None) };
-    if hold.is_some() && names.iter().all(|file| file.presence == Presence::Gone) {
-        let file = first.path().to_string();
-        return Err(Error::DumpNotGood { file, fault: "gone", instead: None });
+    let mut was_held = None;
+    for round in 0..TRIES {
+        let shelved = shelved::look(run, policy, None).await?;
+        let names: Vec<_> = shelved.files.iter().filter(|file| file.record().id == *id).collect();
+        // `expire` may have been faster.
+        let Some(first) = names.first() else { return Ok(None) };
+        let is_there = |file: &&&ShelvedFile| hold.is_none() || file.presence != Presence::Gone;
+        let there: Vec<_> = names.iter().filter(is_there).collect();
+        if there.is_empty() {
+            let file = first.path().to_string();
+            return Err(Error::DumpNotGood { file, fault: "gone", instead: None });
+        }
+        let was_held = *was_held.get_or_insert(names.iter().any(|file| file.dump.hold.is_some()));
+        // What was written is looked at once more, and no name came to it meanwhile.
+        if round > 0 && there.iter().all(|file| file.dump.hold.as_ref() == hold) {
+            return Ok(Some(HoldReport {
+                id: id.clone(),
+                instance: first.record().instance.clone(),
+                backup_type: "dump",
+                hold: hold.map(|hold| hold.until),
+                hold_reason: hold.and_then(|hold| hold.reason.clone()),
+                was_held,
+                findings: Vec::new(),
+            }));
+        }
+        let alone = shelved::alone(run, &*place.shelf).await?;
+        for sidecar in there.iter().flat_map(|file| &file.sidecars) {
+            shelved::hold(&*place.shelf, &alone, sidecar, id, hold).await?;
+        }
     }
-    let mut changed = false;
-    for sidecar in names.iter().flat_map(|file| &file.sidecars) {
-        changed |= shelved::hold(&*place.shelf, sidecar, id, hold).await?;
-    }
-    // `expire` was faster.
-    if !changed {
-        return Ok(None);
-    }
-    Ok(Some(HoldReport {
-        id: id.clone(),
-        instance: first.record().instance.clone(),
-        backup_type: "dump",
-        hold: hold.map(|hold| hold.until),
-        hold_reason: hold.and_then(|hold| hold.reason.clone()),
-        was_held: names.iter().any(|file| file.dump.hold.is_some()),
-        findings: Vec::new(),
-    }))
+    Err(Error::broken(format!("what holds dump {id} was changed {TRIES} times by others")))
 }

@@ -4,6 +4,8 @@
 
 #[path = "dumps/expiring.rs"]
 mod expiring;
+#[path = "dumps/held.rs"]
+mod held;
 #[path = "dumps/interrupted.rs"]
 mod interrupted;
 #[path = "dumps/known.rs"]

@@ -79,9 +79,22 @@ pub trait Shelf: Send + Sync + fmt::Debug {
     /// Removes the file or the pointer; one that is not there is success. Directories stay.
     async fn delete(&self, path: &ShelfPath) -> Result<(), StoreError>;
 
+    /// Waits until nobody else changes what sidecars say or takes files away, here or on
+    /// another machine, and keeps them from it until the lock is dropped. Not to be asked
+    /// for twice at once. A file system without locks keeps nobody away.
+    async fn lock(&self) -> Result<ShelfLock, StoreError>;
+
     /// Removes what uploads that never ended have left, if it was last written before
     /// that time by the shelf's clock, and says how many.
     async fn sweep_unfinished(&self, written_before: Timestamp) -> Result<u64, StoreError>;
+}
+
+/// Held as long as it lives; the kernel lets it go however its holder dies.
+#[derive(Debug)]
+#[must_use = "it is held as long as it lives"]
+pub struct ShelfLock {
+    /// `None` where nobody else can be.
+    pub held: Option<std::fs::File>,
 }
 
 /// A listing in pages of a bounded size.

@@ -18,7 +18,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 use backstay_model::Secret;
 use backstay_model::dump::{DumpCipher, DumpCompression, DumpFormat, DumpShape};
 use backstay_repo::dump::{DumpReader, DumpRecipe, DumpWriter};
-use backstay_repo::shelf::{Shelf, ShelfFile, ShelfListing, ShelfPath};
+use backstay_repo::shelf::{Shelf, ShelfFile, ShelfListing, ShelfLock, ShelfPath};
 use backstay_repo::store::{StoreError, Upload};
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -145,6 +145,10 @@ impl Shelf for Pipe {
 
     async fn delete(&self, path: &ShelfPath) -> Result<(), StoreError> {
         nothing(path)
+    }
+
+    async fn lock(&self) -> Result<ShelfLock, StoreError> {
+        Ok(ShelfLock { held: None })
     }
 
     async fn sweep_unfinished(&self, _written_before: Timestamp) -> Result<u64, StoreError> {

@@ -16,6 +16,8 @@ use backstay_repo::shelf::ShelfPath;
 use backstay_repo::store::StoreError;
 use bytes::Bytes;
 use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::{Map, Value};
 
 use super::policy::Place;
 use super::shelved::{self, Presence, ShelvedFile};
@@ -27,16 +29,32 @@ use crate::run::Run;
 /// The line that authenticates a dump.
 const HMAC_MAX_BYTES: u64 = 4096;
 
+/// The name that a dump has already.
+pub(super) struct FirstName<'a> {
+    pub path: &'a ShelfPath,
+    pub sidecars: &'a [ShelfPath],
+}
+
+/// The sidecar of one more name.
+#[derive(Serialize)]
+struct Described<'a> {
+    #[serde(flatten)]
+    record: &'a DumpRecord,
+    #[serde(flatten)]
+    hold: Map<String, Value>,
+}
+
 /// Gives the bytes of `first` one more name, with a sidecar of its own. What of it is
 /// there already from another time is not made again.
 pub(super) async fn give(
+    run: &Run,
     place: &Place,
     layout: &Layout,
-    record: &DumpRecord,
-    first: &ShelfPath,
-    path: &ShelfPath,
+    first: FirstName<'_>,
+    (path, record): (&ShelfPath, &DumpRecord),
     hmac: Option<&Bytes>,
 ) -> Result<()> {
+    let FirstName { path: first, sidecars: described } = first;
     let shelf = &*place.shelf;
     let failed = |error: StoreError| Error::from(backstay_repo::Error::from(error));
     match shelf.link(first, path).await {
@@ -51,7 +69,10 @@ pub(super) async fn give(
             written => written.map_err(failed)?,
         }
     }
-    let mut json = serde_json::to_vec_pretty(record).map_err(|error| Error::broken(error.to_string()))?;
+    // Whoever holds the dump meanwhile holds it under all its names.
+    let alone = shelved::alone(run, shelf).await?;
+    let record = Described { record, hold: shelved::held(shelf, &alone, described).await? };
+    let mut json = serde_json::to_vec_pretty(&record).map_err(|error| Error::broken(error.to_string()))?;
     json.push(b'\n');
     let sidecar = path.beside(&layout.sidecar).map_err(backstay_repo::Error::from)?;
     shelf.put_if_absent(&sidecar, json.into()).await.map_err(failed)
@@ -94,7 +115,8 @@ pub(super) async fn complete(
             let record = DumpRecord { tier, file: path.file_name().to_owned(), ..whole };
             let beside = file.path.beside(HMAC_SUFFIX).map_err(backstay_repo::Error::from)?;
             let hmac = place.shelf.get(&beside, HMAC_MAX_BYTES).await.ok();
-            give(place, &policy.layout, &record, &file.path, &path, hmac.as_ref()).await?;
+            let first = FirstName { path: &file.path, sidecars: &file.sidecars };
+            give(run, place, &policy.layout, first, (&path, &record), hmac.as_ref()).await?;
             told.push(given(path.as_str(), file));
         }
     }

@@ -6,6 +6,9 @@
 //! anybody, and cleared by the next run. The other way round, a file without its sidecar
 //! would be a stranger that nobody removes.
 //!
+//! From the first word in the sidecar to its end the lock of the shelf is held, so whoever
+//! holds the dump comes before or finds it gone.
+//!
 //! Refuses to remove anything when the shelf could not be listed to its end, or when it
 //! is not known which dumps are damaged; to touch what has no sidecar; to follow a link.
 
@@ -20,7 +23,7 @@ use serde::Serialize;
 
 use super::policy::Place;
 use super::report::{self, Last};
-use super::shelved::{self, Presence, Shelved, ShelvedFile, mark};
+use super::shelved::{self, Presence, Shelved, ShelvedFile, is_going, mark};
 use super::{DumpPolicy, names};
 use crate::error::{Error, Result};
 use crate::run::Run;
@@ -98,6 +101,7 @@ pub async fn run(run: &Run, policy: &DumpPolicy, instance: &InstanceId) -> Resul
     run.progress.enter("remove expired dumps");
     for leftover in &shelved.leftovers {
         run.check_cancelled()?;
+        let _alone = shelved::alone(run, &*place.shelf).await?;
         removing.clear(leftover).await?;
     }
     // Oldest first: whatever stops us, the newer half is left.
@@ -157,8 +161,15 @@ impl Removing<'_> {
 
     /// `false` when it is not what it was a moment ago.
     async fn remove(&self, file: &ShelvedFile) -> Result<bool> {
+        let alone = shelved::alone(self.run, self.shelf()).await?;
+        let (id, now) = (&file.record().id, self.run.clock.now());
         for sidecar in &file.sidecars {
-            if !mark(self.shelf(), sidecar, &file.record().id, Some(self.run.clock.now())).await? {
+            if !mark(self.shelf(), &alone, sidecar, id, Some(now)).await? {
+                return Ok(false);
+            }
+        }
+        for sidecar in &file.sidecars {
+            if !is_going(self.shelf(), sidecar, id, now).await? {
                 return Ok(false);
             }
         }
@@ -182,8 +193,9 @@ impl Removing<'_> {
 
     /// Its removal began and is not wanted any more.
     async fn stay(&self, file: &ShelvedFile) -> Result<()> {
+        let alone = shelved::alone(self.run, self.shelf()).await?;
         for sidecar in &file.sidecars {
-            mark(self.shelf(), sidecar, &file.record().id, None).await?;
+            mark(self.shelf(), &alone, sidecar, &file.record().id, None).await?;
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use backstay_model::dump::{DumpOnShelf, DumpRecord};
 use backstay_model::{BackupId, Finding, Hold, InstanceId};
 use backstay_repo::dump::HMAC_SUFFIX;
-use backstay_repo::shelf::{Shelf, ShelfPath};
+use backstay_repo::shelf::{Shelf, ShelfLock, ShelfPath};
 use backstay_repo::store::StoreError;
 
 use super::DumpPolicy;
@@ -26,7 +26,7 @@ mod summary;
 
 use sidecar::Sidecar;
 pub(crate) use sidecar::hold;
-pub(super) use sidecar::mark;
+pub(super) use sidecar::{held, is_going, mark};
 pub use summary::{DumpDetail, DumpSummary, TierFile};
 
 /// The sidecar's name wherever no layout says otherwise, and that of adopted dumps.
@@ -339,6 +339,15 @@ pub(super) fn wrong_size(shelved: &Shelved, file: &ShelvedFile, size_bytes: u64)
 /// A path below a shelf as a person types it.
 pub(crate) fn full(shelf: &str, path: &str) -> String {
     format!("{}/{path}", shelf.strip_prefix("file://").unwrap_or(shelf))
+}
+
+/// The lock of the shelf, or the end of waiting for it.
+pub(crate) async fn alone(run: &Run, shelf: &dyn Shelf) -> Result<ShelfLock> {
+    tokio::select! {
+        biased;
+        () = run.cancel.cancelled() => Err(Error::Cancelled),
+        locked = shelf.lock() => locked.map_err(|error| failed(shelf, error)),
+    }
 }
 
 pub(crate) fn failed(shelf: &dyn Shelf, source: StoreError) -> Error {

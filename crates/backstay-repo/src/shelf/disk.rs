@@ -5,20 +5,26 @@
 //! taken. Files are for their owner alone, as dumps hold what the database holds.
 
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::{Shelf, ShelfFile, ShelfListing, ShelfPath};
+use super::{Shelf, ShelfFile, ShelfListing, ShelfLock, ShelfPath};
 use crate::store::disk::listing::{Walk, broken_off};
-use crate::store::disk::tree::{Custody, Seen, Tree, UNFINISHED};
+use crate::store::disk::tree::{Custody, LOCK, Seen, Tree, UNFINISHED};
 use crate::store::disk::{on_blocking_thread, upload::DiskUpload};
 use crate::store::{Operation, StoreError, Upload};
 
 mod names;
+
+/// Whoever holds the lock changes a sidecar or removes one dump: a minute is long for it.
+const LOCK_TRIES: u32 = 1200;
+const LOCK_TRY_AGAIN: Duration = Duration::from_millis(50);
 
 /// Files below a directory. Cheap to clone.
 #[derive(Clone)]
@@ -132,6 +138,19 @@ impl Shelf for DiskShelf {
 
     async fn delete(&self, path: &ShelfPath) -> Result<(), StoreError> {
         self.blocking(Operation::Delete, path, |tree, path| tree.remove(path)).await
+    }
+
+    async fn lock(&self) -> Result<ShelfLock, StoreError> {
+        for _ in 0..LOCK_TRIES {
+            let tree = Arc::clone(&self.tree);
+            let tried = on_blocking_thread(Operation::Open, UNFINISHED, move || tree.try_lock()).await?;
+            if tried.is_some() {
+                return Ok(ShelfLock { held: tried });
+            }
+            tokio::time::sleep(LOCK_TRY_AGAIN).await;
+        }
+        let held = io::Error::new(io::ErrorKind::TimedOut, "another process has held the lock for a minute");
+        Err(StoreError::from_io(Operation::Open, &LOCK, held))
     }
 
     async fn sweep_unfinished(&self, written_before: Timestamp) -> Result<u64, StoreError> {

@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use backstay_engine::postgres::starting::shell_word;
 use backstay_model::dump::DumpRecord;
 use backstay_model::{BackupId, Finding, Hold};
-use backstay_repo::shelf::{Shelf, ShelfPath};
+use backstay_repo::shelf::{Shelf, ShelfLock, ShelfPath};
 use backstay_repo::store::StoreError;
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -121,11 +121,12 @@ pub fn of_another(subject: String, file: &str) -> Finding {
 /// is gone, is another's, or is held since.
 pub async fn mark(
     shelf: &dyn Shelf,
+    alone: &ShelfLock,
     path: &ShelfPath,
     id: &BackupId,
     expired_at: Option<Timestamp>,
 ) -> Result<bool> {
-    change(shelf, path, id, |fields| {
+    change(shelf, alone, path, id, |fields| {
         let held_until = fields.get(HELD_UNTIL).and_then(Value::as_str).and_then(|text| text.parse().ok());
         match (expired_at, held_until) {
             (Some(at), Some(until)) if at < until => return false,
@@ -139,24 +140,69 @@ pub async fn mark(
 
 /// Says in the sidecar that its dump is held, or takes that back. `false` when it is gone
 /// or is another's.
-pub async fn hold(shelf: &dyn Shelf, path: &ShelfPath, id: &BackupId, hold: Option<&Hold>) -> Result<bool> {
-    change(shelf, path, id, |fields| {
+pub async fn hold(
+    shelf: &dyn Shelf,
+    alone: &ShelfLock,
+    path: &ShelfPath,
+    id: &BackupId,
+    hold: Option<&Hold>,
+) -> Result<bool> {
+    change(shelf, alone, path, id, |fields| {
         fields.remove(HELD_UNTIL);
         fields.remove(HOLD_REASON);
-        if let Some(Hold { until, reason }) = hold {
-            fields.insert(HELD_UNTIL.to_owned(), Value::String(until.to_string()));
-            if let Some(reason) = reason {
-                fields.insert(HOLD_REASON.to_owned(), Value::String(reason.clone()));
-            }
+        if let Some(hold) = hold {
+            put_hold(fields, hold);
         }
         true
     })
     .await
 }
 
-/// Changes some fields; everything else in the sidecar stays, also what a newer version wrote.
+/// Whether the sidecar still says that its dump is being removed, and nobody holds it. On
+/// a file system without locks somebody may have written since.
+pub async fn is_going(shelf: &dyn Shelf, path: &ShelfPath, id: &BackupId, now: Timestamp) -> Result<bool> {
+    Ok(match read(shelf, path).await? {
+        Read::Ours(sidecar) => {
+            let is_held = sidecar.held_until.is_some_and(|until| now < until);
+            sidecar.record.id == *id && sidecar.expired_at.is_some() && !is_held
+        }
+        _ => false,
+    })
+}
+
+/// The fields of the hold that lasts longest, for the sidecar of one more name.
+pub async fn held(
+    shelf: &dyn Shelf,
+    _alone: &ShelfLock,
+    sidecars: &[ShelfPath],
+) -> Result<Map<String, Value>> {
+    let mut longest = None;
+    for path in sidecars {
+        if let Read::Ours(sidecar) = read(shelf, path).await?
+            && sidecar.held_until > longest.as_ref().and_then(|(until, _)| *until)
+        {
+            longest = Some((sidecar.held_until, sidecar.hold_reason));
+        }
+    }
+    let mut fields = Map::new();
+    if let Some((Some(until), reason)) = longest {
+        put_hold(&mut fields, &Hold { until, reason });
+    }
+    Ok(fields)
+}
+
+fn put_hold(fields: &mut Map<String, Value>, hold: &Hold) {
+    fields.insert(HELD_UNTIL.to_owned(), Value::String(hold.until.to_string()));
+    if let Some(reason) = &hold.reason {
+        fields.insert(HOLD_REASON.to_owned(), Value::String(reason.clone()));
+    }
+}
+
+/// Changes some fields; everything else in the sidecar stays, also what a newer version
+/// wrote. Between the reading and the writing nobody else may do the same.
 async fn change(
     shelf: &dyn Shelf,
+    _alone: &ShelfLock,
     path: &ShelfPath,
     id: &BackupId,
     edit: impl FnOnce(&mut Map<String, Value>) -> bool,

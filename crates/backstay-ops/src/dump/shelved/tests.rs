@@ -65,19 +65,20 @@ async fn a_mark_changes_nothing_else_and_nobody_elses() {
     let beside = path("a.sql.meta.json");
     let at = Some("2024-10-01T00:00:00Z".parse().unwrap());
     let id: BackupId = "20240901T020000Z-7q3f".parse().unwrap();
-    assert!(!mark(&shelf, &beside, &id, at).await.unwrap(), "it is gone");
+    let alone = shelf.lock().await.unwrap();
+    assert!(!mark(&shelf, &alone, &beside, &id, at).await.unwrap(), "it is gone");
     std::fs::write(place.path().join(beside.as_str()), RECORD).unwrap();
     let other = "20240902T020000Z-7q3f".parse().unwrap();
-    assert!(!mark(&shelf, &beside, &other, at).await.unwrap(), "it is another's");
+    assert!(!mark(&shelf, &alone, &beside, &other, at).await.unwrap(), "it is another's");
     let read = || {
         let bytes = std::fs::read(place.path().join(beside.as_str())).unwrap();
         serde_json::from_slice::<serde_json::Value>(&bytes).unwrap()
     };
-    assert!(mark(&shelf, &beside, &id, at).await.unwrap());
+    assert!(mark(&shelf, &alone, &beside, &id, at).await.unwrap());
     let mut marked = read();
     assert_eq!(marked.as_object_mut().unwrap().remove("expired_at").unwrap(), "2024-10-01T00:00:00Z");
     assert_eq!(marked, serde_json::from_str::<serde_json::Value>(RECORD).unwrap());
-    assert!(mark(&shelf, &beside, &id, None).await.unwrap());
+    assert!(mark(&shelf, &alone, &beside, &id, None).await.unwrap());
     assert_eq!(read(), marked);
 }
 
@@ -109,7 +110,8 @@ async fn a_file_that_went_while_somebody_read_was_let_go_when_its_sidecar_says_s
     std::fs::remove_file(place.path().join("a.sql")).unwrap();
     assert!(!was_let_go(&*shelf.shelf, &file).await.unwrap());
     let at = Some("2024-10-01T00:00:00Z".parse().unwrap());
-    assert!(mark(&*shelf.shelf, &path("a.sql.meta.json"), &file.record().id, at).await.unwrap());
+    let alone = shelf.shelf.lock().await.unwrap();
+    assert!(mark(&*shelf.shelf, &alone, &path("a.sql.meta.json"), &file.record().id, at).await.unwrap());
     assert!(was_let_go(&*shelf.shelf, &file).await.unwrap());
     std::fs::remove_file(place.path().join("a.sql.meta.json")).unwrap();
     assert!(was_let_go(&*shelf.shelf, &file).await.unwrap());

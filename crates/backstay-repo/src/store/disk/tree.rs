@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, Stat};
+use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 
 use crate::layout::ObjectName;
@@ -48,6 +48,8 @@ impl Seen {
 
 /// Where files lie until they have their name. Hidden, so no object can meet it.
 pub(crate) const UNFINISHED: &str = ".unfinished";
+/// In a shelf: whoever changes what is there holds a lock on it. No sweep takes it away.
+pub(crate) const LOCK: &str = ".unfinished/lock";
 const DIRECTORY_MODE: Mode = Mode::RWXU;
 const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 /// Directories remembered as durable; beyond that they are forgotten and brought
@@ -287,6 +289,30 @@ impl Tree {
             self.durable.lock().unwrap_or_else(PoisonError::into_inner).remove(parent);
             path = parent;
         }
+    }
+
+    /// `None` when somebody else holds the lock.
+    pub fn try_lock(&self) -> Result<Option<File>, StoreError> {
+        let failed = |error: io::Error| StoreError::from_io(Operation::Open, LOCK, error);
+        let open = || -> io::Result<(OwnedFd, File)> {
+            let directory = self.directory(self.root_or_create()?, UNFINISHED)?;
+            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let file = rustix::fs::openat(&directory, file_name(LOCK), flags, FILE_MODE)?;
+            Ok((directory, File::from(file)))
+        };
+        let (directory, file) = open().map_err(failed)?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Ok(None),
+            // There are no locks here.
+            Err(Errno::NOSYS | Errno::OPNOTSUPP | Errno::NOLCK | Errno::INVAL) => return Ok(Some(file)),
+            Err(error) => return Err(failed(error.into())),
+        }
+        // A lock on a file that somebody has removed keeps nobody away.
+        let there = rustix::fs::statat(&directory, file_name(LOCK), AtFlags::SYMLINK_NOFOLLOW);
+        let ours = rustix::fs::fstat(&file).map_err(|error| failed(error.into()))?;
+        let is_there = there.is_ok_and(|there| (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino));
+        Ok(is_there.then_some(file))
     }
 
     pub fn sweep(&self, written_before: Timestamp) -> Result<u64, StoreError> {
