@@ -125,6 +125,8 @@ pub enum Error {
     SpoolTooSmall { path: PathBuf, free: u64, needed: u64 },
     #[error("a hold until {until} would be over already")]
     HoldOver { until: jiff::Timestamp },
+    #[error("backup {backup} may be deleted yet: a run of `backstay expire` began with it at {since}")]
+    BeingDeleted { backup: BackupId, since: jiff::Timestamp },
     #[error("nothing can be exported to {}: {reason}", path.display())]
     ExportPlace { path: PathBuf, reason: String },
     #[error("{} is there already, and an export replaces nothing", path.display())]
@@ -206,6 +208,7 @@ impl Classified for Error {
             | Error::DumpNameTaken { .. }
             | Error::DumpNameOfStranger { .. }
             | Error::ExportTaken { .. }
+            | Error::BeingDeleted { .. }
             | Error::SpoolTooSmall { .. }
             | Error::SomeTablesThere { .. }
             | Error::HookFailed { .. }
@@ -321,6 +324,10 @@ impl Classified for Error {
             Error::HoldOver { .. } => {
                 vec!["give `--until` a time that is to come, or leave it out".to_owned()]
             }
+            Error::BeingDeleted { backup, .. } => vec![
+                format!("the hold is noted: `backstay hold add {backup}` again in a minute says whether it came in time"),
+                "what a run has begun that was killed counts for an hour".to_owned(),
+            ],
             Error::ExportPlace { .. } => {
                 vec!["give `--to` a directory, or the name of a file that is not hidden".to_owned()]
             }

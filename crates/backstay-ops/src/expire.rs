@@ -2,7 +2,7 @@
 //!
 //! A backup that no rule keeps is condemned first: nothing new builds on it, and
 //! it can still be restored. Only after the grace window does its manifest go,
-//! and only when no running backup builds on it.
+//! and only when no running backup builds on it and nobody holds it.
 
 use backstay_model::error::Classified;
 use backstay_model::policy::{ExpirePlan, plan_expire};
@@ -11,6 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use crate::context::Context;
+use crate::deletion;
 use crate::error::{Error, Result};
 use crate::hold;
 use crate::instance::Instance;
@@ -39,6 +40,7 @@ pub async fn run(context: &Context, instance: &Instance) -> Result<ExpireReport>
     let mut plan = plan(context, instance, context.clock.now()).await?;
     let findings = std::mem::take(&mut plan.findings);
     let mut report = ExpireReport { condemned: Vec::new(), deleted: Vec::new(), findings, plan };
+    deletion::sweep(context, &instance.id).await?;
     for expired in report.plan.to_condemn() {
         context.check_cancelled()?;
         context.repo.condemn(&instance.id, &expired.id, context.clock.now()).await?;
@@ -46,25 +48,31 @@ pub async fn run(context: &Context, instance: &Instance) -> Result<ExpireReport>
     }
     for expired in report.plan.deletable() {
         context.check_cancelled()?;
-        // Since the plan was made somebody may have said that it stays.
-        let now = context.clock.now();
-        let held = hold::of(context, &instance.id).await?.backups.remove(&expired.id);
-        if let Some(hold) = held.filter(|hold| hold.is_in_force(now)) {
-            report.findings.push(Finding::info(
-                expired.id.as_str(),
-                format!("it stays: {hold}"),
-                "`backstay hold remove` leaves it to retention again",
-            ));
-            continue;
+        match delete(context, instance, &expired.id).await? {
+            None => report.deleted.push(expired.id.clone()),
+            Some(why) => report.findings.push(why),
         }
-        match context
-            .repo
-            .delete_condemned(&instance.id, &expired.id, instance.policy.grace, context.clock.now())
-            .await
-        {
-            Ok(()) => report.deleted.push(expired.id.clone()),
-            Err(error @ backstay_repo::Error::StillNeeded { .. }) => report.findings.push(Finding::info(
-                expired.id.as_str(),
+    }
+    Ok(report)
+}
+
+/// Deletes one backup; why it stays, if it does.
+async fn delete(context: &Context, instance: &Instance, id: &BackupId) -> Result<Option<Finding>> {
+    let announced = deletion::announce(context, &instance.id, id).await?;
+    // Since the plan was made somebody may have said that it stays.
+    let now = context.clock.now();
+    let held = hold::of(context, &instance.id).await?.backups.remove(id);
+    let why = if let Some(hold) = held.filter(|hold| hold.is_in_force(now)) {
+        let remedy = "`backstay hold remove` leaves it to retention again";
+        Some(Finding::info(id.as_str(), format!("it stays: {hold}"), remedy))
+    } else if !announced.is_in_time() {
+        let message = "it stays for now: to look for holds took too long";
+        Some(Finding::info(id.as_str(), message, "`backstay expire` tries again"))
+    } else {
+        match context.repo.delete_condemned(&instance.id, id, instance.policy.grace, now).await {
+            Ok(()) => None,
+            Err(error @ backstay_repo::Error::StillNeeded { .. }) => Some(Finding::info(
+                id.as_str(),
                 error.to_string(),
                 error
                     .hints()
@@ -72,8 +80,10 @@ pub async fn run(context: &Context, instance: &Instance) -> Result<ExpireReport>
                     .next()
                     .unwrap_or_else(|| "`backstay expire` tries again".to_owned()),
             )),
+            // What was asked for may still be done: the note stays.
             Err(error) => return Err(Error::Repo(error)),
         }
-    }
-    Ok(report)
+    };
+    announced.take_back(context).await?;
+    Ok(why)
 }

@@ -17,6 +17,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
+use crate::deletion;
 use crate::dump::DumpPolicy;
 use crate::dump::shelved::{self, Presence, ShelvedFile};
 use crate::error::{Error, Result};
@@ -131,7 +132,10 @@ pub async fn on_base(context: &Context, id: &BackupId, hold: Option<&Hold>) -> R
         return Ok(report);
     };
     let new = put(context, &instance, id, now, hold).await?;
-    // Retention may have deleted it before it could see the hold.
+    // Retention may be about to delete it without having seen the hold, or have done it.
+    if let Some(since) = deletion::waited_for(context, &instance, id).await? {
+        return Err(Error::BeingDeleted { backup: id.clone(), since });
+    }
     match context.repo.manifest(&instance, id).await {
         Ok(_) | Err(backstay_repo::Error::Damaged { .. }) => {}
         Err(backstay_repo::Error::NoSuchBackup { .. }) => {

@@ -60,6 +60,7 @@ pub mod clock;
 pub mod collect;
 pub mod context;
 pub mod critical;
+mod deletion;
 pub mod drill;
 pub mod dump;
 pub mod error;

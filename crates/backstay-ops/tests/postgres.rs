@@ -9,6 +9,8 @@ mod bad_input;
 mod clock_jumps;
 #[path = "postgres/damage.rs"]
 mod damage;
+#[path = "postgres/held.rs"]
+mod held;
 #[path = "postgres/house.rs"]
 mod house;
 #[path = "postgres/judges.rs"]

@@ -325,6 +325,20 @@ impl InstanceLayout {
         numbered(self.rest(name, "holds")?, b'-')
     }
 
+    /// `<instance>/deletions/<session>-<n>`
+    pub fn deletion(&self, session: &BackupId, number: u32) -> ObjectName {
+        self.name(format_args!("deletions/{session}-{number:06}"))
+    }
+
+    pub fn deletions(&self) -> Prefix {
+        self.prefix("deletions")
+    }
+
+    /// Which backup is about to be deleted, and the number of the note.
+    pub fn deletion_of(&self, name: &ObjectName) -> Option<DataObject> {
+        numbered(self.rest(name, "deletions")?, b'-')
+    }
+
     /// `<instance>/findings/<id>`
     pub fn finding(&self, id: &str) -> Result<ObjectName, NameError> {
         format!("{}/findings/{id}", self.instance).parse()
@@ -408,6 +422,8 @@ mod tests {
         assert_eq!(layout.data_object_of(&layout.map(&session, 7)), Some(data.clone()));
         assert_eq!(layout.hold_of(&layout.hold(&session, 7)), Some(data.clone()));
         assert_eq!(layout.data_object_of(&layout.hold(&session, 7)), None);
+        assert_eq!(layout.deletion_of(&layout.deletion(&session, 7)), Some(data.clone()));
+        assert_eq!(layout.deletion_of(&layout.hold(&session, 7)), None);
         assert_eq!(layout.intent_of(&layout.intent(&session, 7)), Some(data));
         assert!(layout.intent(&session, 0).is_of_intents() && layout.intents_of(&session).is_of_intents());
         assert!(!layout.backup(&session).is_of_intents() && !layout.packs().is_of_intents());

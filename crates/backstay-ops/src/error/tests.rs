@@ -47,6 +47,10 @@ fn all() -> Vec<Error> {
         },
         Error::VerificationUnreadable { path: "/srv/a".into(), reason: "it is cut".into() },
         Error::HoldOver { until: "2020-01-01T00:00:00Z".parse().unwrap() },
+        Error::BeingDeleted {
+            backup: "20260601T000000Z-7q3f".parse().unwrap(),
+            since: "2020-01-01T00:00:00Z".parse().unwrap(),
+        },
         Error::ExportPlace { path: "/srv/.a".into(), reason: "it is hidden".into() },
         Error::ExportTaken { path: "/srv/a".into() },
         Error::ExportUnseen { path: "/srv/a".into(), source: denied() },
