@@ -6,7 +6,7 @@
 //! containers may share a file system. Invariant: what somebody holds is never touched,
 //! and nothing that another user made. Where a file system has no locks nothing is removed.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -19,12 +19,21 @@ const FILE: &str = ".backstay-restore-";
 /// In a directory: holds the lock.
 const LOCK: &str = "lock";
 
-/// `None` when somebody else took the lock in between: he is about to remove it.
-fn hold(file: File) -> Option<File> {
+/// `None` when somebody else took the lock in between and is about to remove it, or has
+/// done so: a lock on what has no name keeps nobody away.
+fn hold(path: &Path, file: File) -> Option<File> {
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Err(rustix::io::Errno::WOULDBLOCK) => None,
         // Nobody removes what cannot be locked either.
-        Ok(()) | Err(_) => Some(file),
+        Ok(()) | Err(_) => is_named(path, &file).then_some(file),
+    }
+}
+
+fn is_named(path: &Path, file: &File) -> bool {
+    let number = |seen: Metadata| (seen.dev(), seen.ino());
+    match (path.symlink_metadata(), file.metadata()) {
+        (Ok(there), Ok(ours)) => number(there) == number(ours),
+        _ => false,
     }
 }
 
@@ -33,7 +42,7 @@ fn gone_or_there(error: &io::Error) -> bool {
 }
 
 /// Makes a private directory that is held as long as the file lives.
-pub(super) fn make_directory(parent: &Path) -> io::Result<(PathBuf, File)> {
+pub fn make_directory(parent: &Path) -> io::Result<(PathBuf, File)> {
     for number in 0u32.. {
         let path = parent.join(format!("{DIRECTORY}{}-{number}", std::process::id()));
         match DirBuilder::new().mode(0o700).create(&path) {
@@ -41,7 +50,8 @@ pub(super) fn make_directory(parent: &Path) -> io::Result<(PathBuf, File)> {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
             Err(error) => return Err(error),
         }
-        match new_file(&path.join(LOCK)).map(hold) {
+        let lock = path.join(LOCK);
+        match new_file(&lock).map(|file| hold(&lock, file)) {
             Ok(Some(lock)) => return Ok((path, lock)),
             Ok(None) => {}
             Err(error) if gone_or_there(&error) && parent.exists() => {}
@@ -55,7 +65,7 @@ pub(super) fn make_directory(parent: &Path) -> io::Result<(PathBuf, File)> {
 pub fn make_file(parent: &Path) -> io::Result<(PathBuf, File)> {
     for number in 0u32.. {
         let path = parent.join(format!("{FILE}{}-{number}", std::process::id()));
-        match new_file(&path).map(hold) {
+        match new_file(&path).map(|file| hold(&path, file)) {
             Ok(Some(file)) => return Ok((path, file)),
             Ok(None) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -171,6 +181,19 @@ mod tests {
         let mut left = vec![".backstay-spool".to_owned(), ".backstay-spool-1-9".to_owned(), new];
         left.sort();
         assert_eq!(names(parent.path()), left);
+    }
+
+    #[test]
+    fn what_was_removed_before_it_was_held_is_not_held() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join(".backstay-restore-1-0");
+        let file = new_file(&path).unwrap();
+        // A sweep came between the making and the lock, and another has the name since.
+        std::fs::remove_file(&path).unwrap();
+        assert!(hold(&path, file.try_clone().unwrap()).is_none());
+        let other = new_file(&path).unwrap();
+        assert!(hold(&path, file).is_none());
+        assert!(hold(&path, other).is_some());
     }
 
     #[test]
