@@ -86,6 +86,22 @@ async fn what_dies_on_the_way_is_swept_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn what_the_dead_have_left_goes_at_once_and_what_the_living_write_stays() {
+    let place = Place::new();
+    let mut upload = place.shelf.create(&path("a")).await.unwrap();
+    upload.write(Bytes::from_static(b"x")).await.unwrap();
+    let unfinished = place.at(".unfinished");
+    std::fs::write(unfinished.join("tmp-of-the-dead"), "rows").unwrap();
+    std::fs::write(unfinished.join("notes"), "of somebody").unwrap();
+    drop(place.shelf.lock().await.unwrap());
+    assert_eq!(DiskShelf::new(place.at("")).sweep_dead().await.unwrap(), 1);
+    assert!(!unfinished.join("tmp-of-the-dead").exists());
+    assert!(unfinished.join("notes").exists() && unfinished.join("lock").exists());
+    assert_eq!(upload.commit().await.unwrap(), 1);
+    assert_eq!(place.shelf.get(&path("a"), 100).await.unwrap(), "x");
+}
+
+#[tokio::test]
 async fn a_second_name_is_the_same_file_and_never_in_the_place_of_another() {
     let place = Place::new();
     place.put("daily/a.dump", "text").await;

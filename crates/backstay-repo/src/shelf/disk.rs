@@ -54,6 +54,13 @@ impl DiskShelf {
         let _ = tokio::task::spawn_blocking(move || std::fs::remove_dir(hidden)).await;
     }
 
+    /// Removes what uploads that were killed have left, at once and not after a day: for a
+    /// directory that hardly anybody comes to again. A living upload holds its file.
+    pub async fn sweep_dead(&self) -> Result<u64, StoreError> {
+        let tree = Arc::clone(&self.tree);
+        on_blocking_thread(Operation::Delete, UNFINISHED, move || tree.sweep_dead()).await
+    }
+
     async fn blocking<T: Send + 'static>(
         &self,
         operation: Operation,

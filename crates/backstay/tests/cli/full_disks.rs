@@ -250,7 +250,7 @@ fn a_shelf_that_fills_up_keeps_the_dumps_it_has_in_every_form() {
             "b() {{ \"$BACKSTAY\" --config '{config}' dump orders \"$@\"; }}
              b --database postgres >/dev/null || exit 101
              b --database shop {words}; echo \"code=$?\"
-             find '{place}' -type f -name '*shop*' -o -path '*unfinished/*'; ls '{place}/daily' | wc -l
+             find '{place}' -type f -name '*shop*' -o -path '*unfinished/tmp-*'; ls '{place}/daily' | wc -l
              b --database postgres --layout plain >/dev/null && echo again",
             config = home.config().display(),
             place = place.display(),

@@ -65,9 +65,10 @@ pub fn strays(directory: &Path) -> Vec<PathBuf> {
     for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
         let path = entry.path();
         let is_hidden = entry.file_name().to_string_lossy().starts_with('.');
-        // The place of the unfinished stays, empty.
+        // The place of the unfinished stays, empty but for the lock of a shelf.
         let is_empty_place = entry.file_name() == ".unfinished"
-            && std::fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_none());
+            && std::fs::read_dir(&path)
+                .is_ok_and(|entries| entries.flatten().all(|entry| entry.file_name() == "lock"));
         match path.is_dir() {
             _ if is_hidden && !is_empty_place => found.push(path),
             true => found.extend(strays(&path)),

@@ -16,11 +16,13 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 
 use crate::layout::ObjectName;
 use crate::store::{Operation, StoreError};
+
+mod held;
 
 /// A relative path whose segments were checked when it was made: none is empty, hidden,
 /// `.` or `..`, so it stays below its root and never meets a file without a name.
@@ -189,11 +191,19 @@ impl Tree {
         getrandom::fill(&mut random).map_err(io::Error::from)?;
         let name = format!("tmp-{}", hex::encode(random));
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&unfinished, &name, flags, FILE_MODE)?;
+        let file = File::from(rustix::fs::openat(&unfinished, &name, flags, FILE_MODE)?);
+        if self.custody == Custody::Shared {
+            // Whoever looks for what the dead have left sees that this has an owner.
+            let locked = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
+            if locked == Err(Errno::WOULDBLOCK) || !is_named(&unfinished, &name, &file) {
+                // One of them came between the two calls and has removed it.
+                return Err(io::ErrorKind::NotFound.into());
+            }
+        }
         Ok(Unfinished {
             operation,
             object: object.to_owned(),
-            file: File::from(file),
+            file,
             temporary: format!("{UNFINISHED}/{name}"),
             tree: Arc::clone(self),
             root: root.try_clone()?,
@@ -290,63 +300,6 @@ impl Tree {
             path = parent;
         }
     }
-
-    /// `None` when somebody else holds the lock.
-    pub fn try_lock(&self) -> Result<Option<File>, StoreError> {
-        let failed = |error: io::Error| StoreError::from_io(Operation::Open, LOCK, error);
-        let open = || -> io::Result<(OwnedFd, File)> {
-            let directory = self.directory(self.root_or_create()?, UNFINISHED)?;
-            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let file = rustix::fs::openat(&directory, file_name(LOCK), flags, FILE_MODE)?;
-            Ok((directory, File::from(file)))
-        };
-        let (directory, file) = open().map_err(failed)?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Ok(None),
-            // There are no locks here.
-            Err(Errno::NOSYS | Errno::OPNOTSUPP | Errno::NOLCK | Errno::INVAL) => return Ok(Some(file)),
-            Err(error) => return Err(failed(error.into())),
-        }
-        // A lock on a file that somebody has removed keeps nobody away.
-        let there = rustix::fs::statat(&directory, file_name(LOCK), AtFlags::SYMLINK_NOFOLLOW);
-        let ours = rustix::fs::fstat(&file).map_err(|error| failed(error.into()))?;
-        let is_there = there.is_ok_and(|there| (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino));
-        Ok(is_there.then_some(file))
-    }
-
-    pub fn sweep(&self, written_before: Timestamp) -> Result<u64, StoreError> {
-        let failed = |error: io::Error| StoreError::from_io(Operation::Delete, UNFINISHED, error);
-        let opened = self.root().and_then(|root| {
-            Ok(rustix::fs::openat(root, UNFINISHED, OPEN_DIRECTORY | OFlags::NOFOLLOW, Mode::empty())?)
-        });
-        let directory = match opened {
-            Ok(directory) => directory,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-            Err(error) => return Err(failed(error)),
-        };
-        let mut swept = 0;
-        for entry in Dir::read_from(&directory).map_err(|error| failed(error.into()))? {
-            let entry = entry.map_err(|error| failed(error.into()))?;
-            if !entry.file_name().to_bytes().starts_with(b"tmp-") {
-                continue;
-            }
-            let old = match rustix::fs::statat(&directory, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(stat) => modified(&stat).is_some_and(|at| at < written_before),
-                Err(Errno::NOENT) => false,
-                Err(error) => return Err(failed(error.into())),
-            };
-            if !old {
-                continue;
-            }
-            match rustix::fs::unlinkat(&directory, entry.file_name(), AtFlags::empty()) {
-                Ok(()) => swept += 1,
-                Err(Errno::NOENT) => {}
-                Err(error) => return Err(failed(error.into())),
-            }
-        }
-        Ok(swept)
-    }
 }
 
 impl Unfinished {
@@ -438,9 +391,7 @@ impl Unfinished {
     }
 
     fn is_named(&self) -> bool {
-        let there = rustix::fs::statat(&self.directory, self.file_name(), AtFlags::SYMLINK_NOFOLLOW);
-        let ours = rustix::fs::fstat(&self.file);
-        matches!((there, ours), (Ok(a), Ok(b)) if (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino))
+        is_named(&self.directory, self.file_name(), &self.file)
     }
 
     /// Whatever goes wrong here, the file has no name, and is swept later.
@@ -455,6 +406,13 @@ impl Drop for Unfinished {
             self.discard();
         }
     }
+}
+
+/// Whether the name is that of this file, and not of another by now.
+fn is_named(directory: &OwnedFd, name: &str, file: &File) -> bool {
+    let there = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW);
+    let ours = rustix::fs::fstat(file);
+    matches!((there, ours), (Ok(a), Ok(b)) if (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino))
 }
 
 /// The part of a path after the last `/`.
