@@ -329,7 +329,7 @@ impl Classified for Error {
                 "what a run has begun that was killed counts for an hour".to_owned(),
             ],
             Error::ExportPlace { .. } => {
-                vec!["give `--to` a directory, or the name of a file that is not hidden".to_owned()]
+                vec!["give `--to` a directory that is there or ends with `/`, or the name of a file that is not hidden".to_owned()]
             }
             Error::ExportTaken { .. } => {
                 vec!["give `--to` another name, or move the file that has it with `mv`".to_owned()]

@@ -7,16 +7,19 @@
 //! room for the database: in `dump.spool`, or else where the export goes. The rows lie
 //! there in plain text for as long as it takes, also where the export is encrypted.
 //!
+//! The archive of the data directory gets its name last: whoever finds it finds all.
+//!
 //! Nothing of the repository's layers is left in the archives: whole files come out,
 //! however many backups they are strewn over.
 
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use backstay_engine::postgres::BackupFacts;
 use backstay_engine::postgres::base_tar::{BaseTar, TarOwner};
+use backstay_engine::postgres::facts::Tablespace;
+use backstay_engine::postgres::leftovers;
 use backstay_engine::postgres::place::{PlaceOptions, PlacePlan, PlaceTarget, SealOptions, SpaceNeeded};
 use backstay_engine::postgres::rules;
 use backstay_model::dump::{DumpCipher, DumpCompression, DumpFormat, DumpShape};
@@ -52,14 +55,17 @@ pub async fn run(
     if shape.cipher != DumpCipher::None && policy.passphrase.is_none() {
         return Err(backstay_repo::Error::from(DumpError::NoPassphrase).into());
     }
-    let spaces: Vec<u32> = facts
-        .server
-        .tablespaces
-        .iter()
-        .filter(|space| space.location.starts_with('/'))
-        .map(|s| s.oid)
-        .collect();
+    let is_moved = |space: &&Tablespace| space.location.starts_with('/');
+    let spaces: Vec<&Tablespace> = facts.server.tablespaces.iter().filter(is_moved).collect();
     let is_file = single(&options.to).is_some();
+    if !is_file && !destination::is_directory(&options.to) {
+        return Err(Error::ExportPlace {
+            path: options.to.clone(),
+            reason: "no directory of that name is there, and that of one archive ends with .tar, .tar.gz or \
+                     .tar.zst, and .enc or .gpg after it"
+                .to_owned(),
+        });
+    }
     if is_file && !spaces.is_empty() {
         return Err(Error::ExportPlace {
             path: options.to.clone(),
@@ -76,23 +82,24 @@ pub async fn run(
         }
     };
     let mut archives = vec![(PathBuf::from("data"), first)];
-    for oid in &spaces {
+    for Tablespace { oid, .. } in &spaces {
         archives.push((PathBuf::from(oid.to_string()), destination.name(&format!("{oid}.{extension}"))?));
     }
     for (_, path) in &archives {
         destination.must_be_free(path)?;
     }
     let exported = async {
+        destination.sweep().await;
         let parent = policy.spool.clone().unwrap_or_else(|| destination.directory().to_owned());
         let spool = Spool::make(&parent)?;
-        let (owner, findings) = place(context, manifest, &facts, &spool.0).await?;
+        let (owner, findings) = place(context, manifest, &facts, &spool.path).await?;
         context.progress.begin("pack", record.statistics.logical_bytes);
         let mut ready: Vec<Ready> = Vec::new();
         for (directory, path) in archives {
             let passphrase = policy.passphrase.as_ref();
             let mut outlet = Outlet::begin(&destination, &context.cancel, path, &recipe, passphrase).await?;
             let filled = async {
-                let mut tar = BaseTar::of(&spool.0.join(directory), owner);
+                let mut tar = BaseTar::of(&spool.path.join(directory), owner);
                 while let Some(chunk) = tar.next().await? {
                     let count = chunk.len() as u64;
                     outlet.write(chunk).await?;
@@ -107,7 +114,13 @@ pub async fn run(
         Ok((destination.publish(ready).await?, findings))
     }
     .await;
-    let (files, findings) = destination.leave(exported).await?;
+    let (files, mut findings) = destination.leave(exported).await?;
+    let of_space = |oid: u32| {
+        let archive = files.iter().find(|file| file.path.ends_with(&format!("/{oid}.{extension}")));
+        archive.map_or_else(String::new, |file| file.path.clone())
+    };
+    findings.extend(spaces.iter().map(|space| leads_to_the_source(space, &of_space(space.oid))));
+    findings.extend(facts.late_tablespaces.iter().filter(is_moved).map(comes_out_of_the_log));
     let sha256 = files.first().map(|file| file.sha256.clone()).unwrap_or_default();
     Ok(ExportReport {
         id: id.clone(),
@@ -123,6 +136,36 @@ pub async fn run(
         opened_with: shape.opened_before("tar -x"),
         findings,
     })
+}
+
+/// A copy that is started where the source lives shares its tablespaces, and writes there.
+fn leads_to_the_source(space: &Tablespace, archive: &str) -> Finding {
+    Finding::warning(
+        archive,
+        format!(
+            "`tablespace_map` leads tablespace {} to {}: a copy that is started beside the server that was \
+             backed up writes into that server's own files",
+            space.name, space.location
+        ),
+        format!(
+            "unpack it into a new directory, and name that one in the line of {} in `tablespace_map` before the \
+             first start",
+            space.oid
+        ),
+    )
+}
+
+/// The log makes it at the first start, at its old place.
+fn comes_out_of_the_log(space: &Tablespace) -> Finding {
+    Finding::warning(
+        space.location.as_str(),
+        format!(
+            "tablespace {} was made while the backup was taken: a copy that is started makes it there, also where \
+             the server that was backed up has its own files",
+            space.name
+        ),
+        "start the copy on another machine, or `backstay restore` this backup, which takes care of it",
+    )
 }
 
 /// The compression and the cipher that a name of one archive promises.
@@ -228,28 +271,28 @@ async fn place(
     .await
 }
 
-/// A directory for ourselves, gone when it is dropped.
-struct Spool(PathBuf);
+/// A directory for ourselves, gone when it is dropped; what is left of one whose process
+/// was killed goes with the next export.
+struct Spool {
+    path: PathBuf,
+    _held: File,
+}
 
 impl Spool {
     fn make(parent: &Path) -> Result<Spool> {
-        std::fs::create_dir_all(parent).map_err(|source| Error::Spool { path: parent.to_owned(), source })?;
-        let mut number = 0u32;
-        loop {
-            let path = parent.join(format!(".backstay-export-{}-{number}", std::process::id()));
-            match DirBuilder::new().mode(0o700).create(&path) {
-                Ok(()) => return Ok(Spool(path)),
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => number += 1,
-                Err(source) => return Err(Error::Spool { path, source }),
-            }
-        }
+        let failed = |source: std::io::Error| Error::Spool { path: parent.to_owned(), source };
+        std::fs::create_dir_all(parent).map_err(failed)?;
+        // What was left there would count as room that is taken.
+        leftovers::sweep(parent);
+        let (path, _held) = leftovers::make_directory(parent).map_err(failed)?;
+        Ok(Spool { path, _held })
     }
 }
 
 impl Drop for Spool {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            tracing::warn!(%error, path = %self.0.display(), "a directory is left behind");
+        if let Err(error) = std::fs::remove_dir_all(&self.path) {
+            tracing::warn!(%error, path = %self.path.display(), "a directory is left behind");
         }
     }
 }

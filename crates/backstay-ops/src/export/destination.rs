@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use backstay_engine::postgres::leftovers;
 use backstay_repo::dump::{FinishedDump, HMAC_SUFFIX};
 use backstay_repo::shelf::{DiskShelf, Shelf, ShelfPath};
 use backstay_repo::store::StoreError;
@@ -91,11 +92,21 @@ impl Destination {
         Ok(())
     }
 
-    /// Gives every file its name, or none of them one.
+    /// Takes away what exports into this directory have left whose process was killed:
+    /// nobody else may ever write here again.
+    pub async fn sweep(&self) {
+        if let Err(error) = self.shelf.sweep_dead().await {
+            tracing::warn!(%error, "what a killed process has left stays");
+        }
+        leftovers::sweep(&self.directory);
+    }
+
+    /// Gives every file its name, or none of them one: the first one last, so that whoever
+    /// sees it sees all.
     pub async fn publish(&self, ready: Vec<Ready>) -> Result<Vec<ExportedFile>> {
         let (mut named, mut published) = (Vec::new(), Vec::new());
         let mut failure = None;
-        for mut file in ready {
+        for mut file in ready.into_iter().rev() {
             if failure.is_some() {
                 // It never had a name; what else goes wrong with it is no news.
                 let _ = file.finished.abandon().await;
@@ -109,8 +120,9 @@ impl Destination {
                 }
             }
         }
+        published.reverse();
         let Some(error) = failure else { return Ok(published) };
-        for path in named {
+        for path in named.into_iter().rev() {
             if let Err(error) = self.shelf.delete(&path).await {
                 tracing::warn!(%error, path = %self.full(&path).display(), "a file is left behind");
             }
@@ -119,19 +131,20 @@ impl Destination {
     }
 
     async fn publish_one(&self, file: &mut Ready, named: &mut Vec<ShelfPath>) -> Result<ExportedFile> {
-        let written = match file.finished.commit().await {
-            Ok(written) => written.clone(),
-            Err(error) => return Err(self.failed(&file.path, error)),
-        };
-        named.push(file.path.clone());
         let mut authentication = None;
-        if let Some(line) = written.hmac {
+        // First: a file without it would look like one that nobody authenticates.
+        if let Some(line) = file.finished.written().hmac.clone() {
             let path = beside(&file.path)?;
             let put = self.shelf.put_if_absent(&path, line).await;
             put.map_err(|error| self.failed(&path, error.into()))?;
             authentication = Some(self.full(&path).display().to_string());
             named.push(path);
         }
+        let written = match file.finished.commit().await {
+            Ok(written) => written.clone(),
+            Err(error) => return Err(self.failed(&file.path, error)),
+        };
+        named.push(file.path.clone());
         Ok(ExportedFile {
             path: self.full(&file.path).display().to_string(),
             raw_bytes: written.raw_bytes,

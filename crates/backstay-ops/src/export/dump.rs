@@ -58,6 +58,7 @@ pub async fn run(
 
     run.progress.begin(&format!("export {}", described(&record.content)), record.raw_bytes);
     let exported = async {
+        destination.sweep().await;
         let passphrase = policy.passphrase.as_ref();
         let mut outlet = Outlet::begin(&destination, &run.cancel, path, &recipe, passphrase).await?;
         let filled = async {

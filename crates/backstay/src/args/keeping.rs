@@ -13,7 +13,7 @@ pub struct ExportArguments {
     /// The backup or dump, as `backstay list` shows its id
     #[arg(value_name = "BACKUP")]
     pub backup: String,
-    /// A directory, or the name of the file (of a base backup one that ends with .tar, .tar.gz or .tar.zst); nothing is written over
+    /// A directory that is there or ends with /, or the name of the file (of a base backup one that ends with .tar, .tar.gz or .tar.zst, and .enc or .gpg after it); nothing is written over
     #[arg(long, value_name = "PATH")]
     pub to: PathBuf,
     /// zstd, gzip or none, with a level as in zstd:3; inside leaves an archive as `pg_dump` compressed it [default: dump.compression]

@@ -1,12 +1,13 @@
 //! Dumps handed out as plain files, opened with the programs of others.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use testkit::ownership::server_owner;
 use testkit::postgres::{PASSWORD, SUPERUSER, StopMode};
-use testkit::{Postgres, PostgresOptions, PostgresVersion};
+use testkit::{Postgres, PostgresOptions, PostgresVersion, wait_until};
 
 use super::dumps::{PHRASE, dumping, without_backstay};
 use super::program::{Home, Ran, flip_a_bit, protected, server, server_of};
@@ -27,6 +28,12 @@ fn all_below(directory: &Path) -> Vec<PathBuf> {
     }
     found.sort();
     found
+}
+
+/// When a file got its name.
+fn named(path: &Path) -> (i64, i64) {
+    let seen = std::fs::metadata(path).unwrap();
+    (seen.ctime(), seen.ctime_nsec())
 }
 
 fn shop(server: &Postgres) -> String {
@@ -94,6 +101,9 @@ fn a_dump_is_handed_out_in_every_form_and_opens_with_the_programs_of_others() {
         let is_sealed = name.ends_with(".enc") || name.ends_with(".gpg");
         assert_eq!(all_below(&to).len(), if is_sealed { 2 } else { 1 }, "{:?}", all_below(&to));
         assert_eq!(told["files"][0]["authentication"].is_string(), is_sealed, "{told}");
+        if let Some(authentication) = told["files"][0]["authentication"].as_str() {
+            assert!(named(&file) >= named(Path::new(authentication)), "{told}");
+        }
         let script =
             format!("createdb back; {way}; psql -AtX back -c \"{ROWS}\"; dropdb back; sha256sum FILE")
                 .replace("FILE", &format!("'{}'", file.display()));
@@ -238,7 +248,18 @@ fn a_base_backup_is_handed_out_and_starts_from_what_tar_unpacks() {
         let ids = backed_up(&server, &home);
         let expected = server.query_value(ANSWER).unwrap();
         let out = home.path("out");
-        let told = export(&home, &ids[0], &out, &["--compress", "gzip", "--json"]).good().json();
+        // A name that is neither a directory's nor an archive's.
+        export(&home, &ids[0], &out, &[]).refused(2, &["no directory of that name", "--to"]);
+        let slashed = home.path("out/");
+        let told = export(&home, &ids[0], &slashed, &["--compress", "gzip", "--json"]).good().json();
+        let warned = &told["findings"][0];
+        let warning = warned["message"].as_str().unwrap();
+        assert!(
+            warned["level"] == "warning"
+                && warning.contains("tablespace apart")
+                && warning.contains(home.path("space").to_str().unwrap()),
+            "{told}"
+        );
         assert_eq!(
             (&told["type"], &told["opened_with"]),
             (&"base".into(), &"gunzip | tar -x".into()),
@@ -247,6 +268,10 @@ fn a_base_backup_is_handed_out_and_starts_from_what_tar_unpacks() {
         let files = all_below(&out);
         assert_eq!(files.len(), 2, "{files:?}");
         let space = files.iter().find(|file| !file.ends_with("base.tar.gz")).unwrap();
+        assert!(
+            named(&out.join("base.tar.gz")) >= named(space),
+            "whoever sees the data directory does not see all"
+        );
         let refused = export(&home, &ids[0], &home.path("one.tar"), &[]);
         refused.refused(2, &["tablespaces", "--to"]);
         export(&home, &ids[0], &out, &["--compress", "gzip"]).refused(4, &["base.tar.gz", "--to"]);
@@ -272,6 +297,44 @@ fn a_base_backup_is_handed_out_and_starts_from_what_tar_unpacks() {
         let copy = Postgres::start_on(server.installation(), &unpacked).unwrap();
         assert_eq!(copy.query_value(ANSWER).unwrap(), expected, "{version:?}");
     }
+}
+
+#[test]
+fn what_a_killed_export_has_left_in_plain_text_goes_with_the_next() {
+    let Some((server, home)) = protected("orders") else { return };
+    let noise = "CREATE TABLE noise AS SELECT md5(random()::text) FROM generate_series(1, 200000) g";
+    server.sql(noise).unwrap();
+    home.run(["backup"]).good();
+    let id = home.backups().remove(0);
+    let out = home.path("out");
+    let words = ["export", &id, "--to", home.path("out/").to_str().unwrap(), "--compress", "gzip:9"]
+        .map(str::to_owned);
+    // Where it packs: the rows lie there as they are, and half of the archive as well.
+    let is_packing =
+        || all_below(&out).iter().any(|path| path.to_string_lossy().contains(".unfinished/tmp-"));
+    let kill = || {
+        let mut child = home.start(&words);
+        let packs = wait_until(Duration::from_secs(60), "the packing", is_packing);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        packs.unwrap();
+        assert!(
+            all_below(&out).iter().any(|path| path.ends_with("data/PG_VERSION")),
+            "{:?}",
+            all_below(&out)
+        );
+    };
+    kill();
+    home.run(&words).good();
+    assert_eq!(all_below(&out), [out.join("base.tar.gz")]);
+    // What a living one holds is not taken away from it.
+    std::fs::remove_file(out.join("base.tar.gz")).unwrap();
+    let mut living = home.start(&words);
+    wait_until(Duration::from_secs(60), "the packing", is_packing).unwrap();
+    let other = home.path("out/other.tar");
+    home.run(["export", &id, "--to", other.to_str().unwrap()]).good();
+    assert!(living.wait().unwrap().success());
+    assert_eq!(all_below(&out), [out.join("base.tar.gz"), other]);
 }
 
 #[test]
@@ -301,6 +364,6 @@ fn a_base_backup_without_tablespaces_is_one_stream_and_a_damaged_one_leaves_noth
     assert_eq!(copy.query_value("SELECT count(*) FROM t").unwrap(), "3000");
 
     flip_a_bit(&home.objects("/packs/")[0]);
-    export(&home, &id, &home.path("bad"), &[]).refused(8, &["damaged"]);
+    export(&home, &id, &home.path("bad/"), &[]).refused(8, &["damaged"]);
     assert!(!home.path("bad").exists());
 }
