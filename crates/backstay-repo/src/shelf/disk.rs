@@ -157,7 +157,7 @@ impl Shelf for DiskShelf {
             tokio::time::sleep(LOCK_TRY_AGAIN).await;
         }
         let held = io::Error::new(io::ErrorKind::TimedOut, "another process has held the lock for a minute");
-        Err(StoreError::from_io(Operation::Open, &LOCK, held))
+        Err(StoreError::from_io(Operation::Open, LOCK, held))
     }
 
     async fn sweep_unfinished(&self, written_before: Timestamp) -> Result<u64, StoreError> {
