@@ -35,7 +35,7 @@ pub mod settings;
 mod several_hosts;
 pub mod starting;
 pub mod tablespaces;
-mod tar_end;
+pub(crate) mod tar_end;
 pub mod throttle;
 pub mod tls;
 pub mod walsender;

@@ -13,15 +13,17 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::postgres::chunks::Chunks;
+use crate::postgres::tar_end::Ending;
 use crate::{Error, Result};
 
 mod influx;
 mod place;
 mod rdb;
 
-pub use self::influx::{InfluxFacts, may_be_head, members};
+pub use self::influx::{InfluxFacts, may_be_head, may_be_member, members};
 use self::place::Files;
 pub use self::place::Placed;
 pub use self::rdb::{RdbChecksum, RdbFacts};
@@ -106,9 +108,10 @@ pub fn influx_files(
     directory: &Path,
     names: &[PathBuf],
     into: Option<&Path>,
+    cancel: &CancellationToken,
 ) -> Result<(InfluxFacts, Option<Placed>)> {
     let mut files = into.map(Files::begin).transpose()?;
-    let facts = influx::read_files(directory, names, files.as_mut())?;
+    let facts = influx::read_files(directory, names, files.as_mut(), cancel)?;
     if let Some(files) = &mut files {
         files.sync()?;
     }
@@ -117,9 +120,10 @@ pub fn influx_files(
 
 fn read(
     kind: SnapshotKind,
-    mut from: impl Read,
+    from: impl Read,
     mut files: Option<Files>,
 ) -> Result<(SnapshotFacts, Option<Files>)> {
+    let mut from = Ending::of(from);
     let facts = match kind {
         SnapshotKind::Rdb => SnapshotFacts::Rdb(rdb::read_into(&mut from, files.as_mut())?),
         SnapshotKind::RdbInTar => SnapshotFacts::Rdb(rdb::read_from_tar(&mut from, files.as_mut())?),
@@ -127,6 +131,9 @@ fn read(
     };
     // What stands behind the end of an archive is zeros.
     std::io::copy(&mut from, &mut std::io::sink()).map_err(|error| unread(&error))?;
+    if kind != SnapshotKind::Rdb && !from.is_whole() {
+        return Err(Error::Snapshot { reason: "its archive ends before its end".to_owned() });
+    }
     if let Some(files) = &mut files {
         files.sync()?;
     }

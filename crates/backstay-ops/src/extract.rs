@@ -9,13 +9,15 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use backstay_engine::postgres::starting::shell_word;
 use backstay_engine::snapshot::{self, Placed, Snapshot, SnapshotFacts};
 use backstay_model::dump::{DumpContent, DumpFormat, DumpRecord};
 use backstay_model::plan::Refusal;
 use backstay_model::{BackupId, EngineKind, ErrorKind, Finding, InstanceId};
-use backstay_repo::dump::{DumpError, DumpReader};
+use backstay_repo::dump::{DumpError, DumpRead, DumpReader};
+use backstay_repo::shelf::{Shelf, ShelfPath};
 use serde::Serialize;
 
 use crate::clock::Stopwatch;
@@ -144,6 +146,7 @@ impl Prepared<'_> {
             true => self.unpack().await?,
             false => self.copy().await?,
         };
+        self.run.check_cancelled()?;
         let files = match placed {
             Some(placed) => off_thread(move || Ok(placed.commit()?)).await?,
             None => Vec::new(),
@@ -185,7 +188,7 @@ impl Prepared<'_> {
         let mut names = Vec::new();
         for member in &record.members {
             let path = path.sibling(&member.file).map_err(backstay_repo::Error::from)?;
-            let read = DumpReader::open(shelf, &path, None).await?.finish().await?;
+            let read = self.run.unless_cancelled(whole(shelf, &path)).await?;
             if read.sha256 != member.sha256 {
                 return Err(other_sum(path.as_str(), read.stored_bytes));
             }
@@ -194,13 +197,18 @@ impl Prepared<'_> {
         }
         names.push(path.file_name().into());
         let directory = directory.join(path.as_str()).parent().unwrap_or(Path::new("/")).to_owned();
-        let into = self.request.into.clone();
-        let copied = move || Ok(snapshot::influx_files(&directory, &names, Some(&into))?);
+        let (into, cancel) = (self.request.into.clone(), self.run.cancel.clone());
+        let copied = move || Ok(snapshot::influx_files(&directory, &names, Some(&into), &cancel)?);
         let (facts, placed) = off_thread(copied).await?;
         let bytes =
             record.members.iter().map(|member| member.stored_bytes).sum::<u64>() + record.stored_bytes;
         Ok((SnapshotFacts::Influx(facts), placed, bytes))
     }
+}
+
+/// Reads a file that has no layers to its end.
+pub(crate) async fn whole(shelf: &Arc<dyn Shelf>, path: &ShelfPath) -> Result<DumpRead> {
+    Ok(DumpReader::open(shelf, path, None).await?.finish().await?)
 }
 
 fn other_sum(file: &str, offset_bytes: u64) -> Error {
@@ -214,7 +222,11 @@ fn next(facts: &SnapshotFacts, into: &Path) -> Vec<String> {
     match facts {
         SnapshotFacts::Rdb(_) => vec![
             "redis-cli CONFIG GET dir".to_owned(),
+            "redis-cli CONFIG GET dbfilename".to_owned(),
+            // What the server has now is kept: a way back, should this be the wrong dump.
+            "redis-cli SAVE".to_owned(),
             "redis-cli SHUTDOWN NOSAVE".to_owned(),
+            "mv --backup=numbered /var/lib/redis/dump.rdb /var/lib/redis/dump.rdb.before-restore".to_owned(),
             format!(
                 "install --owner=redis --group=redis --mode=0660 {} /var/lib/redis/dump.rdb",
                 word(&into.join("dump.rdb"))

@@ -28,6 +28,16 @@ impl Run {
     pub(crate) fn check_cancelled(&self) -> Result<()> {
         if self.cancel.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
     }
+
+    /// The work, or [`Error::Cancelled`] as soon as somebody asks to stop. Only for
+    /// work that may be dropped at any point.
+    pub(crate) async fn unless_cancelled<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::select! {
+            biased;
+            () = self.cancel.cancelled() => Err(Error::Cancelled),
+            done = work => done,
+        }
+    }
 }
 
 impl From<&Context> for Run {

@@ -7,7 +7,7 @@ const BLOCK: u64 = 512;
 
 /// Counts, and knows with how many zeros it ended: a tar archive consists of blocks, and the
 /// last two are zeros.
-pub(super) struct Ending<R> {
+pub(crate) struct Ending<R> {
     inner: R,
     bytes: u64,
     zeros: u64,

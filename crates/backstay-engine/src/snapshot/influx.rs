@@ -12,6 +12,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
+use tokio_util::sync::CancellationToken;
 
 use super::place::Files;
 use super::{inner_path, unread};
@@ -23,8 +24,8 @@ use self::manifest::Manifest;
 
 /// Before the older form's description of the databases.
 const LEGACY_MAGIC: [u8; 8] = [0, 0, 0, 0, 0x59, 0x59, 0x01, 0x01];
-/// A shard has a hundred bytes in it.
-const MANIFEST_MAX_BYTES: u64 = 64 << 20;
+/// A shard has a hundred bytes in it. A head is held in memory.
+const HEAD_MAX_BYTES: u64 = 8 << 20;
 const TOMBSTONE: &str = "tombstone";
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -59,9 +60,6 @@ enum Kind {
 
 impl Kind {
     fn of(name: &str) -> Kind {
-        let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        let mut parts = name.rsplit('.');
-        let (last, before, third) = (parts.next(), parts.next(), parts.next());
         if name.ends_with(".manifest") {
             Kind::Manifest
         } else if name.ends_with(".tar.gz") {
@@ -70,9 +68,9 @@ impl Kind {
             Kind::Meta
         } else if name.ends_with(".gz") {
             Kind::Packed
-        } else if last.is_some_and(is_number) && before == Some("meta") && third.is_none() {
+        } else if name.strip_prefix("meta.").is_some_and(|number| is_number(number, 2)) {
             Kind::LegacyMeta
-        } else if last.is_some_and(is_number) && before.is_some_and(is_number) && third.is_some() {
+        } else if is_legacy_shard(name) {
             Kind::LegacyShard
         } else {
             Kind::Other
@@ -95,6 +93,18 @@ struct Set {
     legacy: Vec<PathBuf>,
     databases: BTreeSet<String>,
     facts: InfluxFacts,
+    cancel: CancellationToken,
+}
+
+/// No head of a backup is larger.
+fn must_be_small(name: &Path, size_bytes: u64) -> Result<()> {
+    match size_bytes <= HEAD_MAX_BYTES {
+        true => Ok(()),
+        false => Err(broken(format!(
+            "{} is no head of a backup: it has {size_bytes} bytes, and {HEAD_MAX_BYTES} at most are one",
+            name.display()
+        ))),
+    }
 }
 
 pub(super) fn read_from_tar(from: &mut impl Read, mut files: Option<&mut Files>) -> Result<InfluxFacts> {
@@ -110,6 +120,9 @@ pub(super) fn read_from_tar(from: &mut impl Read, mut files: Option<&mut Files>)
         }
         let size = entry.size();
         let is_head = matches!(kind(&name), Kind::Manifest | Kind::LegacyMeta);
+        if is_head {
+            must_be_small(&name, size)?;
+        }
         let mut held = Vec::new();
         let taken = match &mut files {
             Some(_) if is_head => set.take(&name, &mut entry, &mut held)?,
@@ -138,12 +151,16 @@ pub(super) fn read_files(
     directory: &Path,
     names: &[PathBuf],
     mut files: Option<&mut Files>,
+    cancel: &CancellationToken,
 ) -> Result<InfluxFacts> {
-    let mut set = Set::default();
+    let mut set = Set { cancel: cancel.clone(), ..Set::default() };
     for name in names {
         let path = directory.join(name);
         let failed = |source| Error::Read { path: path.clone(), source };
         let mut file = File::open(&path).map_err(failed)?;
+        if matches!(kind(name), Kind::Manifest | Kind::LegacyMeta) {
+            must_be_small(name, file.metadata().map_err(failed)?.len())?;
+        }
         match &mut files {
             Some(files) => set.take(name, &mut file, &mut files.create(name)?)?,
             None => set.take(name, &mut file, &mut io::sink())?,
@@ -161,12 +178,54 @@ pub fn members(directory: &Path, head: &str, beside: &[String]) -> Result<Vec<St
             let failed = |source| Error::Read { path: path.clone(), source };
             let mut json = Vec::new();
             let file = File::open(&path).map_err(failed)?;
-            file.take(MANIFEST_MAX_BYTES).read_to_end(&mut json).map_err(failed)?;
+            must_be_small(Path::new(head), file.metadata().map_err(failed)?.len())?;
+            file.take(HEAD_MAX_BYTES).read_to_end(&mut json).map_err(failed)?;
             let manifest = Manifest::parse(&json).map_err(|error| broken(format!("{head}: {error}")))?;
-            Ok(manifest.files.into_iter().map(|file| file.name).collect())
+            match manifest.files.iter().find(|file| !is_portable(&file.name)) {
+                Some(other) => {
+                    Err(broken(format!("{head} names {}, which is no file of a backup", other.name)))
+                }
+                None => Ok(manifest.files.into_iter().map(|file| file.name).collect()),
+            }
         }
-        _ => Ok(beside.iter().filter(|name| Kind::of(name) == Kind::LegacyShard).cloned().collect()),
+        _ => Ok(beside.iter().filter(|name| is_legacy_shard(name)).cloned().collect()),
     }
+}
+
+/// Whether a file of this name may belong to a backup whose head is another.
+pub fn may_be_member(name: &str) -> bool {
+    is_portable(name) || is_legacy_shard(name)
+}
+
+/// `20261121T210443Z.s1.tar.gz` and what else lies beside a manifest of either version.
+fn is_portable(name: &str) -> bool {
+    let Some((stamp, rest)) = name.split_once('.') else { return false };
+    let is_stamp = stamp.len() == 16
+        && stamp.bytes().enumerate().all(|(at, byte)| match at {
+            8 => byte == b'T',
+            15 => byte == b'Z',
+            _ => byte.is_ascii_digit(),
+        });
+    let rest = rest.strip_suffix(".gz").unwrap_or(rest);
+    let shard = rest.strip_suffix(".tar").map(|number| number.strip_prefix('s').unwrap_or(number));
+    is_stamp && (matches!(rest, "meta" | "bolt" | "sqlite") || shard.is_some_and(|shard| is_number(shard, 1)))
+}
+
+/// `orders.autogen.00002.00`: of which database and policy, its number, and the how many-th
+/// of it in the directory.
+fn is_legacy_shard(name: &str) -> bool {
+    let mut parts = name.rsplitn(3, '.');
+    let (Some(last), Some(shard), Some(of)) = (parts.next(), parts.next(), parts.next()) else {
+        return false;
+    };
+    let is_of =
+        of.split_once('.').is_some_and(|(database, policy)| !database.is_empty() && !policy.is_empty());
+    is_number(last, 2) && is_number(shard, 5) && is_of
+}
+
+/// Of so many digits at least.
+fn is_number(text: &str, digits: usize) -> bool {
+    text.len() >= digits && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// Whether a file of this name may be the head of a backup.
@@ -185,10 +244,14 @@ fn kind(name: &Path) -> Kind {
 impl Set {
     /// Reads one file to its end, copies it, and says how long it is.
     fn take(&mut self, name: &Path, from: &mut impl Read, into: &mut impl Write) -> Result<u64> {
-        let mut copied = Copied { from, into, bytes: 0, failed: None };
+        let cancel = self.cancel.clone();
+        let mut copied = Copied { from, into, bytes: 0, failed: None, cancel: &cancel };
         let inner_bytes = self.look(name, &mut copied);
         // Whatever its inside is, the rest of the file comes along.
         let drained = io::copy(&mut copied, &mut io::sink());
+        if cancel.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
         if let Some(source) = copied.failed {
             return Err(Error::Write { path: name.to_owned(), source });
         }
@@ -205,7 +268,7 @@ impl Set {
         match kind(name) {
             Kind::Manifest => {
                 let mut json = Vec::new();
-                from.take(MANIFEST_MAX_BYTES).read_to_end(&mut json).map_err(|error| unread(&error))?;
+                from.take(HEAD_MAX_BYTES).read_to_end(&mut json).map_err(|error| unread(&error))?;
                 let manifest = Manifest::parse(&json).map_err(|error| of(error.to_string()))?;
                 self.manifests.push((name.to_owned(), manifest));
                 Ok(None)
@@ -273,7 +336,7 @@ impl Set {
     }
 
     fn finish(self) -> Result<InfluxFacts> {
-        let Set { seen, manifests, legacy, mut databases, mut facts } = self;
+        let Set { seen, manifests, legacy, mut databases, mut facts, cancel: _ } = self;
         if manifests.is_empty() && legacy.is_empty() {
             return Err(broken("there is no manifest in it"));
         }
@@ -354,10 +417,14 @@ struct Copied<'a, R, W> {
     into: &'a mut W,
     bytes: u64,
     failed: Option<io::Error>,
+    cancel: &'a CancellationToken,
 }
 
 impl<R: Read, W: Write> Read for Copied<'_, R, W> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.cancel.is_cancelled() {
+            return Err(io::Error::other("somebody asked to stop"));
+        }
         let count = self.from.read(buffer)?;
         if let Err(error) = self.into.write_all(&buffer[..count]) {
             self.failed = Some(error);

@@ -2,8 +2,11 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, RenameFlags};
+use rustix::io::Errno;
 
 use crate::{Error, Result};
 
@@ -17,7 +20,17 @@ pub(super) struct Files {
     directories: Vec<PathBuf>,
     /// In the order in which they were written.
     files: Vec<PathBuf>,
+    /// Those that have their name, and which file it was given to: another's may have taken
+    /// the place since, or have been there before.
+    named: Vec<(PathBuf, Inode)>,
     is_committed: bool,
+}
+
+/// The device and the number of a file on it.
+type Inode = (u64, u64);
+
+fn inode(path: &Path) -> io::Result<Inode> {
+    fs::symlink_metadata(path).map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
 impl Files {
@@ -26,6 +39,7 @@ impl Files {
             directory: directory.to_owned(),
             directories: Vec::new(),
             files: Vec::new(),
+            named: Vec::new(),
             is_committed: false,
         };
         match fs::read_dir(directory).map(|mut entries| entries.next().is_none()) {
@@ -74,9 +88,15 @@ impl Files {
     fn commit(&mut self) -> Result<()> {
         for path in &self.files {
             let held = unfinished(path);
-            // Unlike a rename it never takes the place of a file.
-            let named = fs::hard_link(&held, path).and_then(|()| fs::remove_file(&held));
-            named.map_err(|source| Error::Write { path: path.clone(), source })?;
+            let failed = |source| Error::Write { path: path.clone(), source };
+            let own = inode(&held).map_err(failed)?;
+            give_name(&held, path).map_err(failed)?;
+            self.named.push((path.clone(), own));
+            match fs::remove_file(&held) {
+                // It was renamed.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                removed => removed.map_err(failed)?,
+            }
         }
         let above = self.directory.parent().filter(|_| self.directories.contains(&self.directory));
         let own = std::iter::once(self.directory.as_path());
@@ -97,11 +117,24 @@ impl Drop for Files {
         }
         for path in &self.files {
             let _ = fs::remove_file(unfinished(path));
-            let _ = fs::remove_file(path);
+        }
+        for (path, own) in &self.named {
+            if inode(path).is_ok_and(|there| there == *own) {
+                let _ = fs::remove_file(path);
+            }
         }
         for directory in self.directories.iter().rev() {
             let _ = fs::remove_dir(directory);
         }
+    }
+}
+
+/// Never in the place of a file that has the name.
+fn give_name(held: &Path, path: &Path) -> io::Result<()> {
+    match rustix::fs::renameat_with(CWD, held, CWD, path, RenameFlags::NOREPLACE) {
+        // Network file systems do not know the flag; a hard link refuses a taken name too.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => fs::hard_link(held, path),
+        other => Ok(other?),
     }
 }
 

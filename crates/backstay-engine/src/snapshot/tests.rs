@@ -248,3 +248,117 @@ fn paths_that_would_leave_the_directory_are_refused() {
     builder.append_link(&mut header, "a.manifest", "/etc/passwd").unwrap();
     assert!(influx(&builder.into_inner().unwrap()).is_err());
 }
+
+#[test]
+fn a_file_of_another_is_not_removed_when_it_has_the_name_first() {
+    let parent = tempfile::tempdir().unwrap();
+    let into = parent.path().join("new");
+    let placed = || {
+        let whole = fixture("redis-7.0.15.rdb");
+        read(SnapshotKind::Rdb, &whole[..], Some(Files::begin(&into).unwrap())).unwrap().1.unwrap()
+    };
+    let dump = into.join("dump.rdb");
+    // A server that runs there writes its own.
+    let files = placed();
+    std::fs::write(&dump, "of a server").unwrap();
+    assert!(Placed::of(files).commit().is_err());
+    assert_eq!(std::fs::read_dir(&into).unwrap().count(), 1);
+    assert_eq!(std::fs::read(&dump).unwrap(), b"of a server");
+    std::fs::remove_file(&dump).unwrap();
+    let files = placed();
+    std::fs::write(&dump, "of a server").unwrap();
+    drop(files);
+    assert_eq!(std::fs::read(&dump).unwrap(), b"of a server");
+}
+
+#[test]
+fn an_archive_that_was_cut_between_two_of_its_files_is_noticed() {
+    let whole = unpacked("influxdb-1.6.7-legacy.tar.gz");
+    let mut reading = tar::Archive::new(&whole[..]);
+    let starts: Vec<u64> =
+        reading.entries().unwrap().map(|entry| entry.unwrap().raw_header_position()).collect();
+    influx(&whole).unwrap();
+    for start in &starts[1..] {
+        assert_eq!(influx(&whole[..*start as usize]).unwrap_err().kind(), ErrorKind::Corrupt, "{start}");
+    }
+    let rdb = archive(&[("a.rdb", &fixture("redis-7.0.15.rdb"))]);
+    let error = looked(SnapshotKind::RdbInTar, &rdb[..rdb.len() - 1024]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+}
+
+#[test]
+fn a_head_that_is_too_large_is_refused_before_it_is_held() {
+    let directory = tempfile::tempdir().unwrap();
+    for name in ["20261121T210443Z.manifest", "meta.00"] {
+        let bytes = vec![b' '; (8 << 20) + 1];
+        let error = influx(&archive(&[(name, &bytes)])).unwrap_err();
+        assert!(error.to_string().contains("8388609 bytes"), "{error}");
+        std::fs::write(directory.path().join(name), &bytes).unwrap();
+        let names = [PathBuf::from(name)];
+        let error = influx_files(directory.path(), &names, None, &CancellationToken::new()).map(|_| ()).unwrap_err();
+        assert!(error.to_string().contains("8388609 bytes"), "{error}");
+    }
+    let error = super::members(directory.path(), "20261121T210443Z.manifest", &[]).unwrap_err();
+    assert!(error.to_string().contains("8388609 bytes"), "{error}");
+}
+
+#[test]
+fn only_names_that_influxdb_gives_are_members() {
+    for name in [
+        "20261121T210443Z.meta",
+        "20261121T210443Z.s12.tar.gz",
+        "20261121T210443Z.7.tar.gz",
+        "20261121T210443Z.bolt.gz",
+        "20261121T210443Z.sqlite.gz",
+        "grill_stats.autogen.00002.00",
+        "with.dots.in.it.00002.01",
+    ] {
+        assert!(may_be_member(name), "{name}");
+    }
+    for name in [
+        "notes.txt",
+        "20261121T210443Z.manifest",
+        "20261121T210443Z.txt",
+        "20261121T210443.meta",
+        "20261121T210443Z.s.tar.gz",
+        "orders.tar.gz",
+        "meta.00",
+        "report.2024.01",
+        "a.00002.00",
+        "orders.autogen.00002",
+    ] {
+        assert!(!may_be_member(name), "{name}");
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let json = r#"{"meta": {"fileName": "20261121T210443Z.meta", "size": 1}, "files": [{"fileName": "notes.txt", "size": 1}]}"#;
+    std::fs::write(directory.path().join("20261121T210443Z.manifest"), json).unwrap();
+    let error = super::members(directory.path(), "20261121T210443Z.manifest", &[]).unwrap_err();
+    assert!(error.kind() == ErrorKind::Corrupt && error.to_string().contains("notes.txt"), "{error}");
+}
+
+#[test]
+fn whoever_asks_to_stop_is_heard_within_a_file() {
+    let parent = tempfile::tempdir().unwrap();
+    let (from, into) = (parent.path().join("from"), parent.path().join("into"));
+    std::fs::create_dir(&from).unwrap();
+    for (name, bytes) in members(&unpacked("influxdb-1.6.7-legacy.tar.gz")) {
+        std::fs::write(from.join(name), bytes).unwrap();
+    }
+    let mut names: Vec<PathBuf> =
+        std::fs::read_dir(&from).unwrap().map(|entry| entry.unwrap().file_name().into()).collect();
+    names.sort();
+    let cancel = CancellationToken::new();
+    influx_files(&from, &names, Some(&into), &cancel).unwrap();
+    assert!(!into.exists(), "nothing was committed");
+    // A file that has no end.
+    let stops = cancel.clone();
+    std::thread::scope(|scope| {
+        let endless = [PathBuf::from("zero")];
+        let reading = scope
+            .spawn(move || influx_files(Path::new("/dev"), &endless, None, &stops).map(|_| ()).unwrap_err());
+        cancel.cancel();
+        assert_eq!(reading.join().unwrap().kind(), ErrorKind::Cancelled);
+    });
+    let error = influx_files(&from, &names, Some(&into), &cancel).map(|_| ()).unwrap_err();
+    assert!(error.kind() == ErrorKind::Cancelled && !into.exists(), "{error}");
+}

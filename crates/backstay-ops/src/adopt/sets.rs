@@ -5,21 +5,25 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use backstay_engine::snapshot::{self, SnapshotFacts};
-use backstay_model::dump::{DumpFormat, DumpMember};
+use backstay_model::dump::{DumpFormat, DumpMember, DumpRecord};
 use backstay_model::error::Classified;
 use backstay_model::{BackupId, EngineKind, ErrorKind};
-use backstay_repo::dump::{DumpInside, DumpReader};
+use backstay_repo::dump::DumpInside;
 use backstay_repo::shelf::{ShelfFile, ShelfPath};
 
 use super::{Adopting, Fate, Read};
 use crate::context::off_thread;
 use crate::dump::inside::Found;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::extract::whole;
+
+/// What the head of a backup is called since it names the others.
+const MANIFEST: &str = ".manifest";
 
 /// The heads of the sets, and what belongs to each, or why that is not known.
 #[derive(Debug, Default)]
 pub(super) struct Sets {
-    heads: BTreeMap<ShelfPath, Result<Vec<String>, String>>,
+    heads: BTreeMap<ShelfPath, Result<Vec<String>, Fate>>,
     members: BTreeSet<ShelfPath>,
 }
 
@@ -28,7 +32,7 @@ impl Sets {
         self.members.contains(path)
     }
 
-    pub fn members(&self, head: &ShelfPath) -> Option<&Result<Vec<String>, String>> {
+    pub fn members(&self, head: &ShelfPath) -> Option<&Result<Vec<String>, Fate>> {
         self.heads.get(head)
     }
 }
@@ -43,19 +47,54 @@ pub(super) async fn find(directory: &Path, engine: EngineKind, files: &[ShelfFil
         let beside = files.iter().filter(|file| parent(directory, &file.path) == own);
         let beside: Vec<String> = beside.map(|file| file.path.file_name().to_owned()).collect();
         let name = head.path.file_name().to_owned();
-        let looked = off_thread(move || Ok(snapshot::members(&own, &name, &beside)?)).await;
-        let members = match looked {
-            Ok(members) => members,
-            Err(error) if error.kind() == ErrorKind::Corrupt => {
-                sets.heads.insert(head.path.clone(), Err(crate::status::with_causes(&error)));
-                continue;
-            }
-            Err(error) => return Err(error),
+        // Of a set that is not taken in, nothing is a dump for itself either.
+        let parts: Vec<String> =
+            beside.iter().filter(|name| snapshot::may_be_member(name)).cloned().collect();
+        let members = match several(&name, &beside) {
+            Some(what) => Err(Fate::Later { what }),
+            None => match off_thread(move || Ok(snapshot::members(&own, &name, &beside)?)).await {
+                Ok(members) => Ok(members),
+                Err(error) => Err(fate(error)?),
+            },
         };
-        sets.members.extend(members.iter().filter_map(|name| head.path.sibling(name).ok()));
-        sets.heads.insert(head.path.clone(), Ok(members));
+        let names = members.as_ref().unwrap_or(&parts);
+        sets.members.extend(names.iter().filter_map(|name| head.path.sibling(name).ok()));
+        sets.heads.insert(head.path.clone(), members);
     }
     Ok(sets)
+}
+
+/// Why this head of the older form is not taken in: others lie beside it.
+fn several(name: &str, beside: &[String]) -> Option<String> {
+    let is_legacy = |name: &str| snapshot::may_be_head(name) && !name.ends_with(MANIFEST);
+    let heads: Vec<&str> = beside.iter().map(String::as_str).filter(|name| is_legacy(name)).collect();
+    (is_legacy(name) && heads.len() > 1).then(|| {
+        let heads = heads.join(" and ");
+        format!(
+            "a backup of InfluxDB in a directory with another: nothing says whether a shard is of {heads}; \
+             move the files of each into a directory of its own"
+        )
+    })
+}
+
+/// What the bytes of all its files are: two backups may have the same head.
+fn digest(record: &DumpRecord) -> String {
+    let members = record.members.iter().map(|member| format!("{} {}", member.sha256, member.file));
+    let mut members: Vec<String> = members.collect();
+    members.sort();
+    members.insert(0, record.sha256.clone());
+    members.join("\n")
+}
+
+/// What a head came to that could not be looked at: it does not end the look at the others.
+fn fate(error: Error) -> Result<Fate> {
+    let reason = crate::status::with_causes(&error);
+    match error.kind() {
+        ErrorKind::Cancelled => Err(error),
+        ErrorKind::Corrupt | ErrorKind::NotFound => Ok(Fate::Damaged { reason }),
+        ErrorKind::Unsupported => Ok(Fate::Later { what: reason }),
+        _ => Ok(Fate::Closed { reason }),
+    }
 }
 
 fn parent(directory: &Path, path: &ShelfPath) -> PathBuf {
@@ -67,63 +106,64 @@ impl Adopting<'_> {
     pub(super) async fn adopt_set(
         &self,
         head: &ShelfFile,
-        members: &Result<Vec<String>, String>,
+        members: &Result<Vec<String>, Fate>,
+        sidecars: &[&str],
+        ids: &mut HashMap<String, BackupId>,
+    ) -> Result<Fate> {
+        self.try_set(head, members, sidecars, ids).await.or_else(fate)
+    }
+
+    async fn try_set(
+        &self,
+        head: &ShelfFile,
+        members: &Result<Vec<String>, Fate>,
         sidecars: &[&str],
         ids: &mut HashMap<String, BackupId>,
     ) -> Result<Fate> {
         if let Some(known) = self.known(&head.path, sidecars).await? {
-            ids.insert(known.sha256, known.id);
+            ids.insert(digest(&known), known.id);
             return Ok(Fate::Known);
         }
         let names = match members {
-            Ok(names) => names.clone(),
-            Err(reason) => return Ok(Fate::Damaged { reason: reason.clone() }),
+            Ok(names) => names,
+            Err(fate) => return Ok(fate.clone()),
         };
-        match self.read_set(head, &names).await {
-            Ok((read, members)) => {
-                let mut record = self.record(head, &read, DumpFormat::Influxdb)?;
-                record.members = members;
-                if let Some(id) = ids.get(&record.sha256) {
-                    record.id = id.clone();
-                }
-                if !self.request.dry_run
-                    && let Some(taken) = self.describe(&head.path, &record, sidecars).await?
-                {
-                    let reason =
-                        format!("its sidecar cannot be written: {taken} is somebody else's; move that away");
-                    return Ok(Fate::Closed { reason });
-                }
-                ids.insert(record.sha256.clone(), record.id.clone());
-                let what = format!("a backup of InfluxDB, in {} files", record.members.len() + 1);
-                Ok(Fate::Adopted { record: Box::new(record), what })
-            }
-            Err(error) => match error.kind() {
-                ErrorKind::Corrupt | ErrorKind::NotFound => {
-                    Ok(Fate::Damaged { reason: crate::status::with_causes(&error) })
-                }
-                ErrorKind::Denied => Ok(Fate::Closed { reason: crate::status::with_causes(&error) }),
-                _ => Err(error),
-            },
+        let (read, members) = self.read_set(head, names).await?;
+        let mut record = self.record(head, &read, DumpFormat::Influxdb)?;
+        record.members = members;
+        let digest = digest(&record);
+        if let Some(id) = ids.get(&digest) {
+            record.id = id.clone();
         }
+        if !self.request.dry_run
+            && let Some(taken) = self.describe(&head.path, &record, sidecars).await?
+        {
+            let reason = format!("its sidecar cannot be written: {taken} is somebody else's; move that away");
+            return Ok(Fate::Closed { reason });
+        }
+        ids.insert(digest, record.id.clone());
+        let what = format!("a backup of InfluxDB, in {} files", record.members.len() + 1);
+        Ok(Fate::Adopted { record: Box::new(record), what })
     }
 
     async fn read_set(&self, head: &ShelfFile, names: &[String]) -> Result<(Read, Vec<DumpMember>)> {
         let directory = parent(&self.request.directory, &head.path);
         let mut all: Vec<PathBuf> = names.iter().map(PathBuf::from).collect();
         all.push(head.path.file_name().into());
-        let checked = off_thread(move || Ok(snapshot::influx_files(&directory, &all, None)?.0)).await?;
+        let cancel = self.run.cancel.clone();
+        let checked =
+            off_thread(move || Ok(snapshot::influx_files(&directory, &all, None, &cancel)?.0)).await?;
         let mut members = Vec::new();
         for name in names {
-            self.run.check_cancelled()?;
             let path = head.path.sibling(name).map_err(backstay_repo::Error::from)?;
-            let read = DumpReader::open(self.shelf, &path, None).await?.finish().await?;
+            let read = self.run.unless_cancelled(whole(self.shelf, &path)).await?;
             members.push(DumpMember {
                 file: name.clone(),
                 stored_bytes: read.stored_bytes,
                 sha256: read.sha256,
             });
         }
-        let own = DumpReader::open(self.shelf, &head.path, None).await?.finish().await?;
+        let own = self.run.unless_cancelled(whole(self.shelf, &head.path)).await?;
         let read = Read {
             layers: Vec::new(),
             inside: DumpInside::InfluxPortable,
