@@ -12,6 +12,9 @@
 //! Refuses to remove anything when the shelf could not be listed to its end, or when it
 //! is not known which dumps are damaged; to touch what has no sidecar; to follow a link.
 
+use std::collections::BTreeSet;
+
+use backstay_engine::snapshot;
 use backstay_model::dump::template::Fields;
 use backstay_model::dump::{DumpExpirePlan, DumpRecord, Tier, plan_expire_dumps};
 use backstay_model::{Finding, InstanceId};
@@ -23,7 +26,7 @@ use serde::Serialize;
 
 use super::policy::Place;
 use super::report::{self, Last};
-use super::shelved::{self, Presence, Shelved, ShelvedFile, is_going, mark};
+use super::shelved::{self, Claims, Presence, Shelved, ShelvedFile, is_going, mark};
 use super::{DumpPolicy, names};
 use crate::error::{Error, Result};
 use crate::run::Run;
@@ -96,13 +99,15 @@ pub async fn run(run: &Run, policy: &DumpPolicy, instance: &InstanceId) -> Resul
     let place = policy.place()?;
     let shelved = shelved::look(run, policy, Some(instance)).await?;
     let planned = planned(&shelved, policy, run.clock.now()).await?;
-    let removing = Removing { run, place: &place, policy };
+    let removing = Removing { run, place: &place, policy, claims: &shelved.claims };
     let mut report = DumpExpireReport { planned, deleted: Vec::new(), pointed: Vec::new(), swept_uploads: 0 };
+    let mut removed = BTreeSet::new();
     run.progress.enter("remove expired dumps");
     for leftover in &shelved.leftovers {
         run.check_cancelled()?;
         let _alone = shelved::alone(run, &*place.shelf).await?;
-        removing.clear(leftover).await?;
+        removing.clear(leftover, &removed).await?;
+        removed.insert(leftover.path.clone());
     }
     // Oldest first: whatever stops us, the newer half is left.
     for fate in report.planned.plan.expire.iter().rev() {
@@ -112,7 +117,8 @@ pub async fn run(run: &Run, policy: &DumpPolicy, instance: &InstanceId) -> Resul
             report.planned.findings.push(link_stays(&shelved, file));
             continue;
         }
-        if removing.remove(file).await? {
+        if removing.remove(file, &removed).await? {
+            removed.insert(file.path.clone());
             report.deleted.push(fate.path.clone());
         }
     }
@@ -124,9 +130,9 @@ pub async fn run(run: &Run, policy: &DumpPolicy, instance: &InstanceId) -> Resul
         }
     }
     let gone = |file: &&ShelvedFile| report.deleted.contains(&file.dump.path);
-    let removed = shelved.files.iter().filter(gone).chain(&shelved.leftovers);
+    let went = shelved.files.iter().filter(gone).chain(&shelved.leftovers);
     let left: Vec<_> = shelved.files.iter().filter(|file| file.is_good() && !gone(file)).collect();
-    report.pointed = removing.mend_pointers(removed, &left).await?;
+    report.pointed = removing.mend_pointers(went, &left).await?;
     for report in &report.planned.old_reports {
         let path = report.parse::<ShelfPath>().map_err(backstay_repo::Error::from)?;
         removing.delete(&path).await?;
@@ -152,6 +158,7 @@ struct Removing<'a> {
     run: &'a Run,
     place: &'a Place,
     policy: &'a DumpPolicy,
+    claims: &'a Claims,
 }
 
 impl Removing<'_> {
@@ -160,7 +167,7 @@ impl Removing<'_> {
     }
 
     /// `false` when it is not what it was a moment ago.
-    async fn remove(&self, file: &ShelvedFile) -> Result<bool> {
+    async fn remove(&self, file: &ShelvedFile, removed: &BTreeSet<ShelfPath>) -> Result<bool> {
         let alone = shelved::alone(self.run, self.shelf()).await?;
         let (id, now) = (&file.record().id, self.run.clock.now());
         for sidecar in &file.sidecars {
@@ -174,16 +181,20 @@ impl Removing<'_> {
             }
         }
         self.delete(&file.path).await?;
-        self.clear(file).await?;
+        self.clear(file, removed).await?;
         Ok(true)
     }
 
-    /// What is left of a dump whose bytes are gone.
-    async fn clear(&self, file: &ShelvedFile) -> Result<()> {
+    /// What is left of a dump whose bytes are gone, but for what others need; and whatever
+    /// its sidecar says, no file that cannot be a part of such a dump.
+    async fn clear(&self, file: &ShelvedFile, removed: &BTreeSet<ShelfPath>) -> Result<()> {
         let beside = file.path.beside(HMAC_SUFFIX).map_err(backstay_repo::Error::from)?;
         self.delete(&beside).await?;
         for member in shelved::members(&file.path, file.record()) {
-            self.delete(&member).await?;
+            let is_ours = snapshot::may_be_member(member.file_name());
+            if is_ours && !self.claims.is_of_another(&member, &file.path, removed) {
+                self.delete(&member).await?;
+            }
         }
         for sidecar in &file.sidecars {
             self.delete(sidecar).await?;

@@ -21,9 +21,11 @@ use super::report::{self, Last, VerificationReport};
 use crate::error::{Error, Result};
 use crate::run::Run;
 
+mod claims;
 mod sidecar;
 mod summary;
 
+pub(super) use claims::Claims;
 use sidecar::Sidecar;
 pub(crate) use sidecar::hold;
 pub(super) use sidecar::{held, is_going, mark};
@@ -63,6 +65,8 @@ pub struct ShelvedFile {
     pub(super) path: ShelfPath,
     /// More than one where an adopted dump was described twice.
     pub(crate) sidecars: Vec<ShelfPath>,
+    /// Why a file that belongs to it is not what it was, as far as its size tells.
+    pub(super) broken_member: Option<String>,
     /// `expire` said that it removes this file.
     pub(super) is_expiring: bool,
 }
@@ -104,6 +108,7 @@ pub struct Shelved {
     pub findings: Vec<Finding>,
     /// Sidecars that could not be looked at.
     pub unseen: Vec<Finding>,
+    pub(super) claims: Claims,
     pub(super) last: Last,
 }
 
@@ -156,6 +161,7 @@ pub(super) async fn look_at(
         foreign_files: 0,
         findings: Vec::new(),
         unseen: Vec::new(),
+        claims: Claims::default(),
         last,
     };
     let mut described: BTreeMap<ShelfPath, ShelvedFile> = BTreeMap::new();
@@ -173,15 +179,18 @@ pub(super) async fn look_at(
             }
             sidecar::Read::Damaged { reason } => {
                 known.insert(path.clone());
+                shelved.claims.not_read(path);
                 shelved.findings.push(sidecar::damaged(&shelved.shelf, path, &reason));
                 continue;
             }
             sidecar::Read::Unread { reason } => {
                 known.insert(path.clone());
+                shelved.claims.not_read(path);
                 shelved.unseen.push(sidecar::unread(full, &reason));
                 continue;
             }
         };
+        shelved.claims.add(&dump, path, &sidecar.record);
         if sidecar.record.file != dump.file_name() {
             shelved.findings.push(sidecar::of_another(full, &sidecar.record.file));
             continue;
@@ -197,7 +206,10 @@ pub(super) async fn look_at(
             continue;
         }
         let presence = presence(shelf, &sizes, &dump).await?;
-        let file = shelved.file(sidecar, dump.clone(), path.clone(), presence);
+        let broken_member = broken_member(shelf, &sizes, &dump, &sidecar.record).await?;
+        let mut file = shelved.file(sidecar, dump.clone(), path.clone(), presence);
+        file.dump.damaged |= broken_member.is_some();
+        file.broken_member = broken_member;
         described.insert(dump, file);
     }
     let foreign = sizes.keys().filter(|path| !known.contains(path) && !is_report(policy, path));
@@ -264,6 +276,30 @@ async fn presence(shelf: &dyn Shelf, sizes: &BTreeMap<ShelfPath, u64>, dump: &Sh
     }
 }
 
+/// A set is as good as each of its files.
+async fn broken_member(
+    shelf: &dyn Shelf,
+    sizes: &BTreeMap<ShelfPath, u64>,
+    dump: &ShelfPath,
+    record: &DumpRecord,
+) -> Result<Option<String>> {
+    for member in &record.members {
+        let Ok(path) = dump.sibling(&member.file) else {
+            return Ok(Some(format!("{:?}, which belongs to it, is no name of a file", member.file)));
+        };
+        let written = member.stored_bytes;
+        match presence(shelf, sizes, &path).await?.size_bytes() {
+            Some(size_bytes) if size_bytes == written => {}
+            Some(size_bytes) => {
+                let reason = format!("it has {size_bytes} bytes, and was taken in with {written}");
+                return Ok(Some(format!("{path}, which belongs to it, is damaged: {reason}")));
+            }
+            None => return Ok(Some(format!("{path}, which belongs to it, is gone"))),
+        }
+    }
+    Ok(None)
+}
+
 impl Shelved {
     fn file(&self, sidecar: Sidecar, path: ShelfPath, beside: ShelfPath, presence: Presence) -> ShelvedFile {
         let Sidecar { mut record, held_until, hold_reason, expired_at } = sidecar;
@@ -282,6 +318,7 @@ impl Shelved {
             presence,
             path,
             sidecars: vec![beside],
+            broken_member: None,
             is_expiring: expired_at.is_some(),
         }
     }
@@ -325,7 +362,12 @@ impl Shelved {
                 Finding::error(self.full(&file.path), message, self.instead(file.record()))
             })
             .collect();
-        self.findings.extend(told);
+        let parted = self.files.iter().filter(|file| file.presence != Presence::Gone);
+        let parted = parted.filter_map(|file| Some((file, file.broken_member.clone()?)));
+        let broken: Vec<Finding> = parted
+            .map(|(file, reason)| Finding::error(self.full(&file.path), reason, self.instead(file.record())))
+            .collect();
+        self.findings.extend(told.into_iter().chain(broken));
     }
 }
 

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 use backstay_model::error::Classified;
 use backstay_model::{BackupId, ErrorKind, Finding, InstanceId, VerifyLevel, VerifyReport};
+use backstay_repo::store::StoreError;
 use serde::Serialize;
 
 use super::DumpPolicy;
@@ -87,9 +88,16 @@ pub async fn run(
     let mut looks = verifying.look_at(&shelved, &wanted, &mut told.report).await?;
     // What `expire` took while this was reading is no loss.
     for at in &wanted {
-        if matches!(looks.get(at), Some(Look::Gone))
-            && shelved::was_let_go(&*place.shelf, &shelved.files[*at]).await?
-        {
+        let file = &shelved.files[*at];
+        let is_gone = match looks.get(at) {
+            Some(Look::Gone) => true,
+            // The head went before the rest.
+            Some(Look::Damaged { .. }) if file.broken_member.is_some() => {
+                matches!(place.shelf.head(file.path()).await, Err(StoreError::NotFound { .. }))
+            }
+            _ => false,
+        };
+        if is_gone && shelved::was_let_go(&*place.shelf, &shelved.files[*at]).await? {
             looks.remove(at);
             shelved.files[*at].is_expiring = true;
         }
@@ -176,7 +184,12 @@ impl Verifying<'_> {
                 }
                 Presence::File { .. } | Presence::Link { .. } => {}
             }
-            let inode = self.inode(file);
+            if let Some(reason) = &file.broken_member {
+                looks.insert(*at, Look::Damaged { reason: reason.clone() });
+                continue;
+            }
+            // The other files of two sets may differ where their heads are one file.
+            let inode = if file.record().members.is_empty() { self.inode(file) } else { None };
             match contents.iter_mut().find(|(known, _)| known.is_some() && *known == inode) {
                 Some((_, names)) => names.push(*at),
                 None => contents.push((inode, vec![*at])),
