@@ -151,6 +151,8 @@ pub enum Error {
     NoChoiceInStatements { file: String },
     #[error("{file} is no dump of one PostgreSQL database: {what}")]
     NotReloadable { file: String, what: String },
+    #[error("{file} is no dump of PostgreSQL, and only these are exported: it is one of {}", .engine.name())]
+    NotExportable { file: String, engine: EngineKind, instance: InstanceId, id: BackupId },
     #[error("database {database} is not in {file}, and these are: {}", .databases.join(", "))]
     NotInDump { file: String, database: String, databases: Vec<String> },
     #[error("there is no dump of {instance} on {shelf}")]
@@ -215,7 +217,9 @@ impl Classified for Error {
             | Error::SwapNotSound { .. } => ErrorKind::Conflict,
             Error::NoDump { .. } => ErrorKind::NotFound,
             Error::DumpNotGood { .. } => ErrorKind::Corrupt,
-            Error::NotReloadable { .. } | Error::EngineNotReached { .. } => ErrorKind::Unsupported,
+            Error::NotReloadable { .. } | Error::NotExportable { .. } | Error::EngineNotReached { .. } => {
+                ErrorKind::Unsupported
+            }
             Error::NotInDump { .. } | Error::NothingToExtract { .. } => ErrorKind::NotFound,
             Error::NoShelf
             | Error::ShelfAddress { .. }
@@ -352,6 +356,9 @@ impl Classified for Error {
                 "restore all of it with `--into-database` into a new database, and copy the tables from there".to_owned(),
                 "dumps in the custom format (`dump.format`) can be chosen from".to_owned(),
             ],
+            Error::NotExportable { instance, id, .. } => vec![format!(
+                "`backstay restore {instance} --backup {id} --into DIR` opens it, and writes it to a directory"
+            )],
             Error::NotReloadable { .. } => {
                 vec!["`backstay list --type dump` shows the dumps of databases".to_owned()]
             }

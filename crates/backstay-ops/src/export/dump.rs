@@ -10,7 +10,7 @@ use super::{ExportOptions, ExportReport};
 use crate::clock::Stopwatch;
 use crate::context::workers;
 use crate::dump::shelved::{self, Presence, ShelvedFile};
-use crate::dump::{DumpPolicy, described};
+use crate::dump::{DumpPolicy, described, inside};
 use crate::error::{Error, Result};
 use crate::run::Run;
 
@@ -39,6 +39,14 @@ pub async fn run(
     };
     let record = file.record();
     let shelf = policy.place()?.shelf;
+    if !record.shape.format.is_of_pg_dump() {
+        return Err(Error::NotExportable {
+            file: file.path().to_string(),
+            engine: record.engine,
+            instance: record.instance.clone(),
+            id: id.clone(),
+        });
+    }
     let reading = |error: backstay_repo::Error| match error {
         backstay_repo::Error::Store(source) => shelved::failed(&*shelf, source),
         other => other.into(),
@@ -136,7 +144,7 @@ fn shape(
         DumpInside::PlainSql | DumpInside::PlainCluster => DumpFormat::Plain,
         DumpInside::TarArchive | DumpInside::DirectoryTar => DumpFormat::Directory,
         other => {
-            let (file, what) = (record.file.clone(), format!("{other:?}"));
+            let (file, what) = (record.file.clone(), format!("it is {}", inside::described(other)));
             return Err(Error::NotReloadable { file, what });
         }
     };

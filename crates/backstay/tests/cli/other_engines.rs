@@ -297,3 +297,180 @@ fn old_ones_are_let_go_with_every_file_that_belongs_to_them() {
     assert_eq!(names(&home.path("left/a")), before);
     home.run(["verify", "own"]).good();
 }
+
+fn change(path: &Path, edit: impl FnOnce(&mut serde_json::Value)) {
+    let mut json = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    edit(&mut json);
+    std::fs::write(path, json.to_string()).unwrap();
+}
+
+#[test]
+fn older_backups_that_share_a_directory_are_not_taken_in_and_share_nothing_that_goes() {
+    let home = home("influxdb", "plain");
+    home.append("[dump.keep]\ndaily = { count = 1 }\n");
+    shell(
+        &home,
+        "mkdir day two; tar -xzf $LEGACY -C day; tar -xzf $LEGACY -C two; cp two/meta.00 two/meta.01",
+    );
+    let ran = adopt(&home).good();
+    let told = ran.json();
+    assert_eq!(told["files"].as_array().unwrap().len(), 3, "{told}");
+    assert_eq!(fate(&told, "day/meta.00"), "adopted");
+    for name in ["two/meta.00", "two/meta.01"] {
+        assert_eq!(fate(&told, name), "later", "{told}");
+    }
+    assert!(told.to_string().contains("into a directory of its own"), "{told}");
+
+    // Taken in when that was not looked at: another's record names the same files, and one of
+    // ours a file that is no part of any backup.
+    shell(
+        &home,
+        "rm -r two; cp day/meta.00 day/meta.01; cp day/meta.00.meta.json day/meta.01.meta.json; echo mine > day/notes.txt",
+    );
+    change(&home.path("left/day/meta.01.meta.json"), |record| {
+        record["file"] = "meta.01".into();
+        record["id"] = "20230101T000000Z-7q3f".into();
+        record["instance"] = "another".into();
+    });
+    change(&home.path("left/day/meta.00.meta.json"), |record| {
+        let mut notes = record["members"][0].clone();
+        (notes["file"], notes["stored_bytes"]) = ("notes.txt".into(), 5.into());
+        record["members"].as_array_mut().unwrap().push(notes);
+    });
+    shell(&home, "mkdir new; tar -xzf $LEGACY -C new; touch -d 2024-01-01 new/meta.00");
+    assert_eq!(fate(&adopt(&home).json(), "new/meta.00"), "adopted");
+    change(&home.path("left/day/meta.00.meta.json"), |record| {
+        record["id"] = "20230102T000000Z-7q3f".into();
+        for time in ["started_at", "finished_at"] {
+            record[time] = "2023-01-02T00:00:00Z".into();
+        }
+    });
+    let before = names(&home.path("left/day"));
+    let ran = home.run(["expire", "own"]).good();
+    let left: Vec<String> = before.into_iter().filter(|name| !name.starts_with("meta.00")).collect();
+    assert_eq!(names(&home.path("left/day")), left, "{ran:#?}");
+    assert!(left.iter().any(|name| name.ends_with(".00001.00")) && left.contains(&"notes.txt".to_owned()));
+}
+
+#[test]
+fn a_set_without_one_of_its_files_is_no_good_one_to_anybody() {
+    for spoil in ["rm $OLD/*.s1.tar.gz", "truncate -s 10 $OLD/*.s1.tar.gz"] {
+        let home = home("influxdb", "plain");
+        home.append("[dump.keep]\ndaily = { count = 1 }\n");
+        shell(
+            &home,
+            "mkdir a b; tar -xzf $PORTABLE -C a; tar -xzf $PORTABLE -C b; cd b
+             for f in 2*; do mv $f 20261120${f#20261121}; done; sed -i s/20261121/20261120/ *.manifest",
+        );
+        adopt(&home).good();
+        // The newest is not whole any more: the other is the last good one.
+        shell(&home, &spoil.replace("$OLD", "a"));
+        let ran = home.run(["expire", "own", "--dry-run"]).good();
+        assert!(ran.out.contains("the last good one") && ran.out.contains("nothing goes"), "{ran:#?}");
+        home.run(["expire", "own"]).good();
+        assert!(home.path("left/b/20261120T210443Z.manifest").exists());
+        let listed = home.run(["list", "--type", "dump", "--json"]).json();
+        let damaged: Vec<_> = listed.as_array().unwrap().iter().map(|dump| &dump["damaged"]).collect();
+        assert_eq!(damaged, [true, false], "{listed}");
+        for level in ["existence", "structure", "digest"] {
+            let ran = home.run(["verify", "own", "--level", level]);
+            assert_eq!(ran.code, 20, "{level}: {ran:#?}");
+        }
+    }
+}
+
+#[test]
+fn two_sets_are_told_apart_by_all_their_files_though_their_heads_are_one() {
+    let home = home("influxdb", "plain");
+    shell(
+        &home,
+        "mkdir a b c; for d in a b c; do tar -xzf $LEGACY -C $d; done; ln -f a/meta.00 b/meta.00
+         rm b/*.00001.00; cp b/*.00002.00 b/grill_stats.autogen.00001.00",
+    );
+    let told = adopt(&home).good().json();
+    let id = |name: &str| {
+        let file = told["files"].as_array().unwrap().iter().find(|file| file["path"] == name).unwrap();
+        file["record"]["id"].as_str().unwrap().to_owned()
+    };
+    assert_ne!(id("a/meta.00"), id("b/meta.00"), "{told}");
+    assert_eq!(id("a/meta.00"), id("c/meta.00"), "{told}");
+    flip_a_bit(&home.path("left/b/grill_stats.autogen.00001.00"));
+    let ran = home.run(["verify", "own", "--json"]);
+    let states = ran.json();
+    let state = |path: &str| {
+        let dumps = states["dumps"].as_array().unwrap();
+        dumps.iter().find(|dump| dump["path"] == path).unwrap()["state"].as_str().unwrap().to_owned()
+    };
+    assert_eq!([state("a/meta.00"), state("b/meta.00")], ["good", "damaged"], "{ran:#?}");
+}
+
+#[test]
+fn what_is_run_next_keeps_what_the_server_has() {
+    let home = home("redis", "plain");
+    shell(&home, "cp $RDB dump.rdb");
+    adopt(&home).good();
+    let into = home.path("restored");
+    let told = home.run(["restore", "own", "--into", into.to_str().unwrap(), "--json"]).good().json();
+    let next: Vec<&str> =
+        told["next"].as_array().unwrap().iter().map(|line| line.as_str().unwrap()).collect();
+    let at = |start: &str| {
+        next.iter().position(|line| line.starts_with(start)).unwrap_or_else(|| panic!("{start}: {next:?}"))
+    };
+    let order = [
+        "redis-cli CONFIG GET dir",
+        "redis-cli CONFIG GET dbfilename",
+        "redis-cli SAVE",
+        "redis-cli SHUTDOWN",
+        "mv ",
+        "install ",
+    ];
+    let places: Vec<usize> = order.iter().map(|start| at(start)).collect();
+    assert!(places.is_sorted(), "{next:?}");
+}
+
+#[test]
+fn one_head_that_cannot_be_read_does_not_end_the_look_at_the_others() {
+    if !testkit::require_tampering() {
+        return;
+    }
+    let home = home("influxdb", "plain");
+    shell(&home, "mkdir a b; tar -xzf $PORTABLE -C a; tar -xzf $PORTABLE -C b");
+    let head = home.path("left/a/20261121T210443Z.manifest");
+    let command = home.command(["adopt", home.path("left").to_str().unwrap(), "--json"]);
+    let mut command =
+        testkit::tampered(&command, "openat", &["openat:error=EIO"], Some(&head), &home.path("calls"));
+    let ran = run(&mut command);
+    assert_eq!(ran.code, 20, "{ran:#?}");
+    let told = ran.json();
+    assert_eq!(fate(&told, "a/20261121T210443Z.manifest"), "closed", "{told}");
+    assert_eq!(fate(&told, "b/20261121T210443Z.manifest"), "adopted", "{told}");
+    assert_eq!(told["files"].as_array().unwrap().len(), 2, "{told}");
+}
+
+#[test]
+fn a_directory_without_hard_links_takes_what_is_restored() {
+    if !testkit::require_tampering() {
+        return;
+    }
+    let home = home("redis", "plain");
+    shell(&home, "cp $RDB dump.rdb");
+    adopt(&home).good();
+    let into = home.path("restored");
+    let command = home.command(["restore", "own", "--into", into.to_str().unwrap()]);
+    let rules = ["linkat:error=EPERM", "link:error=EPERM"];
+    run(&mut testkit::tampered(&command, "linkat,link", &rules, None, &home.path("calls"))).good();
+    assert_eq!(names(&into), ["dump.rdb"]);
+}
+
+#[test]
+fn only_dumps_of_postgresql_are_exported() {
+    for (engine, script) in [("redis", "cp $RDB dump.rdb"), ("influxdb", "cp $PORTABLE b.tar.gz")] {
+        let home = home(engine, "plain");
+        shell(&home, script);
+        let id = only_id(&adopt(&home).good().json());
+        let to = home.path("exported");
+        let said = format!("backstay restore own --backup {id} --into DIR");
+        home.run(["export", &id, "--to", to.to_str().unwrap()]).refused(7, &["no dump of PostgreSQL", &said]);
+        assert!(!to.exists());
+    }
+}
