@@ -330,7 +330,7 @@ impl Classified for Error {
             }
             Error::BeingDeleted { backup, .. } => vec![
                 format!("the hold is noted: `backstay hold add {backup}` again in a minute says whether it came in time"),
-                "what a run has begun that was killed counts for an hour".to_owned(),
+                "what a run of `backstay expire` has begun that was killed counts for an hour".to_owned(),
             ],
             Error::ExportPlace { .. } => {
                 vec!["give `--to` a directory that is there or ends with `/`, or the name of a file that is not hidden".to_owned()]

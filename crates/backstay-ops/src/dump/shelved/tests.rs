@@ -63,7 +63,7 @@ async fn a_mark_changes_nothing_else_and_nobody_elses() {
     let place = tempfile::tempdir().unwrap();
     let shelf = DiskShelf::new(place.path());
     let beside = path("a.sql.meta.json");
-    let at = Some("2024-10-01T00:00:00Z".parse().unwrap());
+    let at = Some("2025-02-01T00:00:00Z".parse().unwrap());
     let id: BackupId = "20240901T020000Z-7q3f".parse().unwrap();
     let alone = shelf.lock().await.unwrap();
     assert!(!mark(&shelf, &alone, &beside, &id, at).await.unwrap(), "it is gone");
@@ -74,9 +74,11 @@ async fn a_mark_changes_nothing_else_and_nobody_elses() {
         let bytes = std::fs::read(place.path().join(beside.as_str())).unwrap();
         serde_json::from_slice::<serde_json::Value>(&bytes).unwrap()
     };
+    let earlier = Some("2024-10-01T00:00:00Z".parse().unwrap());
+    assert!(!mark(&shelf, &alone, &beside, &id, earlier).await.unwrap(), "it is held");
     assert!(mark(&shelf, &alone, &beside, &id, at).await.unwrap());
     let mut marked = read();
-    assert_eq!(marked.as_object_mut().unwrap().remove("expired_at").unwrap(), "2024-10-01T00:00:00Z");
+    assert_eq!(marked.as_object_mut().unwrap().remove("expired_at").unwrap(), "2025-02-01T00:00:00Z");
     assert_eq!(marked, serde_json::from_str::<serde_json::Value>(RECORD).unwrap());
     assert!(mark(&shelf, &alone, &beside, &id, None).await.unwrap());
     assert_eq!(read(), marked);
@@ -109,7 +111,7 @@ async fn a_file_that_went_while_somebody_read_was_let_go_when_its_sidecar_says_s
     let file = look_at(&shelf, &policy, None).await.unwrap().files.remove(0);
     std::fs::remove_file(place.path().join("a.sql")).unwrap();
     assert!(!was_let_go(&*shelf.shelf, &file).await.unwrap());
-    let at = Some("2024-10-01T00:00:00Z".parse().unwrap());
+    let at = Some("2025-02-01T00:00:00Z".parse().unwrap());
     let alone = shelf.shelf.lock().await.unwrap();
     assert!(mark(&*shelf.shelf, &alone, &path("a.sql.meta.json"), &file.record().id, at).await.unwrap());
     assert!(was_let_go(&*shelf.shelf, &file).await.unwrap());
