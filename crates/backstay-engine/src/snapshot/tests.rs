@@ -295,7 +295,8 @@ fn a_head_that_is_too_large_is_refused_before_it_is_held() {
         assert!(error.to_string().contains("8388609 bytes"), "{error}");
         std::fs::write(directory.path().join(name), &bytes).unwrap();
         let names = [PathBuf::from(name)];
-        let error = influx_files(directory.path(), &names, None, &CancellationToken::new()).map(|_| ()).unwrap_err();
+        let error =
+            influx_files(directory.path(), &names, None, &CancellationToken::new()).map(|_| ()).unwrap_err();
         assert!(error.to_string().contains("8388609 bytes"), "{error}");
     }
     let error = super::members(directory.path(), "20261121T210443Z.manifest", &[]).unwrap_err();
