@@ -11,7 +11,7 @@ use std::io;
 use std::path::PathBuf;
 
 use backstay_model::error::Classified;
-use backstay_model::{ByteSize, ErrorKind, Fault, TimelineId};
+use backstay_model::{ByteSize, ErrorKind, Fault, Lsn, TimelineId};
 
 use crate::postgres::client_programs::Failure;
 
@@ -87,6 +87,15 @@ pub enum Error {
     Promoted { started: TimelineId, stopped: TimelineId },
     #[error("the server no longer has the log segment {segment}, which the backup needs")]
     WalMissing { segment: String },
+
+    #[error("the log does not go on where it ended: {expected} was to come, {found} came")]
+    LogGap { expected: Lsn, found: Lsn },
+    #[error("the replication slot {slot} is in use by another receiver")]
+    SlotInUse {
+        slot: String,
+        #[source]
+        source: ServerMessage,
+    },
 
     #[error("{received} files came, and they are not the {listed} that the server's manifest lists")]
     ManifestMismatch { received: u64, listed: u64 },
@@ -261,6 +270,15 @@ impl ServerMessage {
         Error::Server { action, source: self }
     }
 
+    /// The name of a segment of the log in the text, whose words are of any language.
+    pub(crate) fn log_segment(&self) -> Option<String> {
+        let is_segment = |word: &&str| {
+            word.len() == 24 && word.bytes().all(|byte| byte.is_ascii_digit() || byte.is_ascii_uppercase())
+        };
+        let mut words = self.message.split(|c: char| !c.is_ascii_alphanumeric());
+        words.find(is_segment).map(str::to_owned)
+    }
+
     fn kind(&self) -> ErrorKind {
         match self.code.as_str() {
             // Password, authorisation, privilege.
@@ -339,11 +357,14 @@ impl Classified for Error {
             Error::SwapHalfDone { source, .. } => source.kind(),
             Error::Archive { .. } | Error::Snapshot { .. } => ErrorKind::Corrupt,
             Error::ArchiveTooNew { .. } | Error::SnapshotStrange { .. } => ErrorKind::Unsupported,
+            Error::SlotInUse { .. } => ErrorKind::Conflict,
             Error::Promoted { .. } | Error::TargetNotEmpty { .. } | Error::TargetRunning { .. } => {
                 ErrorKind::Conflict
             }
             Error::TargetTooSmall { .. } => ErrorKind::Conflict,
-            Error::WalMissing { .. } | Error::ManifestMismatch { .. } => ErrorKind::Unavailable,
+            Error::WalMissing { .. } | Error::LogGap { .. } | Error::ManifestMismatch { .. } => {
+                ErrorKind::Unavailable
+            }
             Error::Read { source, .. }
             | Error::TargetUnusable { source, .. }
             | Error::SpoolUnwritable { source, .. }

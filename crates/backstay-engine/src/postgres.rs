@@ -38,6 +38,7 @@ pub mod tablespaces;
 pub(crate) mod tar_end;
 pub mod throttle;
 pub mod tls;
+pub mod wal;
 pub mod walsender;
 
 pub use facts::MAJOR_VERSIONS as SUPPORTED_MAJORS;

@@ -116,6 +116,11 @@ pub(super) fn of(error: &Error) -> Vec<String> {
         Error::Restarted | Error::Promoted { .. } | Error::ManifestMismatch { .. } => {
             "run `backstay backup` again"
         }
+        Error::LogGap { .. } => "`backstay archive` begins again where the log ended",
+        Error::SlotInUse { .. } => {
+            "end the other one: `SELECT pid, client_addr FROM pg_stat_replication JOIN pg_replication_slots ON pid = \
+             active_pid` says where it runs; or give this instance its own slot with `archive.slot`"
+        }
         Error::WalMissing { .. } => {
             "give the role REPLICATION (`ALTER ROLE … REPLICATION`) and raise `max_replication_slots` or \
              `wal_keep_size`, so that the log is kept for the backup"

@@ -1,8 +1,8 @@
 //! A client of the replication protocol, since no driver speaks it whole.
 //!
 //! Responsible for the conversation with a walsender: how it begins ([`login`]),
-//! single commands ([`command`]) and base backups ([`base_backup`]), over frames
-//! ([`wire`]) whose codec is that of `postgres-protocol`.
+//! single commands ([`command`]), base backups ([`base_backup`]) and the log as it is
+//! written ([`stream`]), over frames ([`wire`]) whose codec is that of `postgres-protocol`.
 //!
 //! Invariant: every wait has a limit, and an error of the server leaves the
 //! connection ready for the next command.
@@ -13,6 +13,7 @@ mod base_backup;
 mod command;
 mod login;
 mod reply;
+mod stream;
 mod transport;
 mod wire;
 
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 pub use base_backup::{BackupEvent, BackupOptions, BaseBackup, Tablespace};
 pub use command::{SlotPosition, SystemIdentity, TimelineHistory};
+pub use stream::{LogStream, StandbyReport, StreamEvent};
 
 use self::wire::Wire;
 use super::settings::{Address, CHECKPOINT_LIMIT, STATEMENT_LIMIT};

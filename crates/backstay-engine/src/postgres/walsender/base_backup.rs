@@ -223,12 +223,9 @@ fn tablespace(row: &Row) -> Result<Tablespace> {
 /// What the server said in the middle of the copy. A segment of the log that is
 /// gone is known by its name in the text, whatever the language of the text.
 fn copy_error(said: ServerMessage) -> Error {
-    let is_segment = |word: &&str| {
-        word.len() == 24 && word.bytes().all(|byte| byte.is_ascii_digit() || byte.is_ascii_uppercase())
-    };
     let about_files = matches!(said.code.as_str(), "XX000" | "58P01");
-    match said.message.split(|c: char| !c.is_ascii_alphanumeric()).find(is_segment) {
-        Some(segment) if about_files => Error::WalMissing { segment: segment.to_owned() },
+    match said.log_segment() {
+        Some(segment) if about_files => Error::WalMissing { segment },
         _ => said.during(COPY),
     }
 }
