@@ -63,7 +63,9 @@ enum State {
     /// In the middle of a page of which nothing is known.
     Unknown,
     /// The rest of a record that began before; `None` where the next page will say it.
-    Rest { left: u64 },
+    Rest {
+        left: u64,
+    },
     /// Between two records.
     Between,
     Record(Record),
@@ -155,7 +157,11 @@ impl LogReader {
         }
         if let Some((system, segment_bytes)) = header.long.filter(|_| is_first) {
             if segment_bytes != self.segment_bytes {
-                return Err(LogDamage::OtherSegments { at, found: segment_bytes, expected: self.segment_bytes });
+                return Err(LogDamage::OtherSegments {
+                    at,
+                    found: segment_bytes,
+                    expected: self.segment_bytes,
+                });
             }
             if let Some(expected) = self.system
                 && system != expected

@@ -4,8 +4,8 @@
 use backstay_model::Lsn;
 use jiff::Timestamp;
 
-use super::page::field;
 use super::RECORD_HEADER_BYTES;
+use super::page::field;
 
 /// A place in the log that has a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
