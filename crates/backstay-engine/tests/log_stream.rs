@@ -264,6 +264,9 @@ fn the_end_of_a_timeline_is_told_with_the_next_one() {
         server.write_data_file("recovery.signal", b"", 0o600).unwrap();
         server.append_configuration(&["restore_command = '/bin/false'"]).unwrap();
         server.start().unwrap();
+        // It answers while it recovers, when it may be read meanwhile.
+        let is_primary = || server.query_value("SELECT pg_is_in_recovery()").unwrap() == "f";
+        testkit::wait_until(LIMIT, "the end of the recovery", is_primary).unwrap();
         runtime.block_on(async {
             let mut walsender = connect(&server).await;
             let identity = walsender.identify_system().await.unwrap();
