@@ -15,10 +15,10 @@ mod drive;
 use std::time::{Duration, Instant};
 
 use backstay_engine::Error;
-use backstay_engine::postgres::wal::{LogMark, LogMarkKind, LogReader};
+use backstay_engine::postgres::wal::LogReader;
 use backstay_engine::postgres::walsender::{LogStream, StandbyReport, StreamEvent, Walsender};
 use backstay_model::error::{Classified, ErrorKind};
-use backstay_model::{Lsn, TimelineId};
+use backstay_model::{LogMark, LogMarkKind, Lsn, TimelineId};
 use jiff::Timestamp;
 use testkit::{Postgres, PostgresOptions, PostgresVersion, StopMode, require_postgres};
 
@@ -136,9 +136,10 @@ fn what_streams_is_what_the_server_keeps_and_its_commits_are_those_that_pg_waldu
 
 fn described(mark: &LogMark) -> String {
     match &mark.kind {
-        LogMarkKind::Commit { xid } => format!("COMMIT {xid} {}", mark.time),
-        LogMarkKind::Abort { xid } => format!("ABORT {xid} {}", mark.time),
-        LogMarkKind::RestorePoint { name } => format!("POINT {name}"),
+        LogMarkKind::Commit { transaction } => format!("COMMIT {transaction} {}", mark.time),
+        LogMarkKind::Abort { transaction } => format!("ABORT {transaction} {}", mark.time),
+        LogMarkKind::Point { name } => format!("POINT {name}"),
+        LogMarkKind::Instant => "INSTANT".to_owned(),
     }
 }
 

@@ -185,6 +185,29 @@ impl Container {
         Ok(Self { name: name.clone(), seal, frames })
     }
 
+    /// One that was read whole.
+    pub fn of_bytes(keys: &SealKeys, kind: ObjectKind, name: &ObjectName, object: &[u8]) -> Result<Self> {
+        let damaged = |error: SealError| match error {
+            SealError::NewerFormat(found) => {
+                Error::NewerFormat { found: found.into(), known: crate::seal::FORMAT_VERSION.into() }
+            }
+            other => Error::damaged(name, other.to_string()),
+        };
+        if object.len() < HEADER_SIZE + STORED_MIN + TRAILER_SIZE {
+            return Err(damaged(SealError::Truncated));
+        }
+        let seal = keys.open(kind, name.as_str(), &object[..HEADER_SIZE]).map_err(damaged)?;
+        let trailer = Trailer::parse(object).map_err(damaged)?;
+        let table_end = object.len() - TRAILER_SIZE;
+        let table_start = table_end
+            .checked_sub(trailer.stored_length as usize)
+            .filter(|start| *start >= HEADER_SIZE)
+            .ok_or_else(|| damaged(SealError::Truncated))?;
+        let mut stored = object[table_start..table_end].to_vec();
+        let frames = parse_table(&seal, trailer, &mut stored, table_start as u64).map_err(damaged)?;
+        Ok(Self { name: name.clone(), seal, frames })
+    }
+
     pub fn name(&self) -> &ObjectName {
         &self.name
     }

@@ -98,6 +98,8 @@ pub enum Error {
     Unread { object: String, reason: String },
     #[error("{object} is missing, and {needed_by} needs it")]
     Missing { object: String, needed_by: String },
+    #[error("{object} holds other bytes of the log than these")]
+    LogDiffers { object: String },
     #[error("there is no backup {backup} of {instance}")]
     NoSuchBackup { instance: InstanceId, backup: BackupId },
 
@@ -191,7 +193,8 @@ impl Classified for Error {
             | Error::GraceNotOver { .. }
             | Error::StillNeeded { .. }
             | Error::DirectoryNotEmpty { .. }
-            | Error::KitInRepository { .. } => ErrorKind::Conflict,
+            | Error::KitInRepository { .. }
+            | Error::LogDiffers { .. } => ErrorKind::Conflict,
             Error::NewerFormat { .. } | Error::UnknownRequirement { .. } | Error::UnfitStore { .. } => {
                 ErrorKind::Unsupported
             }
@@ -280,6 +283,10 @@ impl Classified for Error {
                     "delete {object} from the store by hand, every secret still opens everything; then `backstay key rotate` with the secrets of all slots"
                 )];
             }
+            Error::LogDiffers { .. } => {
+                "two servers archive as one instance: give each its own section `[instance.…]`; `backstay verify` \
+                 says what is stored"
+            }
             Error::Damaged { .. } | Error::Unread { .. } | Error::Missing { .. } => {
                 "`backstay verify --level digest` names everything that is damaged and what it costs"
             }
@@ -356,6 +363,7 @@ mod tests {
             Error::Damaged { object: "a".into(), reason: "b".into() },
             Error::Unread { object: "a".into(), reason: "b".into() },
             Error::Missing { object: "a".into(), needed_by: "b".into() },
+            Error::LogDiffers { object: "a".into() },
             Error::NoSuchBackup { instance: instance.clone(), backup: backup.clone() },
             Error::AlreadyRunning {
                 instance: instance.clone(),

@@ -11,7 +11,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use backstay_model::{BackupId, InstanceId};
+use backstay_model::{BackupId, InstanceId, LogId, LogSpan};
 
 /// Longest object name in bytes: well below the 1024 of S3 and the 4096 of a path.
 pub const NAME_MAX: usize = 512;
@@ -29,6 +29,8 @@ const COLLECTIONS: &str = "collections";
 const CATALOGUE: &str = "catalogue";
 const COPIES: &str = "copies";
 const PROBE: &str = "probe";
+const LOG: &str = "log";
+const HISTORY: &str = "history";
 
 #[derive(Debug, thiserror::Error)]
 #[error("{0:?} is not an object name: segments of letters, digits, '.', '_' and '-', joined by '/'")]
@@ -226,6 +228,13 @@ pub struct DataObject {
     pub number: u32,
 }
 
+/// One object of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogItem {
+    Span(LogSpan),
+    History,
+}
+
 impl InstanceLayout {
     pub fn new(instance: InstanceId) -> Self {
         Self { instance }
@@ -297,9 +306,41 @@ impl InstanceLayout {
         self.prefix("condemned")
     }
 
-    /// `<instance>/log/<timeline>/<start>-<end>` and everything else of the log.
+    /// Everything of the log.
     pub fn log(&self) -> Prefix {
-        self.prefix("log")
+        self.prefix(LOG)
+    }
+
+    /// `<instance>/log/<lineage>/<timeline>`
+    ///
+    /// # Errors
+    ///
+    /// When the words of the engine cannot be segments of a name.
+    pub fn log_of(&self, log: &LogId) -> Result<Prefix, NameError> {
+        format!("{}/{LOG}/{}/{}", self.instance, log.lineage, log.timeline).parse()
+    }
+
+    /// `<instance>/log/<lineage>/<timeline>/<start>-<end>`: positions as sixteen digits, so
+    /// that names are in the order of positions.
+    pub fn log_object(&self, log: &LogId, span: LogSpan) -> Result<ObjectName, NameError> {
+        format!("{}/{:016X}-{:016X}", self.log_of(log)?.as_str(), span.start, span.end).parse()
+    }
+
+    /// `<instance>/log/<lineage>/<timeline>/history`: where the timeline came from.
+    pub fn log_history(&self, log: &LogId) -> Result<ObjectName, NameError> {
+        format!("{}/{HISTORY}", self.log_of(log)?.as_str()).parse()
+    }
+
+    /// What an object below [`log`](Self::log) is; `None` for what is none of ours.
+    pub fn log_object_of(&self, name: &ObjectName) -> Option<(LogId, LogItem)> {
+        let (place, item) = self.rest(name, LOG)?.rsplit_once('/')?;
+        let (lineage, timeline) = place.split_once('/').filter(|(_, timeline)| !timeline.contains('/'))?;
+        let item = match item.split_once('-') {
+            None if item == HISTORY => LogItem::History,
+            None => return None,
+            Some((start, end)) => LogItem::Span(LogSpan::new(position(start)?, position(end)?)?),
+        };
+        Some((LogId { lineage: lineage.to_owned(), timeline: timeline.to_owned() }, item))
     }
 
     /// `<instance>/proofs/<id>`
@@ -380,6 +421,13 @@ impl InstanceLayout {
     }
 }
 
+/// Sixteen hexadecimal digits, none of them small.
+fn position(digits: &str) -> Option<u64> {
+    let is_digit = |byte: u8| byte.is_ascii_digit() || (b'A'..=b'F').contains(&byte);
+    let good = digits.len() == 16 && digits.bytes().all(is_digit);
+    good.then(|| u64::from_str_radix(digits, 16).ok()).flatten()
+}
+
 /// `<session><separator><digits>`
 fn numbered(rest: &str, separator: u8) -> Option<DataObject> {
     if rest.as_bytes().get(SESSION_LENGTH) != Some(&separator) {
@@ -436,6 +484,35 @@ mod tests {
         for made in [layout.pack(&session, 0), layout.map(&session, u32::MAX), layout.intent(&session, 1)] {
             assert_eq!(made.as_str().parse::<ObjectName>().unwrap(), made);
         }
+    }
+
+    #[test]
+    fn names_of_the_log_are_in_the_order_of_positions_and_read_back() {
+        let layout = orders();
+        let log = LogId { lineage: "65F0A1B2C3D4E5F6".to_owned(), timeline: "00000001".to_owned() };
+        let mut names = Vec::new();
+        for (start, end) in [(0, 1), (0x2000000, 0x2000028), (0x2000028, 0x3000000), (u64::MAX - 1, u64::MAX)]
+        {
+            let span = LogSpan { start, end };
+            let name = layout.log_object(&log, span).unwrap();
+            assert_eq!(layout.log_object_of(&name), Some((log.clone(), LogItem::Span(span))));
+            names.push(name);
+        }
+        assert!(names.is_sorted());
+        let history = layout.log_history(&log).unwrap();
+        assert_eq!(layout.log_object_of(&history), Some((log.clone(), LogItem::History)));
+        assert!(history.is_under(&layout.log()) && history.is_under(&layout.log_of(&log).unwrap()));
+        for strange in [
+            "a/b/0-1",
+            "a/b/0000000000000002-0000000000000002",
+            "a/b/c/history",
+            "a/history",
+            "a/b/000000000000000a-00000000000000FF",
+        ] {
+            let name = format!("orders/log/{strange}").parse().unwrap();
+            assert_eq!(layout.log_object_of(&name), None, "{strange}");
+        }
+        assert!(layout.log_of(&LogId { lineage: "..".to_owned(), timeline: "1".to_owned() }).is_err());
     }
 
     #[test]

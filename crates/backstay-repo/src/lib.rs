@@ -19,6 +19,7 @@ pub mod init;
 pub mod key;
 pub mod kit;
 pub mod layout;
+pub mod log;
 pub mod manifest;
 pub mod map;
 pub mod protocol;

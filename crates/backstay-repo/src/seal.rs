@@ -56,6 +56,7 @@ pub enum ObjectKind {
     Pack = 1,
     Map = 2,
     Document = 3,
+    Log = 4,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,9 +13,8 @@
 mod marks;
 mod page;
 
-use backstay_model::Lsn;
+use backstay_model::{LogMark, Lsn};
 
-pub use self::marks::{LogMark, LogMarkKind};
 use self::page::{HEADER_BYTES, LONG_HEADER_BYTES, PageHeader};
 
 /// Of all servers that were not built for another one.

@@ -1,28 +1,11 @@
 //! Records at which a recovery can be told to stop: ends of transactions and restore
 //! points (`access/xact.h`, `access/xlog_internal.h`).
 
-use backstay_model::Lsn;
+use backstay_model::{LogMark, LogMarkKind, Lsn};
 use jiff::Timestamp;
 
 use super::RECORD_HEADER_BYTES;
 use super::page::field;
-
-/// A place in the log that has a time.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogMark {
-    /// Behind the record.
-    pub at: Lsn,
-    /// By the clock of the server.
-    pub time: Timestamp,
-    pub kind: LogMarkKind,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LogMarkKind {
-    Commit { xid: u32 },
-    Abort { xid: u32 },
-    RestorePoint { name: String },
-}
 
 const RMGR_XLOG: u8 = 0;
 const RMGR_XACT: u8 = 1;
@@ -61,20 +44,24 @@ pub(super) fn of_record(record: &[u8], at: Lsn) -> Option<LogMark> {
         (RMGR_XLOG, info) if info & INFO_MASK == XLOG_RESTORE_POINT => {
             let name = main_data(record)?.get(8..)?;
             let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
-            LogMarkKind::RestorePoint { name: String::from_utf8_lossy(name).into_owned() }
+            LogMarkKind::Point { name: String::from_utf8_lossy(name).into_owned() }
         }
         (RMGR_XACT, info) => match info & XACT_OPERATIONS {
-            XACT_COMMIT => LogMarkKind::Commit { xid },
-            XACT_ABORT => LogMarkKind::Abort { xid },
-            XACT_COMMIT_PREPARED => LogMarkKind::Commit { xid: prepared(record, info).unwrap_or(xid) },
-            XACT_ABORT_PREPARED => LogMarkKind::Abort { xid: prepared(record, info).unwrap_or(xid) },
+            XACT_COMMIT => LogMarkKind::Commit { transaction: xid.into() },
+            XACT_ABORT => LogMarkKind::Abort { transaction: xid.into() },
+            XACT_COMMIT_PREPARED => {
+                LogMarkKind::Commit { transaction: prepared(record, info).unwrap_or(xid).into() }
+            }
+            XACT_ABORT_PREPARED => {
+                LogMarkKind::Abort { transaction: prepared(record, info).unwrap_or(xid).into() }
+            }
             _ => return None,
         },
         _ => return None,
     };
     let time = i64::from_le_bytes(*main_data(record)?.first_chunk()?);
     let time = Timestamp::from_microsecond(time.checked_add(POSTGRES_EPOCH_MICROSECONDS)?).ok()?;
-    Some(LogMark { at, time, kind })
+    Some(LogMark { at: at.0, time, kind })
 }
 
 /// What the record's own manager wrote: behind the headers of its parts. None of these

@@ -1,3 +1,5 @@
+use backstay_model::LogMarkKind;
+
 use super::page::field;
 use super::*;
 
@@ -115,12 +117,12 @@ fn every_commit_is_found_whatever_the_pieces_are() {
     let (_, expected) = read(SEGMENT, &log, usize::MAX).unwrap();
     let commits = expected.iter().filter(|mark| matches!(mark.kind, LogMarkKind::Commit { .. }));
     assert_eq!(commits.count(), 60);
-    assert_eq!(expected[60].kind, LogMarkKind::RestorePoint { name: "before".to_owned() });
+    assert_eq!(expected[60].kind, LogMarkKind::Point { name: "before".to_owned() });
     for piece in [1, 7, 24, 8192, 40_000] {
         let (reader, marks) = read(SEGMENT, &log, piece).unwrap();
         assert_eq!(marks, expected, "pieces of {piece}");
         assert_eq!(reader.position(), Lsn(SEGMENT + log.len() as u64));
-        assert_eq!(reader.valid_to(), Some(expected[60].at));
+        assert_eq!(reader.valid_to(), Some(Lsn(expected[60].at)));
     }
 }
 
@@ -132,7 +134,7 @@ fn a_reader_that_begins_anywhere_finds_all_behind_the_next_page() {
         let (_, found) = read(SEGMENT + from as u64, &log[from..], 1000).unwrap();
         let page = (SEGMENT + from as u64).next_multiple_of(PAGE_BYTES);
         assert!(all.ends_with(&found), "from {from}");
-        let surely = all.iter().filter(|mark| mark.at.0 > page + 22_000).count();
+        let surely = all.iter().filter(|mark| mark.at > page + 22_000).count();
         assert!(found.len() >= surely, "from {from}: {} of {surely}", found.len());
     }
 }

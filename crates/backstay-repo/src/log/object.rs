@@ -1,0 +1,185 @@
+//! One span as an object: a container whose first frame says what it is, then the bytes,
+//! then the marks (`docs/format.md`, section 11).
+
+use backstay_model::{LogMark, LogMarkKind, LogSpan};
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{LogPiece, PreviousSpan, SPAN_BYTES_MAX};
+use crate::container::{Container, ContainerBuilder};
+use crate::frame::{FrameOpener, FrameSealer};
+use crate::layout::ObjectName;
+use crate::seal::{ObjectKind, SealKeys};
+use crate::varint::{self, Input, Malformed};
+use crate::{Error, Result};
+
+const FORMAT: u32 = 1;
+/// Raw bytes of a frame of marks, about.
+const MARKS_FRAME: usize = 64 << 10;
+const COMMIT: u8 = 0;
+const ABORT: u8 = 1;
+const POINT: u8 = 2;
+const INSTANT: u8 = 3;
+
+/// What an object says of itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LogHead {
+    pub format: u32,
+    #[serde(flatten)]
+    pub span: LogSpan,
+    /// Of the content, as hexadecimal digits.
+    pub digest: String,
+    pub previous: Option<PreviousSpan>,
+    /// Frames that hold content, behind this one; those behind them hold marks.
+    pub content_frames: u32,
+    pub marks: u64,
+    /// Of the marks.
+    pub first_time: Option<Timestamp>,
+    pub last_time: Option<Timestamp>,
+    #[serde(default)]
+    pub facts: serde_json::Value,
+}
+
+/// The object, and the digest of its content. Compresses and encrypts: not for a thread
+/// that others wait for.
+pub(super) fn seal(
+    keys: &SealKeys,
+    name: &ObjectName,
+    piece: &LogPiece,
+    frame_size: usize,
+    level: i32,
+) -> Result<(Bytes, String)> {
+    let broken = |error: &dyn std::error::Error| Error::broken(format!("seal {name}: {error}"));
+    let span = piece.span().ok_or_else(|| Error::broken("nothing of a log is to be sealed"))?;
+    let digest = hex(&keys.hash_block(&piece.content));
+    let head = LogHead {
+        format: FORMAT,
+        span,
+        digest: digest.clone(),
+        previous: piece.previous.clone(),
+        content_frames: piece.content.len().div_ceil(frame_size) as u32,
+        marks: piece.marks.len() as u64,
+        first_time: piece.marks.iter().map(|mark| mark.time).min(),
+        last_time: piece.marks.iter().map(|mark| mark.time).max(),
+        facts: piece.facts.clone(),
+    };
+    let head = serde_json::to_vec(&head).map_err(|error| broken(&error))?;
+    let mut sealer = FrameSealer::new(level, true).map_err(|error| broken(&error))?;
+    let mut builder = ContainerBuilder::new(keys, ObjectKind::Log, name).map_err(|error| broken(&error))?;
+    let frames = std::iter::once(&head[..]).chain(piece.content.chunks(frame_size));
+    for frame in frames {
+        builder.push(&mut sealer, frame).map_err(|error| broken(&error))?;
+    }
+    for frame in marks_frames(span.start, &piece.marks) {
+        builder.push(&mut sealer, &frame).map_err(|error| broken(&error))?;
+    }
+    builder.finish().map_err(|error| broken(&error))?;
+    Ok((builder.take(), digest))
+}
+
+/// An object that was read whole.
+pub(super) struct Opened {
+    pub head: LogHead,
+    pub content: Vec<u8>,
+    pub marks: Vec<LogMark>,
+}
+
+/// Opens every frame, and compares the content with its digest.
+pub(super) fn open(keys: &SealKeys, name: &ObjectName, span: LogSpan, object: &[u8]) -> Result<Opened> {
+    let damaged = |reason: &str| Error::damaged(name, reason.to_owned());
+    let container = Container::of_bytes(keys, ObjectKind::Log, name, object)?;
+    let mut opener = FrameOpener::new().map_err(|error| Error::broken(error.to_string()))?;
+    let mut stored = Vec::new();
+    let mut frame = |number: u32, to: &mut Vec<u8>| -> Result<()> {
+        let place = container.place(number)?;
+        let end = place.offset + u64::from(place.entry.stored_length);
+        stored.clear();
+        stored.extend_from_slice(
+            object.get(place.offset as usize..end as usize).ok_or_else(|| damaged("it is cut short"))?,
+        );
+        to.extend_from_slice(container.open_frame(&mut opener, number, &mut stored)?);
+        Ok(())
+    };
+    let mut json = Vec::new();
+    frame(0, &mut json)?;
+    let head: LogHead = serde_json::from_slice(&json).map_err(|error| damaged(&error.to_string()))?;
+    if head.format > FORMAT {
+        return Err(Error::NewerFormat { found: head.format, known: FORMAT });
+    }
+    if head.span != span || span.length() > SPAN_BYTES_MAX {
+        return Err(damaged("its head speaks of another span than its name"));
+    }
+    let mut content = Vec::with_capacity(span.length() as usize);
+    for number in 1..=head.content_frames {
+        frame(number, &mut content)?;
+    }
+    if content.len() as u64 != span.length() || hex(&keys.hash_block(&content)) != head.digest {
+        return Err(damaged("its content is not what its head says"));
+    }
+    let mut marks = Vec::new();
+    for number in head.content_frames + 1..container.frames().len() as u32 {
+        let mut raw = Vec::new();
+        frame(number, &mut raw)?;
+        read_marks(span.start, &raw, &mut marks).map_err(|error| damaged(&error.to_string()))?;
+    }
+    if marks.len() as u64 != head.marks {
+        return Err(damaged("it has not as many marks as its head says"));
+    }
+    Ok(Opened { head, content, marks })
+}
+
+/// Each frame begins anew, at the start of the span and the year 1970.
+fn marks_frames(start: u64, marks: &[LogMark]) -> Vec<Vec<u8>> {
+    let mut frames: Vec<Vec<u8>> = Vec::new();
+    let (mut at, mut time) = (start, 0);
+    for mark in marks {
+        if frames.last().is_none_or(|frame| frame.len() >= MARKS_FRAME) {
+            frames.push(Vec::new());
+            (at, time) = (start, 0);
+        }
+        let Some(frame) = frames.last_mut() else { break };
+        let microseconds = mark.time.as_microsecond();
+        varint::put(frame, mark.at.wrapping_sub(at));
+        varint::put_signed(frame, microseconds.wrapping_sub(time));
+        (at, time) = (mark.at, microseconds);
+        match &mark.kind {
+            LogMarkKind::Commit { transaction } => {
+                frame.push(COMMIT);
+                varint::put(frame, *transaction);
+            }
+            LogMarkKind::Abort { transaction } => {
+                frame.push(ABORT);
+                varint::put(frame, *transaction);
+            }
+            LogMarkKind::Point { name } => {
+                frame.push(POINT);
+                varint::put_text(frame, name);
+            }
+            LogMarkKind::Instant => frame.push(INSTANT),
+        }
+    }
+    frames
+}
+
+fn read_marks(start: u64, raw: &[u8], marks: &mut Vec<LogMark>) -> Result<(), Malformed> {
+    let mut input = Input::new(raw);
+    let (mut at, mut time) = (start, 0i64);
+    while !input.is_empty() {
+        at = at.wrapping_add(input.number()?);
+        time = time.wrapping_add(input.signed()?);
+        let kind = match input.byte()? {
+            COMMIT => LogMarkKind::Commit { transaction: input.number()? },
+            ABORT => LogMarkKind::Abort { transaction: input.number()? },
+            POINT => LogMarkKind::Point { name: input.text()?.to_owned() },
+            INSTANT => LogMarkKind::Instant,
+            _ => return Err(Malformed),
+        };
+        marks.push(LogMark { at, time: Timestamp::from_microsecond(time).map_err(|_| Malformed)?, kind });
+    }
+    Ok(())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
