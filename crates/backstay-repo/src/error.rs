@@ -98,6 +98,14 @@ pub enum Error {
     Unread { object: String, reason: String },
     #[error("{object} is missing, and {needed_by} needs it")]
     Missing { object: String, needed_by: String },
+    #[error("keep the log in the spool at {}", path.display())]
+    Spool {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("the spool at {} is in use by another process", path.display())]
+    SpoolInUse { path: PathBuf },
     #[error("{object} holds other bytes of the log than these")]
     LogDiffers { object: String },
     #[error("there is no backup {backup} of {instance}")]
@@ -194,6 +202,7 @@ impl Classified for Error {
             | Error::StillNeeded { .. }
             | Error::DirectoryNotEmpty { .. }
             | Error::KitInRepository { .. }
+            | Error::SpoolInUse { .. }
             | Error::LogDiffers { .. } => ErrorKind::Conflict,
             Error::NewerFormat { .. } | Error::UnknownRequirement { .. } | Error::UnfitStore { .. } => {
                 ErrorKind::Unsupported
@@ -203,6 +212,7 @@ impl Classified for Error {
                 ErrorKind::Invalid
             }
             Error::KeyFile { source, .. }
+            | Error::Spool { source, .. }
             | Error::WriteFile { source, .. }
             | Error::TemporaryFile { source, .. } => match source.kind() {
                 std::io::ErrorKind::NotFound => ErrorKind::NotFound,
@@ -283,6 +293,10 @@ impl Classified for Error {
                     "delete {object} from the store by hand, every secret still opens everything; then `backstay key rotate` with the secrets of all slots"
                 )];
             }
+            Error::Spool { .. } => {
+                "make room in the directory that `archive.spool` names, or name another; `df` shows the space"
+            }
+            Error::SpoolInUse { .. } => "end the other `backstay archive` of this instance",
             Error::LogDiffers { .. } => {
                 "two servers archive as one instance: give each its own section `[instance.…]`; `backstay verify` \
                  says what is stored"
@@ -364,6 +378,8 @@ mod tests {
             Error::Unread { object: "a".into(), reason: "b".into() },
             Error::Missing { object: "a".into(), needed_by: "b".into() },
             Error::LogDiffers { object: "a".into() },
+            Error::Spool { path: path.clone(), source: io() },
+            Error::SpoolInUse { path: path.clone() },
             Error::NoSuchBackup { instance: instance.clone(), backup: backup.clone() },
             Error::AlreadyRunning {
                 instance: instance.clone(),

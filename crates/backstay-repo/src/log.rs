@@ -11,6 +11,7 @@
 mod index;
 mod object;
 mod reader;
+pub mod spool;
 
 use std::sync::Arc;
 

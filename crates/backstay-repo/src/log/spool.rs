@@ -1,0 +1,348 @@
+//! The spool: where a log lies on this machine from its arrival until the store has it.
+//!
+//! What [`flush`](LogSpool::flush) has called durable survives a crash of the machine: a
+//! server may forget it then. Files lie at `<lineage>/<timeline>/<start>` and hold bytes
+//! from that position on; a file ends at a cut of the log, where the next one begins.
+//!
+//! Invariant: the bytes of one timeline lie in it without a hole. An append anywhere else
+//! than at the end begins a span of its own, and is refused within one that is there.
+//!
+//! After a crash of the machine the end of a file may hold what was never written there.
+//! Such a span says so ([`SpooledSpan::is_certain`]), and whoever knows the log cuts it.
+//!
+//! Blocks: for a thread of its own.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use backstay_model::{LogId, LogSpan};
+
+use crate::{Error, Result};
+
+const LOCK: &str = "lock";
+/// Under which boot of the machine the spool was written last.
+const BOOT: &str = "boot";
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// What lies in the spool of one timeline without a hole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpooledSpan {
+    pub log: LogId,
+    pub span: LogSpan,
+    /// Where its last file begins: behind it a crash of the machine may have left bytes
+    /// that were not received.
+    pub last_file: u64,
+    pub is_certain: bool,
+}
+
+#[derive(Debug)]
+pub struct LogSpool {
+    directory: PathBuf,
+    cut_bytes: u64,
+    /// Where each file ends.
+    files: BTreeMap<(LogId, u64), u64>,
+    open: Option<OpenFile>,
+    is_certain: bool,
+    _lock: File,
+}
+
+#[derive(Debug)]
+struct OpenFile {
+    log: LogId,
+    start: u64,
+    end: u64,
+    file: File,
+    has_new_bytes: bool,
+    /// Its directory does not have its name for good yet.
+    is_new: bool,
+}
+
+impl LogSpool {
+    /// Files end at multiples of `cut_bytes`. The directory is made when it is not there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SpoolInUse`] when another process has it.
+    pub fn open(directory: &Path, cut_bytes: u64) -> Result<LogSpool> {
+        let failed = |source| Error::Spool { path: directory.to_owned(), source };
+        make_directory(directory).map_err(failed)?;
+        let mut options = OpenOptions::new();
+        options.create(true).truncate(false).write(true).mode(0o600);
+        let lock = options.open(directory.join(LOCK)).map_err(failed)?;
+        match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                return Err(Error::SpoolInUse { path: directory.to_owned() });
+            }
+            Err(error) => return Err(failed(error.into())),
+        }
+        let files = files_below(directory).map_err(failed)?;
+        let boot = fs::read_to_string(BOOT_ID).map_err(failed)?;
+        let is_certain = fs::read_to_string(directory.join(BOOT)).is_ok_and(|last| last == boot);
+        let mut spool = LogSpool {
+            directory: directory.to_owned(),
+            cut_bytes: cut_bytes.max(1),
+            files,
+            open: None,
+            is_certain,
+            _lock: lock,
+        };
+        if spool.files.is_empty() {
+            spool.believe()?;
+        }
+        Ok(spool)
+    }
+
+    /// What lies there, in the order of timelines and positions.
+    pub fn spans(&self) -> Vec<SpooledSpan> {
+        let mut spans: Vec<SpooledSpan> = Vec::new();
+        for ((log, start), end) in &self.files {
+            let Some(span) = LogSpan::new(*start, *end) else { continue };
+            match spans.last_mut() {
+                Some(last) if last.log == *log && last.span.end == *start => {
+                    last.span.end = *end;
+                    last.last_file = *start;
+                }
+                _ => spans.push(SpooledSpan {
+                    log: log.clone(),
+                    span,
+                    last_file: *start,
+                    is_certain: self.is_certain,
+                }),
+            }
+        }
+        spans
+    }
+
+    /// All that is uncertain was looked at, and cut where it was not log.
+    pub fn believe(&mut self) -> Result<()> {
+        let path = self.directory.join(BOOT);
+        let failed = |source| Error::Spool { path: path.clone(), source };
+        // What lies there was perhaps never brought to the disk.
+        for (log, start) in self.files.keys() {
+            File::open(self.path(log, *start)).and_then(|file| file.sync_data()).map_err(failed)?;
+        }
+        let boot = fs::read_to_string(BOOT_ID).map_err(failed)?;
+        fs::write(&path, boot).map_err(failed)?;
+        self.is_certain = true;
+        Ok(())
+    }
+
+    /// Takes bytes at the end of a span, or where nothing is. They are durable after the
+    /// next [`flush`](Self::flush).
+    pub fn append(&mut self, log: &LogId, mut at: u64, mut bytes: &[u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            let cut = (at / self.cut_bytes + 1) * self.cut_bytes;
+            let (now, later) = bytes.split_at(bytes.len().min((cut - at) as usize));
+            self.append_to_file(log, at, now)?;
+            at += now.len() as u64;
+            bytes = later;
+        }
+        Ok(())
+    }
+
+    fn append_to_file(&mut self, log: &LogId, at: u64, bytes: &[u8]) -> Result<()> {
+        let fits = |open: &OpenFile| {
+            open.log == *log && open.end == at && open.start / self.cut_bytes == at / self.cut_bytes
+        };
+        if !self.open.as_ref().is_some_and(fits) {
+            self.flush()?;
+            self.open = Some(self.open_at(log, at)?);
+        }
+        let path = self.directory.clone();
+        let Some(open) = &mut self.open else { return Err(Error::broken("a spool without a file")) };
+        if let Err(source) = open.file.write_all_at(bytes, open.end - open.start) {
+            // What was written of it stays behind the end, and is written over.
+            return Err(Error::Spool { path, source });
+        }
+        open.end += bytes.len() as u64;
+        open.has_new_bytes = true;
+        let (key, end) = ((open.log.clone(), open.start), open.end);
+        self.files.insert(key, end);
+        Ok(())
+    }
+
+    fn open_at(&self, log: &LogId, at: u64) -> Result<OpenFile> {
+        let before = self.files.range((log.clone(), 0)..=(log.clone(), at)).next_back();
+        let after = self.files.range((log.clone(), at + 1)..).next().filter(|((of, _), _)| of == log);
+        let until = after.map_or(u64::MAX, |((_, start), _)| *start);
+        let goes_on = match before {
+            Some((_, end)) if *end > at => return Err(Error::broken("bytes of a log came twice")),
+            Some(((_, start), end)) if *end == at && start / self.cut_bytes == at / self.cut_bytes => {
+                Some(*start)
+            }
+            _ => None,
+        };
+        if until <= at {
+            return Err(Error::broken("bytes of a log came twice"));
+        }
+        let start = goes_on.unwrap_or(at);
+        let path = self.path(log, start);
+        let failed = |source| Error::Spool { path: path.clone(), source };
+        let parent = path.parent().unwrap_or(&self.directory);
+        make_directory(parent).map_err(failed)?;
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o600);
+        let file = options.open(&path).map_err(failed)?;
+        // A crash may have left more than is believed.
+        file.set_len(at - start).map_err(failed)?;
+        Ok(OpenFile {
+            log: log.clone(),
+            start,
+            end: at,
+            file,
+            has_new_bytes: false,
+            is_new: goes_on.is_none(),
+        })
+    }
+
+    /// Brings everything to the disk. Says where the open file ends.
+    pub fn flush(&mut self) -> Result<Option<(LogId, u64)>> {
+        let Some(open) = &mut self.open else { return Ok(None) };
+        let path = self.directory.join(&open.log.lineage).join(&open.log.timeline);
+        let failed = |source| Error::Spool { path: path.clone(), source };
+        if open.has_new_bytes {
+            // A failed one may have dropped the bytes from memory: never tried again on
+            // the same file. The caller gives up, and a new process reads what is there.
+            open.file.sync_data().map_err(failed)?;
+            open.has_new_bytes = false;
+        }
+        if open.is_new {
+            for directory in [&path, &self.directory.join(&open.log.lineage), &self.directory] {
+                File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)?;
+            }
+            open.is_new = false;
+        }
+        Ok(Some((open.log.clone(), open.end)))
+    }
+
+    /// Bytes that lie there.
+    pub fn read(&self, log: &LogId, span: LogSpan) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; span.length() as usize];
+        let mut at = span.start;
+        while at < span.end {
+            let file = self.files.range((log.clone(), 0)..=(log.clone(), at)).next_back();
+            let Some(((_, start), end)) = file.filter(|(_, end)| at < **end) else {
+                return Err(Error::broken(format!("{at} of a log is not in the spool")));
+            };
+            let path = self.path(log, *start);
+            let until = span.end.min(*end);
+            let part = &mut bytes[(at - span.start) as usize..(until - span.start) as usize];
+            let opened = File::open(&path).and_then(|file| file.read_exact_at(part, at - start));
+            opened.map_err(|source| Error::Spool { path, source })?;
+            at = until;
+        }
+        Ok(bytes)
+    }
+
+    /// The cut of the log in which a position lies.
+    pub fn cut_around(&self, position: u64) -> LogSpan {
+        let start = position / self.cut_bytes * self.cut_bytes;
+        LogSpan { start, end: start + self.cut_bytes }
+    }
+
+    /// Gives up what lies behind a position, of which somebody found that it is no log.
+    pub fn truncate(&mut self, log: &LogId, to: u64) -> Result<()> {
+        self.flush()?;
+        self.open = None;
+        let behind: Vec<u64> = self
+            .files
+            .range((log.clone(), 0)..)
+            .take_while(|((of, _), _)| of == log)
+            .map(|((_, start), _)| *start)
+            .collect();
+        for start in behind {
+            let path = self.path(log, start);
+            let failed = |source| Error::Spool { path: path.clone(), source };
+            let key = (log.clone(), start);
+            if start >= to {
+                fs::remove_file(&path).map_err(failed)?;
+                self.files.remove(&key);
+            } else if self.files.get(&key).is_some_and(|end| *end > to) {
+                let file = OpenOptions::new().write(true).open(&path).map_err(failed)?;
+                file.set_len(to - start).and_then(|()| file.sync_all()).map_err(failed)?;
+                self.files.insert(key, to);
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the files whose bytes the store has: those that end at or before `stored`.
+    /// One in which the log still grows stays.
+    pub fn trim(&mut self, log: &LogId, stored: u64) -> Result<u64> {
+        let open = self.open.as_ref().filter(|open| open.log == *log).map(|open| open.start);
+        let done: Vec<(u64, u64)> = self
+            .files
+            .range((log.clone(), 0)..)
+            .take_while(|((of, _), _)| of == log)
+            .map(|((_, start), end)| (*start, *end))
+            .filter(|(start, end)| {
+                *end <= stored && (end.is_multiple_of(self.cut_bytes) || open != Some(*start))
+            })
+            .collect();
+        let mut bytes = 0;
+        for (start, end) in done {
+            if open == Some(start) {
+                self.flush()?;
+                self.open = None;
+            }
+            let path = self.path(log, start);
+            fs::remove_file(&path).map_err(|source| Error::Spool { path, source })?;
+            self.files.remove(&(log.clone(), start));
+            bytes += end - start;
+        }
+        Ok(bytes)
+    }
+
+    /// What waits for the store.
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|((_, start), end)| end - start).sum()
+    }
+
+    fn path(&self, log: &LogId, start: u64) -> PathBuf {
+        self.directory.join(&log.lineage).join(&log.timeline).join(format!("{start:016X}"))
+    }
+}
+
+fn make_directory(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+fn files_below(directory: &Path) -> io::Result<BTreeMap<(LogId, u64), u64>> {
+    let mut files = BTreeMap::new();
+    let below = |path: &Path| -> io::Result<Vec<(String, PathBuf, bool, u64)>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(path)? {
+            let entry = entry?;
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            let metadata = entry.metadata()?;
+            found.push((name, entry.path(), metadata.is_dir(), metadata.len()));
+        }
+        Ok(found)
+    };
+    for (lineage, path, is_directory, _) in below(directory)? {
+        if !is_directory {
+            continue;
+        }
+        for (timeline, path, is_directory, _) in below(&path)? {
+            if !is_directory {
+                continue;
+            }
+            for (name, _, is_directory, length) in below(&path)? {
+                let start = (name.len() == 16).then(|| u64::from_str_radix(&name, 16).ok()).flatten();
+                if let Some(start) = start.filter(|_| !is_directory && length > 0) {
+                    let log = LogId { lineage: lineage.clone(), timeline: timeline.clone() };
+                    files.insert((log, start), start + length);
+                }
+            }
+        }
+    }
+    Ok(files)
+}
+
+// What is noted in `boot` matters only while the machine runs, so it is never flushed.
+#[cfg(test)]
+mod tests;
