@@ -90,6 +90,8 @@ pub enum Error {
 
     #[error("the log does not go on where it ended: {expected} was to come, {found} came")]
     LogGap { expected: Lsn, found: Lsn },
+    #[error("the replication slot {slot} is a {kind} one")]
+    SlotKind { slot: String, kind: String },
     #[error("the replication slot {slot} is in use by another receiver")]
     SlotInUse {
         slot: String,
@@ -358,6 +360,9 @@ impl Classified for Error {
             Error::Archive { .. } | Error::Snapshot { .. } => ErrorKind::Corrupt,
             Error::ArchiveTooNew { .. } | Error::SnapshotStrange { .. } => ErrorKind::Unsupported,
             Error::SlotInUse { .. } => ErrorKind::Conflict,
+            Error::Archive { .. } => ErrorKind::Corrupt,
+            Error::ArchiveTooNew { .. } => ErrorKind::Unsupported,
+            Error::SlotInUse { .. } | Error::SlotKind { .. } => ErrorKind::Conflict,
             Error::Promoted { .. } | Error::TargetNotEmpty { .. } | Error::TargetRunning { .. } => {
                 ErrorKind::Conflict
             }

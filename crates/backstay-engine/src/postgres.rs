@@ -25,6 +25,7 @@ pub mod place;
 pub mod probe;
 pub mod programs;
 pub mod prove;
+pub mod receive;
 pub mod recover;
 pub mod reload;
 pub mod remote;

@@ -28,6 +28,20 @@ pub enum Error {
     #[error(transparent)]
     Id(#[from] IdError),
 
+    #[error(
+        "the server of {instance} is another cluster (system identifier {found}) than the one whose log is archived ({expected})"
+    )]
+    OtherCluster { instance: InstanceId, found: String, expected: String },
+    #[error("the server is at {server}, and its log was received to {received}")]
+    ServerBehind { received: String, server: String },
+    #[error("the server has given up the replication slot {slot}, and log that was held for it is gone")]
+    SlotLost { slot: String },
+    #[error("what the server sends is not its log")]
+    LogDamaged {
+        #[source]
+        source: backstay_engine::postgres::wal::LogDamage,
+    },
+
     /// The plan says no; the first of its reasons.
     #[error("{}", refusal.message)]
     Refused { refusal: Refusal },
@@ -186,6 +200,10 @@ impl Classified for Error {
             Error::Engine(error) => error.kind(),
             Error::Repo(error) => error.kind(),
             Error::Id(error) => error.kind(),
+            Error::OtherCluster { .. } => ErrorKind::Invalid,
+            Error::ServerBehind { .. } => ErrorKind::Conflict,
+            Error::SlotLost { .. } => ErrorKind::Unrecoverable,
+            Error::LogDamaged { .. } => ErrorKind::Corrupt,
             Error::Refused { refusal } => refusal.kind,
             Error::NoSuchBackup { .. } => ErrorKind::NotFound,
             Error::RestoreFailed { source, .. } | Error::HalfRestored { source, .. } => source.kind(),
@@ -244,6 +262,25 @@ impl Classified for Error {
             Error::Engine(error) => error.hints(),
             Error::Repo(error) => error.hints(),
             Error::Id(error) => error.hints(),
+            Error::OtherCluster { instance, .. } => vec![
+                "give another cluster a section `[instance.…]` of its own".to_owned(),
+                format!("where it took the place of the old one, `backstay backup {instance}` begins with it; the old \
+                         backups and their log stay"),
+            ],
+            Error::ServerBehind { .. } => vec![
+                "this server was brought back to an earlier state without a new timeline: give it a section \
+                 `[instance.…]` of its own, or restore it with `backstay restore --to`"
+                    .to_owned(),
+            ],
+            Error::SlotLost { slot } => vec![
+                format!("`SELECT pg_drop_replication_slot('{slot}')` lets `backstay archive` begin again, with a hole \
+                         in the log; then take a base with `backstay backup`"),
+                "raise `max_slot_wal_keep_size` of the server, or end what kept the archive away".to_owned(),
+            ],
+            Error::LogDamaged { .. } => vec![
+                "`pg_waldump` at the server says whether its log reads there; `backstay backup` takes a new base"
+                    .to_owned(),
+            ],
             Error::Refused { refusal } => refusal.hints.clone(),
             Error::NoSuchBackup { .. } => vec!["`backstay list` shows the ids of all backups".to_owned()],
             Error::RestoreFailed { instance, instead, remains, source, .. } => {

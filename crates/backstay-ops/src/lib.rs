@@ -54,6 +54,7 @@
 //! ```
 
 pub mod adopt;
+pub mod archive;
 pub mod backup;
 pub mod check;
 pub mod clock;

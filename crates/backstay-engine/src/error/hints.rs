@@ -117,6 +117,7 @@ pub(super) fn of(error: &Error) -> Vec<String> {
             "run `backstay backup` again"
         }
         Error::LogGap { .. } => "`backstay archive` begins again where the log ended",
+        Error::SlotKind { .. } => "give this instance a slot of its own with `archive.slot`",
         Error::SlotInUse { .. } => {
             "end the other one: `SELECT pid, client_addr FROM pg_stat_replication JOIN pg_replication_slots ON pid = \
              active_pid` says where it runs; or give this instance its own slot with `archive.slot`"

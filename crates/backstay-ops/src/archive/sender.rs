@@ -1,0 +1,250 @@
+//! From the spool into the store.
+//!
+//! A cut of the log that is complete is stored whole, so that one object serves a recovery.
+//! What is there of one that is not goes when it is as old as was promised; when the cut is
+//! complete, it is stored once more as a whole.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use backstay_engine::postgres::wal::LogReader;
+use backstay_model::error::{Classified, ErrorKind};
+use backstay_model::{Coverage, LogId, LogMark, LogSpan, Lsn};
+use backstay_repo::log::{LogPiece, PreviousSpan, StoredSpan};
+use bytes::Bytes;
+use tokio::task::JoinSet;
+
+use super::{ArchiveEvent, ArchiveOptions, ArchiveWatcher, CUT_BYTES, Spool};
+use crate::context::{Context, off_thread};
+use crate::error::{Error, Result};
+use crate::instance::Instance;
+
+/// Spans on their way at once: each takes its bytes and its object in memory.
+const IN_FLIGHT: usize = 2;
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+const RETRY_LAST: Duration = Duration::from_secs(30);
+/// How often it is looked whether something is old enough.
+const LOOK: Duration = Duration::from_millis(100);
+
+pub(super) struct Sender<'a> {
+    context: &'a Context,
+    instance: &'a Instance,
+    options: &'a ArchiveOptions,
+    watcher: &'a dyn ArchiveWatcher,
+    spool: Spool,
+    logs: BTreeMap<LogId, Progressing>,
+    in_flight: JoinSet<(LogId, LogSpan, Result<StoredSpan>)>,
+}
+
+/// One timeline on its way.
+#[derive(Default)]
+struct Progressing {
+    /// What lies in the spool from here on is not in the store, as far as this run knows.
+    from: u64,
+    /// Durable in the spool.
+    durable: u64,
+    /// Handed to a task.
+    dispatched: u64,
+    /// When the first byte behind `dispatched` became durable.
+    waiting_since: Option<Instant>,
+    /// No more will come: another timeline goes on.
+    is_over: bool,
+    done: Vec<LogSpan>,
+    previous: Option<PreviousSpan>,
+}
+
+impl<'a> Sender<'a> {
+    pub fn new(
+        context: &'a Context,
+        instance: &'a Instance,
+        options: &'a ArchiveOptions,
+        watcher: &'a dyn ArchiveWatcher,
+        spool: Spool,
+    ) -> Self {
+        Sender {
+            context,
+            instance,
+            options,
+            watcher,
+            spool,
+            logs: BTreeMap::new(),
+            in_flight: JoinSet::new(),
+        }
+    }
+
+    /// What an earlier run left in the spool.
+    pub async fn take_over(&mut self) -> Result<()> {
+        for one in self.spool.with(|spool| Ok(spool.spans())).await? {
+            let stored = self.context.repo.timeline_log(&self.instance.id, &one.log).await?.coverage();
+            let from = stored.reach(one.span.start).unwrap_or(one.span.start).min(one.span.end);
+            let log = self.logs.entry(one.log).or_default();
+            *log = Progressing { from, dispatched: from, durable: one.span.end, ..Progressing::default() };
+            log.waiting_since = (from < one.span.end).then(Instant::now);
+        }
+        Ok(())
+    }
+
+    /// So far the spool has it for good.
+    pub fn durable(&mut self, log: &LogId, start: u64, to: u64) {
+        let log = self.logs.entry(log.clone()).or_insert_with(|| Progressing {
+            from: start,
+            dispatched: start,
+            ..Progressing::default()
+        });
+        log.durable = log.durable.max(to);
+        if log.waiting_since.is_none() && log.dispatched < log.durable {
+            log.waiting_since = Some(Instant::now());
+        }
+    }
+
+    /// Nothing more will come of this timeline.
+    pub fn over(&mut self, log: &LogId) {
+        if let Some(log) = self.logs.get_mut(log) {
+            log.is_over = true;
+        }
+    }
+
+    /// Hands on what is due, and takes note of what has arrived. Returns at once.
+    pub async fn turn(&mut self) -> Result<()> {
+        while let Some(joined) = self.in_flight.try_join_next() {
+            self.arrived(joined).await?;
+        }
+        while self.in_flight.len() < IN_FLIGHT {
+            let rpo = self.options.rpo;
+            let due = self.logs.iter().find_map(|(log, one)| Some((log.clone(), one.due(rpo)?)));
+            let Some((log, span)) = due else { break };
+            self.dispatch(log, span).await?;
+        }
+        Ok(())
+    }
+
+    async fn dispatch(&mut self, log: LogId, span: LogSpan) -> Result<()> {
+        let of = log.clone();
+        let (cut, whole, bytes) = self
+            .spool
+            .with(move |spool| {
+                // Marks are found from the beginning of what lies there of the cut.
+                let cut = spool.cut_around(span.start);
+                let lying = spool.spans().into_iter().find(|one| one.log == of && one.span.contains(&span));
+                let start = lying.map_or(span.start, |one| one.span.start.max(cut.start));
+                let whole = LogSpan { start, end: span.end };
+                Ok((cut, whole, Bytes::from(spool.read(&of, whole)?)))
+            })
+            .await?;
+        let start = whole.start;
+        // One that completes a cut is the whole of it, as far as it lies here.
+        let span = if span.end == cut.end { whole } else { span };
+        let content = bytes.slice((span.start - start) as usize..);
+        let Some(one) = self.logs.get_mut(&log) else { return Ok(()) };
+        one.dispatched = span.end;
+        one.waiting_since = (one.dispatched < one.durable).then(Instant::now);
+        let previous = one.previous.clone();
+        let (repo, instance, level) =
+            (self.context.repo.clone(), self.instance.id.clone(), self.options.compression_level);
+        let cancel = self.context.cancel.clone();
+        self.in_flight.spawn(async move {
+            let marks = off_thread(move || Ok(marks_of(&bytes, start, span))).await;
+            let stored = async {
+                let piece = LogPiece {
+                    log: log.clone(),
+                    start: span.start,
+                    content,
+                    marks: marks?,
+                    previous,
+                    facts: serde_json::Value::Null,
+                };
+                let mut wait = RETRY_FIRST;
+                loop {
+                    match repo.put_log(&instance, piece.clone(), level).await {
+                        Err(error) if error.kind() == ErrorKind::Unavailable && !cancel.is_cancelled() => {
+                            tracing::warn!(%error, "the store does not take the log; it stays in the spool");
+                            tokio::select! {
+                                () = cancel.cancelled() => {}
+                                () = tokio::time::sleep(wait) => {}
+                            }
+                            wait = (wait * 2).min(RETRY_LAST);
+                        }
+                        done => return Ok(done?),
+                    }
+                }
+            };
+            let stored = stored.await;
+            (log, span, stored)
+        });
+        Ok(())
+    }
+
+    async fn arrived(
+        &mut self,
+        joined: Result<(LogId, LogSpan, Result<StoredSpan>), tokio::task::JoinError>,
+    ) -> Result<()> {
+        let (log, span, stored) = joined.map_err(|error| Error::broken(error.to_string()))?;
+        let stored = stored?;
+        let Some(one) = self.logs.get_mut(&log) else { return Ok(()) };
+        one.done.push(span);
+        one.previous = Some(PreviousSpan { span, digest: stored.digest });
+        let there: Coverage = one.done.iter().copied().collect();
+        // The first span may begin before what this run began with.
+        if let Some(reach) = there.spans().iter().find(|span| span.start <= one.from).map(|span| span.end) {
+            one.from = one.from.max(reach);
+            let from = one.from;
+            one.done.retain(|span| span.end > from);
+        }
+        let from = one.from;
+        self.watcher.see(ArchiveEvent::Sent { log: log.clone(), span });
+        self.spool.with(move |spool| Ok(spool.trim(&log, from).map(drop)?)).await
+    }
+
+    /// Goes on sending for a while in which nothing is received.
+    pub async fn rest(&mut self, wait: Duration) -> Result<()> {
+        let until = Instant::now() + wait;
+        loop {
+            self.turn().await?;
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.context.cancel.is_cancelled() {
+                return Ok(());
+            }
+            tokio::select! {
+                () = self.context.cancel.cancelled() => {}
+                () = tokio::time::sleep(left.min(LOOK)) => {}
+            }
+        }
+    }
+
+    /// Sends all that is there.
+    pub async fn finish(&mut self) -> Result<()> {
+        loop {
+            for one in self.logs.values_mut() {
+                one.is_over = true;
+            }
+            self.turn().await?;
+            match self.in_flight.join_next().await {
+                Some(joined) => self.arrived(joined).await?,
+                None => return Ok(()),
+            }
+        }
+    }
+}
+
+impl Progressing {
+    fn due(&self, rpo: Duration) -> Option<LogSpan> {
+        let cut_end = (self.dispatched / CUT_BYTES + 1) * CUT_BYTES;
+        if cut_end <= self.durable {
+            return LogSpan::new(self.dispatched, cut_end);
+        }
+        let is_old = self.waiting_since.is_some_and(|since| since.elapsed() >= rpo);
+        LogSpan::new(self.dispatched, self.durable).filter(|_| is_old || self.is_over)
+    }
+}
+
+/// The marks in a span of bytes that begin at `start`.
+fn marks_of(bytes: &[u8], start: u64, span: LogSpan) -> Vec<LogMark> {
+    let mut reader = LogReader::new(Lsn(start), CUT_BYTES, None);
+    let mut marks = Vec::new();
+    if let Err(damage) = reader.push(bytes, &mut marks) {
+        // It was looked at when it came in; here the bytes are kept whatever they are.
+        tracing::debug!(%damage, "no marks from here on");
+    }
+    marks.retain(|mark| span.start < mark.at && mark.at <= span.end);
+    marks
+}
