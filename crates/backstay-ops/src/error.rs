@@ -13,6 +13,7 @@ use backstay_model::error::{Classified, ErrorKind};
 use backstay_model::id::IdError;
 use backstay_model::plan::Refusal;
 use backstay_model::{BackupId, ByteSize, EngineKind, InstanceId};
+use backstay_model::{BackupId, ByteSize, InstanceId, Lsn, TimelineId};
 
 use crate::restore::{Instead, Offer, Remains};
 
@@ -32,6 +33,24 @@ pub enum Error {
         "the server of {instance} is another cluster (system identifier {found}) than the one whose log is archived ({expected})"
     )]
     OtherCluster { instance: InstanceId, found: String, expected: String },
+    #[error("the log of {instance} has a hole on timeline {timeline}, from {from} to {to}")]
+    LogHole { instance: InstanceId, timeline: TimelineId, from: Lsn, to: Lsn },
+    #[error("{} is not what its name says: {reason}", path.display())]
+    NotThisLog { path: PathBuf, reason: String },
+    #[error("there is no base of {instance}, so nobody knows which cluster's log it is")]
+    NoBaseYet { instance: InstanceId },
+    #[error("read {}", path.display())]
+    ReadLogFile {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("write {}", path.display())]
+    WriteLogFile {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("the server is at {server}, and its log was received to {received}")]
     ServerBehind { received: String, server: String },
     #[error("the server has given up the replication slot {slot}, and log that was held for it is gone")]
@@ -200,6 +219,14 @@ impl Classified for Error {
             Error::Engine(error) => error.kind(),
             Error::Repo(error) => error.kind(),
             Error::Id(error) => error.kind(),
+            Error::LogHole { .. } => ErrorKind::Unrecoverable,
+            Error::NotThisLog { .. } => ErrorKind::Invalid,
+            Error::NoBaseYet { .. } => ErrorKind::NotFound,
+            Error::ReadLogFile { source, .. } | Error::WriteLogFile { source, .. } => match source.kind() {
+                std::io::ErrorKind::NotFound => ErrorKind::NotFound,
+                std::io::ErrorKind::PermissionDenied => ErrorKind::Denied,
+                _ => ErrorKind::Unavailable,
+            },
             Error::OtherCluster { .. } => ErrorKind::Invalid,
             Error::ServerBehind { .. } => ErrorKind::Conflict,
             Error::SlotLost { .. } => ErrorKind::Unrecoverable,
@@ -262,6 +289,16 @@ impl Classified for Error {
             Error::Engine(error) => error.hints(),
             Error::Repo(error) => error.hints(),
             Error::Id(error) => error.hints(),
+            Error::LogHole { instance, .. } => vec![format!(
+                "`backstay status {instance}` shows the instants that can be reached on both sides of it"
+            )],
+            Error::NotThisLog { .. } => {
+                vec!["`archive_command` gives it the path that the server names: `backstay wal push %p`".to_owned()]
+            }
+            Error::NoBaseYet { instance } => vec![format!("run `backstay backup {instance}` first")],
+            Error::ReadLogFile { .. } | Error::WriteLogFile { .. } => {
+                vec!["run it as the owner of the data directory, with the path that the server gives as `%p`".to_owned()]
+            }
             Error::OtherCluster { instance, .. } => vec![
                 "give another cluster a section `[instance.…]` of its own".to_owned(),
                 format!("where it took the place of the old one, `backstay backup {instance}` begins with it; the old \

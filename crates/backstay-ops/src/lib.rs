@@ -83,6 +83,7 @@ pub mod restore;
 pub mod run;
 pub mod status;
 pub mod verify;
+pub mod wal;
 pub mod way;
 
 pub use backstay_engine as engine;

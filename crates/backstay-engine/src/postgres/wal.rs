@@ -26,6 +26,13 @@ const RECORD_HEADER_BYTES: usize = 24;
 /// point) all.
 const KEPT_BYTES: usize = 256;
 
+/// The system identifier and the size of a segment, as its first page says them; `None` when
+/// these bytes do not begin one.
+pub fn first_page(bytes: &[u8]) -> Option<(u64, u64)> {
+    let header = PageHeader::parse(bytes.get(..LONG_HEADER_BYTES)?);
+    header.long.filter(|(_, size)| size.is_power_of_two() && header.address.0.is_multiple_of(*size))
+}
+
 /// What is wrong with bytes that should have been log.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LogDamage {

@@ -1,0 +1,216 @@
+//! Single files of the write-ahead log, for `restore_command` and `archive_command`.
+//!
+//! Invariant of [`fetch`]: an absence is said only when it is proven, behind the end of
+//! what is archived of a timeline. PostgreSQL takes an absence for the end of the log: it
+//! opens for business there, and whatever comes behind a hole would be lost in silence.
+//! Everything else is an error, and the command ends with a code that stops the recovery.
+//!
+//! Invariant of [`push`]: success means that the store has the bytes for good, and that
+//! they are those of the place that the file's name says.
+
+use std::path::Path;
+
+use backstay_engine::postgres::receive::log_id;
+use backstay_engine::postgres::wal::{LogReader, first_page};
+use backstay_model::{InstanceId, LogId, LogSpan, Lsn, TimelineId};
+use backstay_repo::log::{LogPiece, SPAN_BYTES_MAX};
+use backstay_repo::store::StoreError;
+use bytes::Bytes;
+
+use crate::context::{Context, off_thread};
+use crate::error::{Error, Result};
+
+mod name;
+
+pub use name::LogFileName;
+
+/// Whose log it is, as a restored directory remembers it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogSource {
+    pub instance: InstanceId,
+    pub system_identifier: u64,
+    pub segment_bytes: u64,
+}
+
+impl LogSource {
+    fn log(&self, timeline: TimelineId) -> LogId {
+        log_id(self.system_identifier, timeline)
+    }
+}
+
+/// What became of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fetched {
+    Written,
+    /// Only what was received of it, and zeros behind: the archive ends in it.
+    Tail {
+        end: Lsn,
+    },
+    /// It is proven that the archive ends before it.
+    Absent,
+}
+
+/// Writes one file of the log to a path, over whatever lies there.
+///
+/// # Errors
+///
+/// [`Error::LogHole`] where log is archived behind the place and not at it.
+pub async fn fetch(context: &Context, source: &LogSource, name: &LogFileName, to: &Path) -> Result<Fetched> {
+    let (timeline, segment) = match name {
+        LogFileName::Segment { timeline, segment } => (*timeline, *segment),
+        LogFileName::History { timeline } => {
+            let log = source.log(*timeline);
+            return match context.repo.log_history(&source.instance, &log).await? {
+                Some(history) => write(to, history.into_bytes()).await.map(|()| Fetched::Written),
+                None => Ok(Fetched::Absent),
+            };
+        }
+        // Nobody asks for these to recover, and they are not stored.
+        LogFileName::Partial { .. } | LogFileName::Backup { .. } => return Ok(Fetched::Absent),
+    };
+    let log = source.log(timeline);
+    let Some(number) = LogFileName::number(segment, source.segment_bytes) else { return Ok(Fetched::Absent) };
+    let start = number * source.segment_bytes;
+    let span = LogSpan { start, end: start + source.segment_bytes };
+    if span.length() == SPAN_BYTES_MAX {
+        // A segment that was complete lies there as one object, under a name that is known.
+        match context.repo.read_log_span(&source.instance, &log, span).await {
+            Ok(read) => return write(to, read.content).await.map(|()| Fetched::Written),
+            Err(backstay_repo::Error::Store(StoreError::NotFound { .. })) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let there = context.repo.timeline_log(&source.instance, &log).await?;
+    let coverage = there.coverage();
+    let Some(end) = coverage.end().filter(|end| *end > span.start) else { return Ok(Fetched::Absent) };
+    let reach = coverage.reach(span.start).unwrap_or(span.start);
+    if reach < span.end && reach < end {
+        let missing = coverage.missing(&span).first().copied().unwrap_or(span);
+        return Err(Error::LogHole {
+            instance: source.instance.clone(),
+            timeline,
+            from: Lsn(missing.start),
+            to: Lsn(missing.end),
+        });
+    }
+    let (bytes, _) = context.repo.read_log(&source.instance, &log, &there, span).await?;
+    write(to, bytes).await?;
+    Ok(if reach < span.end { Fetched::Tail { end: Lsn(reach) } } else { Fetched::Written })
+}
+
+async fn write(to: &Path, bytes: Vec<u8>) -> Result<()> {
+    let path = to.to_owned();
+    off_thread(move || std::fs::write(&path, &bytes).map_err(|source| Error::WriteLogFile { path, source }))
+        .await
+}
+
+/// What became of a file that was pushed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pushed {
+    Stored,
+    /// Exactly these bytes were there.
+    Known,
+}
+
+/// Stores one file of the log. When this returns, the server may forget it.
+///
+/// # Errors
+///
+/// [`Error::NotThisLog`] for a file that is not what its name says, and an error of the
+/// repository where other bytes are stored of the same place.
+pub async fn push(
+    context: &Context,
+    instance: &InstanceId,
+    expected_system: Option<u64>,
+    path: &Path,
+    level: i32,
+) -> Result<Pushed> {
+    let strange = |reason: String| Error::NotThisLog { path: path.to_owned(), reason };
+    let text = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let name: LogFileName =
+        text.parse().map_err(|_| strange("its name is not that of a file of the log".to_owned()))?;
+    let file = path.to_owned();
+    let bytes = off_thread(move || {
+        std::fs::read(&file).map_err(|source| Error::ReadLogFile { path: file.clone(), source })
+    })
+    .await?;
+    let (timeline, segment, is_partial) = match name {
+        LogFileName::Segment { timeline, segment } => (timeline, segment, false),
+        LogFileName::Partial { timeline, segment } => (timeline, segment, true),
+        LogFileName::History { timeline } => {
+            let Some(system) = expected_system else {
+                return Err(Error::NoBaseYet { instance: instance.clone() });
+            };
+            context.repo.put_log_history(instance, &log_id(system, timeline), &bytes).await?;
+            return Ok(Pushed::Stored);
+        }
+        // Says what the record of a base says, which is stored.
+        LogFileName::Backup { .. } => return Ok(Pushed::Known),
+    };
+    let (system, segment_bytes) =
+        first_page(&bytes).ok_or_else(|| strange("it does not begin as a segment of the log".to_owned()))?;
+    if bytes.len() as u64 != segment_bytes {
+        return Err(strange(format!("it has {} bytes, and its head says {segment_bytes}", bytes.len())));
+    }
+    if let Some(expected) = expected_system.filter(|expected| *expected != system) {
+        return Err(Error::OtherCluster {
+            instance: instance.clone(),
+            found: system.to_string(),
+            expected: expected.to_string(),
+        });
+    }
+    let number = LogFileName::number(segment, segment_bytes)
+        .ok_or_else(|| strange("no segment has its number".to_owned()))?;
+    let start = number * segment_bytes;
+    let mut reader = LogReader::new(Lsn(start), segment_bytes, Some(system));
+    let mut marks = Vec::new();
+    reader.push(&bytes, &mut marks).map_err(|damage| strange(damage.to_string()))?;
+    // Behind the last record of a timeline lies what was there before.
+    let end = match is_partial {
+        true => reader.valid_to().map_or(start, |end| end.0),
+        false => start + segment_bytes,
+    };
+    let bytes = Bytes::from(bytes);
+    let log = log_id(system, timeline);
+    let there = context.repo.timeline_log(instance, &log).await?;
+    let mut pushed = Pushed::Known;
+    let mut from = start;
+    while from < end {
+        let to = end.min(from + SPAN_BYTES_MAX);
+        let span = LogSpan { start: from, end: to };
+        let content = bytes.slice((from - start) as usize..(to - start) as usize);
+        let is_there = agrees(context, instance, &log, &there, span, &content).await?;
+        if !is_there {
+            let marks = marks.iter().filter(|mark| from < mark.at && mark.at <= to).cloned().collect();
+            let facts = serde_json::json!({ "segment_bytes": segment_bytes });
+            let piece = LogPiece { log: log.clone(), start: from, content, marks, previous: None, facts };
+            context.repo.put_log(instance, piece, level).await?;
+            pushed = Pushed::Stored;
+        }
+        from = to;
+    }
+    Ok(pushed)
+}
+
+/// Whether all of a span is stored already. What is stored of it must be the same.
+async fn agrees(
+    context: &Context,
+    instance: &InstanceId,
+    log: &LogId,
+    there: &backstay_repo::log::TimelineLog,
+    span: LogSpan,
+    content: &Bytes,
+) -> Result<bool> {
+    if there.covering(span).is_empty() {
+        return Ok(false);
+    }
+    let (stored, coverage) = context.repo.read_log(instance, log, there, span).await?;
+    for part in coverage.spans() {
+        let range = (part.start - span.start) as usize..(part.end - span.start) as usize;
+        if stored[range.clone()] != content[range] {
+            let object = format!("{instance}/{log} at {}", Lsn(part.start));
+            return Err(backstay_repo::Error::LogDiffers { object }.into());
+        }
+    }
+    Ok(coverage.contains(&span))
+}
