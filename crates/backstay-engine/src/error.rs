@@ -359,9 +359,6 @@ impl Classified for Error {
             Error::SwapHalfDone { source, .. } => source.kind(),
             Error::Archive { .. } | Error::Snapshot { .. } => ErrorKind::Corrupt,
             Error::ArchiveTooNew { .. } | Error::SnapshotStrange { .. } => ErrorKind::Unsupported,
-            Error::SlotInUse { .. } => ErrorKind::Conflict,
-            Error::Archive { .. } => ErrorKind::Corrupt,
-            Error::ArchiveTooNew { .. } => ErrorKind::Unsupported,
             Error::SlotInUse { .. } | Error::SlotKind { .. } => ErrorKind::Conflict,
             Error::Promoted { .. } | Error::TargetNotEmpty { .. } | Error::TargetRunning { .. } => {
                 ErrorKind::Conflict

@@ -12,8 +12,7 @@ use backstay_engine::postgres::starting::shell_word;
 use backstay_model::error::{Classified, ErrorKind};
 use backstay_model::id::IdError;
 use backstay_model::plan::Refusal;
-use backstay_model::{BackupId, ByteSize, EngineKind, InstanceId};
-use backstay_model::{BackupId, ByteSize, InstanceId, Lsn, TimelineId};
+use backstay_model::{BackupId, ByteSize, EngineKind, InstanceId, Lsn, TimelineId};
 
 use crate::restore::{Instead, Offer, Remains};
 

@@ -33,8 +33,8 @@ pub(super) async fn receive(
     spool: &Spool,
     sender: &mut Sender<'_>,
 ) -> Result<Ended> {
-    let mut receiver =
-        context.unless_cancelled(async { Ok(LogReceiver::connect(instance.postgres()).await?) }).await?;
+    let settings = instance.postgres()?;
+    let mut receiver = context.unless_cancelled(async { Ok(LogReceiver::connect(settings).await?) }).await?;
     let index = context.repo.log_index(&instance.id).await?;
     begin::refuse_another(context, instance, &receiver, &index).await?;
     let slot = match receiver.slot(&options.slot).await? {
