@@ -51,6 +51,9 @@ const RETRY_LAST: Duration = Duration::from_secs(15);
 /// is not there by then stays in the spool, and goes with the next run.
 const LAST_SENDING: Duration = Duration::from_secs(30);
 
+/// So old may what the store does not have be, when nobody says.
+pub const DEFAULT_RPO: Duration = Duration::from_secs(5);
+
 /// How a log is archived.
 #[derive(Debug, Clone)]
 pub struct ArchiveOptions {
@@ -77,8 +80,6 @@ pub enum ArchiveEvent {
     Sent { log: LogId, span: LogSpan },
     /// The server is away, or does not let us in: it is tried again.
     Waiting { reason: String },
-    /// The store did not take it: it is tried again, and stays in the spool.
-    Withheld { reason: String },
 }
 
 /// Whoever wants to know what an archive does.

@@ -10,6 +10,7 @@
 
 use std::path::Path;
 
+use backstay_engine::postgres::BackupFacts;
 use backstay_engine::postgres::receive::log_id;
 use backstay_engine::postgres::wal::{LogReader, first_page};
 use backstay_model::{InstanceId, LogId, LogSpan, Lsn, TimelineId};
@@ -19,6 +20,7 @@ use bytes::Bytes;
 
 use crate::context::{Context, off_thread};
 use crate::error::{Error, Result};
+use crate::known::Known;
 
 mod name;
 
@@ -102,6 +104,14 @@ async fn write(to: &Path, bytes: Vec<u8>) -> Result<()> {
     let path = to.to_owned();
     off_thread(move || std::fs::write(&path, &bytes).map_err(|source| Error::WriteLogFile { path, source }))
         .await
+}
+
+/// The cluster whose log is archived as this instance, by its newest base.
+pub async fn known_system(context: &Context, instance: &InstanceId) -> Result<Option<u64>> {
+    let known = Known::of(context, instance).await?;
+    let newest = known.backups.iter().max_by_key(|(record, _)| record.sequence);
+    let facts = newest.and_then(|(record, _)| BackupFacts::from_json(&record.facts).ok());
+    Ok(facts.map(|facts| facts.server.system_identifier))
 }
 
 /// What became of a file that was pushed.

@@ -79,6 +79,8 @@ pub enum Verb {
     Config(ConfigVerb),
     /// Take a base backup now
     Backup(BackupArguments),
+    /// Receive the log of servers as it is written, until stopped
+    Archive(ArchiveArguments),
     /// Write databases into portable files that open without Backstay
     Dump(DumpArguments),
     /// Take in dumps that other programs left, where they lie
@@ -104,6 +106,9 @@ pub enum Verb {
     Hold(HoldVerb),
     /// Delete what nothing refers to
     Collect(CollectArguments),
+    /// Fetch and push single files of the log, for restore_command and archive_command
+    #[command(subcommand)]
+    Wal(WalVerb),
     /// List, add, remove and rotate the keys that open the repository
     #[command(subcommand)]
     Key(KeyVerb),
@@ -166,6 +171,51 @@ pub struct BackupArguments {
     /// Compare with no earlier backup: read and store everything
     #[arg(long)]
     pub full: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ArchiveArguments {
+    /// The instances; all when none is named
+    #[arg(value_name = "INSTANCE")]
+    pub instances: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum WalVerb {
+    /// Write a file of the archived log to a path: exit 1 only where the archive is known to end before it, 126 for
+    /// whatever else keeps it away
+    Fetch(WalFetchArguments),
+    /// Store a file of the log: exit 0 only when it is durable in the store
+    Push(WalPushArguments),
+}
+
+#[derive(Debug, Args)]
+pub struct WalFetchArguments {
+    /// What the server asks for, `%f`
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// Where it is to be, `%p`
+    #[arg(value_name = "DEST")]
+    pub to: PathBuf,
+    /// The instance
+    #[arg(long, value_name = "INSTANCE")]
+    pub instance: String,
+    /// Of the cluster; `backstay restore` writes it into restore_command
+    #[arg(long, value_name = "NUMBER")]
+    pub system_identifier: u64,
+    /// The size of a segment
+    #[arg(long, value_name = "BYTES", default_value_t = 16 << 20)]
+    pub segment_bytes: u64,
+}
+
+#[derive(Debug, Args)]
+pub struct WalPushArguments {
+    /// The path that the server names, `%p`
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// The instance; may be left out where the configuration has one
+    #[arg(long, value_name = "INSTANCE")]
+    pub instance: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -5,6 +5,7 @@
 //! An unknown key is an error, because a mistyped `keep` must not mean "keep
 //! nothing". Refuses secrets given as text.
 
+pub mod archive;
 pub mod catalogue;
 pub mod dump;
 pub mod error;

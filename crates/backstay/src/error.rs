@@ -17,6 +17,12 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    #[error("several instances stand in the configuration, and none was named")]
+    NameOneInstance,
+    #[error("the log of {instance} is archived by a later version: it is not of PostgreSQL")]
+    NoLog { instance: String },
+    #[error("nobody said where the log of {instance} may lie on this machine")]
+    NoSpool { instance: String },
     #[error("make {}: it exists already", .path.display())]
     Exists { path: PathBuf },
     #[error("write {}", .path.display())]
@@ -58,7 +64,10 @@ impl Classified for Error {
                 io::ErrorKind::NotFound => ErrorKind::NotFound,
                 _ => ErrorKind::Unavailable,
             },
+            Error::NoLog { .. } => ErrorKind::Unsupported,
             Error::NoDestination
+            | Error::NameOneInstance
+            | Error::NoSpool { .. }
             | Error::NotForDumps { .. }
             | Error::WhoseDumps { .. }
             | Error::Store { .. }
@@ -89,6 +98,11 @@ impl Classified for Error {
                 one(format!("name the instance with `--instance`: one of {}", known.join(", ")))
             }
             Error::NotForDumps { option, .. } => vec![format!("leave `{option}` out")],
+            Error::NameOneInstance => one("name it with `--instance`".to_owned()),
+            Error::NoSpool { instance } => {
+                one(format!("set `spool` in the section `[instance.{instance}.archive]` to a directory"))
+            }
+            Error::NoLog { .. } => one("`backstay archive NAME` takes the names of instances of PostgreSQL".to_owned()),
             Error::NoDestination => {
                 one("say `--into DIR`, or for a dump `--into-database NAME` or `--swap NAME`".to_owned())
             }

@@ -26,11 +26,16 @@ use error::Error;
 use render::Output;
 use render::errors::Told;
 
+/// Above 125, so that a recovery stops.
+const NOT_FETCHED: u8 = 126;
 /// How long threads that were told to stop may still finish one read or write.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().collect();
+    if is_fetch(&words) {
+        return fetch(&words);
+    }
     let arguments = match Arguments::try_parse_from(&words) {
         Ok(arguments) => arguments,
         Err(error) => return refused(&error, &words),
@@ -45,6 +50,38 @@ fn main() -> ExitCode {
         }
     };
     ExitCode::from(code)
+}
+
+/// `backstay wal fetch` as the command of a recovery.
+///
+/// PostgreSQL takes every exit code up to 125 for "there is no such file", which ends the
+/// recovery there, and opens the database with what it has. So nothing but a proven absence
+/// may end with such a code: not a wrong argument, not a panic.
+fn fetch(words: &[OsString]) -> ExitCode {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        tell(panic);
+        std::process::exit(NOT_FETCHED.into());
+    }));
+    let arguments = match Arguments::try_parse_from(words) {
+        Ok(arguments) => arguments,
+        Err(error) if error.use_stderr() => {
+            refused(&error, words);
+            return ExitCode::from(NOT_FETCHED);
+        }
+        Err(help) => return refused(&help, words),
+    };
+    let output = Output::new(&arguments.global);
+    logging::start(arguments.global.verbose);
+    ExitCode::from(run(arguments, output).unwrap_or_else(|fault| {
+        output.error(&Told::fault(&fault));
+        NOT_FETCHED
+    }))
+}
+
+fn is_fetch(words: &[OsString]) -> bool {
+    let mut verbs = words.iter().skip(1).skip_while(|word| *word != "wal");
+    verbs.next().is_some() && verbs.next().is_some_and(|word| word == "fetch")
 }
 
 fn run(arguments: Arguments, output: Output) -> Result<u8, Fault> {

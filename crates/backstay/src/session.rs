@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use backstay_engine::postgres::PostgresSettings;
+use backstay_ops::archive::{ArchiveOptions, DEFAULT_RPO};
 use backstay_model::dump::{DumpShape, Layout, NameTemplate};
 use backstay_model::policy::RetentionPolicy;
 use backstay_model::status::Objectives;
@@ -20,6 +21,7 @@ use jiff::SignedDuration;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::GlobalOptions;
+use crate::config::archive::usual_spool;
 use crate::config::catalogue::{CataloguePlace, usual_place};
 use crate::config::dump::DumpKeepSettings;
 use crate::config::secret::SecretSource;
@@ -27,6 +29,7 @@ use crate::config::settings::{
     HookSettings, InstanceSettings, KeepSettings, PolicySettings, PostgresqlSettings,
 };
 use crate::config::{self, Config, Overlays};
+use crate::error::Error;
 use crate::render::Output;
 use crate::render::progress::Bar;
 
@@ -213,6 +216,27 @@ impl Session {
             objectives: Objectives { rpo: settings.rpo.map(|rpo| rpo.0), rto: settings.rto.map(|rto| rto.0) },
             grace: settings.grace.map_or(DEFAULT_GRACE, |grace| grace.0),
         }
+    }
+
+    /// How the log of an instance is received.
+    pub fn archive_options(&self, id: &InstanceId) -> Result<ArchiveOptions, Fault> {
+        let (_, settings) = self.config.instance(id.as_str())?;
+        let InstanceSettings::Postgresql(settings) = settings else {
+            return Err(Error::NoLog { instance: id.to_string() }.into());
+        };
+        let policy = settings.policy.over(&self.config.settings.policy);
+        let spool = match &settings.archive.spool {
+            Some(spool) => self.config.beside(spool),
+            None => usual_spool(|name| std::env::var_os(name), rustix::process::geteuid().is_root())
+                .ok_or_else(|| Error::NoSpool { instance: id.to_string() })?,
+        };
+        Ok(ArchiveOptions {
+            slot: settings.archive.slot(id),
+            spool: spool.join(id.as_str()),
+            rpo: policy.rpo.map_or(DEFAULT_RPO, |rpo| rpo.0),
+            synchronous: settings.archive.synchronous,
+            compression_level: self.config.settings.repository.level(),
+        })
     }
 
     /// The commands around a restore of a dump.

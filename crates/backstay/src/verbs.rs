@@ -4,6 +4,7 @@
 //! comes back as a fault and is told once, at the edge.
 
 mod adopt;
+mod archive;
 mod backup;
 mod collect;
 pub mod config;
@@ -20,6 +21,7 @@ mod restore;
 mod show;
 mod status;
 mod verify;
+mod wal;
 
 use backstay_model::verify::VerifyReport;
 use backstay_model::{ErrorKind, Fault};
@@ -44,6 +46,8 @@ pub async fn run(arguments: Arguments, output: Output, cancel: CancellationToken
         Verb::Init(init) => init::run(global, &init, output, cancel).await,
         Verb::Config(verb) => config::run(global, &verb, output, cancel).await,
         Verb::Backup(backup) => backup::run(&session()?, &backup).await,
+        Verb::Archive(archive) => archive::run(&session()?, &archive).await,
+        Verb::Wal(verb) => wal::run(&session()?, &verb).await,
         Verb::Adopt(adopt) => adopt::run(&session()?, &adopt).await,
         Verb::Dump(dump) => dump::run(&session()?, &dump).await,
         Verb::Export(export) => export::run(&session()?, &export).await,

@@ -9,6 +9,7 @@ use backstay_ops::backup::DEFAULT_COMPRESSION_LEVEL;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::archive::ArchiveSettings;
 use super::catalogue::CataloguePlace;
 use super::dump::DumpSettings;
 use super::secret::SecretSource;
@@ -180,6 +181,9 @@ pub struct PostgresqlSettings {
     /// Portable dumps of this instance, over `[dump]`.
     #[serde(default)]
     pub dump: Box<DumpSettings>,
+    /// How its log is received.
+    #[serde(default)]
+    pub archive: ArchiveSettings,
     /// What holds for this instance alone, over `[policy]`.
     #[serde(default)]
     pub policy: PolicySettings,

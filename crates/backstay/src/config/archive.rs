@@ -1,0 +1,76 @@
+//! `[instance.NAME.archive]`: how the log of a server is received.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use backstay_model::InstanceId;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// How the log of a server is received and kept.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ArchiveSettings {
+    /// The replication slot that holds the log for the archive, made when it is not there. Left out, `backstay_` and
+    /// the name of the instance.
+    #[serde(default)]
+    pub slot: Option<String>,
+    /// Where the log lies on this machine until the store has it, in a directory for each instance. Left out,
+    /// `backstay/spool` in `$XDG_STATE_HOME` or `~/.local/state`, for root `/var/spool/backstay`.
+    #[serde(default)]
+    pub spool: Option<PathBuf>,
+    /// Acknowledge every piece as soon as it is durable in the spool, for a server whose `synchronous_standby_names`
+    /// names `backstay`: then no commit that was confirmed is ever lost, and each waits for this machine's disk.
+    #[serde(default)]
+    pub synchronous: bool,
+}
+
+/// PostgreSQL takes 63 bytes, of small letters, digits and `_`.
+const SLOT_MAX: usize = 63;
+
+impl ArchiveSettings {
+    pub fn slot(&self, instance: &InstanceId) -> String {
+        self.slot.clone().unwrap_or_else(|| {
+            let mut slot = format!("backstay_{}", instance.as_str().replace('-', "_"));
+            slot.truncate(SLOT_MAX);
+            slot
+        })
+    }
+}
+
+/// Where spools lie when nobody says: nowhere for a user without a home.
+pub fn usual_spool(variable: impl Fn(&str) -> Option<OsString>, is_root: bool) -> Option<PathBuf> {
+    let absolute = |name: &str| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    match absolute("XDG_STATE_HOME") {
+        Some(state) => Some(state.join("backstay/spool")),
+        None if is_root => Some(Path::new("/var/spool/backstay").to_owned()),
+        None => Some(absolute("HOME")?.join(".local/state/backstay/spool")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_has_a_name_that_the_server_takes() {
+        let settings = ArchiveSettings::default();
+        assert_eq!(settings.slot(&"orders-eu".parse().unwrap()), "backstay_orders_eu");
+        let long: InstanceId = "x".repeat(60).parse().unwrap();
+        assert_eq!(settings.slot(&long).len(), SLOT_MAX);
+        let own = ArchiveSettings { slot: Some("mine".to_owned()), ..settings };
+        assert_eq!(own.slot(&long), "mine");
+    }
+
+    #[test]
+    fn a_spool_is_where_state_lies() {
+        let of = |variables: &[(&str, &str)], is_root| {
+            let find = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into());
+            usual_spool(find, is_root).map(|path| path.display().to_string())
+        };
+        assert_eq!(of(&[], true).as_deref(), Some("/var/spool/backstay"));
+        assert_eq!(of(&[("HOME", "/home/a")], false).as_deref(), Some("/home/a/.local/state/backstay/spool"));
+        assert_eq!(of(&[("XDG_STATE_HOME", "/s")], true).as_deref(), Some("/s/backstay/spool"));
+        assert_eq!(of(&[("HOME", "relative")], false), None);
+    }
+}

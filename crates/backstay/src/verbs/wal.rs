@@ -1,0 +1,57 @@
+//! `backstay wal fetch` and `backstay wal push`, for `restore_command` and
+//! `archive_command`: the exit code is what PostgreSQL acts upon.
+
+use backstay_model::Fault;
+use backstay_ops::wal::{Fetched, LogFileName, LogSource};
+
+use super::DONE;
+use crate::args::{WalFetchArguments, WalPushArguments, WalVerb};
+use crate::session::Session;
+
+/// PostgreSQL takes it for the end of the log, and opens for business there.
+const ABSENT: u8 = 1;
+
+pub async fn run(session: &Session, verb: &WalVerb) -> Result<u8, Fault> {
+    match verb {
+        WalVerb::Fetch(arguments) => fetch(session, arguments).await,
+        WalVerb::Push(arguments) => push(session, arguments).await,
+    }
+}
+
+async fn fetch(session: &Session, arguments: &WalFetchArguments) -> Result<u8, Fault> {
+    let name: LogFileName = match arguments.name.parse() {
+        Ok(name) => name,
+        // Nothing of such a name is ever archived.
+        Err(_) => return Ok(ABSENT),
+    };
+    let source = LogSource {
+        instance: arguments.instance.parse()?,
+        system_identifier: arguments.system_identifier,
+        segment_bytes: arguments.segment_bytes,
+    };
+    let context = session.context().await?;
+    match backstay_ops::wal::fetch(&context, &source, &name, &arguments.to).await? {
+        Fetched::Written => Ok(DONE),
+        Fetched::Tail { end } => {
+            tracing::info!(file = arguments.name, %end, "the archive ends in this file");
+            Ok(DONE)
+        }
+        Fetched::Absent => {
+            tracing::info!(file = arguments.name, "the archive ends before this file");
+            Ok(ABSENT)
+        }
+    }
+}
+
+async fn push(session: &Session, arguments: &WalPushArguments) -> Result<u8, Fault> {
+    let named: Vec<String> = arguments.instance.iter().cloned().collect();
+    let named = session.instances(&named)?;
+    let [(id, _)] = named.as_slice() else {
+        return Err(crate::error::Error::NameOneInstance.into());
+    };
+    let context = session.context().await?;
+    let level = session.config.settings.repository.level();
+    let system = backstay_ops::wal::known_system(&context, id).await?;
+    backstay_ops::wal::push(&context, id, system, &arguments.file, level).await?;
+    Ok(DONE)
+}
