@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use backstay_engine::postgres::PostgresSettings;
-use backstay_ops::archive::{ArchiveOptions, DEFAULT_RPO};
 use backstay_model::dump::{DumpShape, Layout, NameTemplate};
 use backstay_model::policy::RetentionPolicy;
 use backstay_model::status::Objectives;
 use backstay_model::{Fault, InstanceId, Progress, Secret};
+use backstay_ops::archive::{ArchiveOptions, DEFAULT_RPO};
 use backstay_ops::dump::{DumpPolicy, KEEP_REPORTS};
 use backstay_ops::instance::{DEFAULT_GRACE, EngineSettings};
 use backstay_ops::reload::{Hooks, Server};

@@ -65,7 +65,9 @@ mod tests {
     #[test]
     fn a_spool_is_where_state_lies() {
         let of = |variables: &[(&str, &str)], is_root| {
-            let find = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into());
+            let find = |name: &str| {
+                variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into())
+            };
             usual_spool(find, is_root).map(|path| path.display().to_string())
         };
         assert_eq!(of(&[], true).as_deref(), Some("/var/spool/backstay"));

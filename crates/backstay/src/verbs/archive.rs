@@ -18,7 +18,8 @@ pub async fn run(session: &Session, arguments: &ArchiveArguments) -> Result<u8, 
         async move {
             let instance = instance?;
             let options = session.archive_options(&id)?;
-            let watcher = Telling { output: session.output, instance: id.to_string(), last: Mutex::default() };
+            let watcher =
+                Telling { output: session.output, instance: id.to_string(), last: Mutex::default() };
             Ok::<_, Fault>(backstay_ops::archive::run(context, &instance, &options, &watcher).await?)
         }
     });

@@ -9,6 +9,7 @@
 )]
 
 mod adopted;
+mod archives;
 mod bad_configuration;
 mod bad_input;
 mod broken_restore;
