@@ -175,29 +175,15 @@ fn a_stream_goes_on_where_it_broke_off_even_within_a_record() {
             receiver.until(end_of_log(&server)).await;
             let odd = Lsn(receiver.from.0 + receiver.log.len() as u64 / 2 + 1);
             drop(receiver.walsender);
-            let begun = Instant::now();
-            let mut again = loop {
-                // The server notices only after a while that its receiver is gone.
-                let mut walsender = connect(&server).await;
-                match walsender.start_log(Some(SLOT), odd, TimelineId(1)).await {
-                    Ok(stream) => {
-                        let reader = LogReader::new(odd, SEGMENT, None);
-                        break Receiver {
-                            walsender,
-                            stream,
-                            from: odd,
-                            log: Vec::new(),
-                            reader,
-                            marks: Vec::new(),
-                        };
-                    }
-                    Err(error) => {
-                        assert!(matches!(error, Error::SlotInUse { .. }), "{error:?}");
-                        assert!(begun.elapsed() < LIMIT);
-                        tokio::time::sleep(Duration::from_millis(20)).await;
-                    }
-                }
-            };
+            // The server notices only after a while that its receiver is gone.
+            let is_free = || server.query_value("SELECT active FROM pg_replication_slots").unwrap() == "f";
+            testkit::wait_until(LIMIT, "a free slot", is_free).unwrap();
+            let walsender = connect(&server).await;
+            let mut again = Receiver::from(walsender, odd, TimelineId(1)).await;
+            // Two cannot have one slot.
+            let error = connect(&server).await.start_log(Some(SLOT), odd, TimelineId(1)).await.unwrap_err();
+            assert!(matches!(error, Error::SlotInUse { .. }), "{error:?}");
+            assert_eq!(error.kind(), ErrorKind::Conflict);
             server.sql("INSERT INTO t VALUES ('one more')").unwrap();
             again.until(end_of_log(&server)).await;
             let common = receiver.log.len() - (odd - receiver.from) as usize;

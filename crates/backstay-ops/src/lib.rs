@@ -18,6 +18,8 @@
 //! | verify | [`verify::run`] | [`model::VerifyReport`] |
 //! | restore | [`restore::plan`], [`restore::run`] | [`model::plan::RestorePlan`], [`restore::RestoreReport`] |
 //! | drill | [`drill::run`] | [`model::drill::DrillReport`] |
+//! | archive | [`archive::run`], until somebody asks to stop | events |
+//! | wal fetch, wal push | [`wal::fetch`], [`wal::push`] | [`wal::Fetched`], [`wal::Pushed`] |
 //! | dump | [`dump::run`] | [`dump::DumpReport`] |
 //! | list, show, verify, expire of dumps | [`dump::shelved::look`], [`dump::shelved::show`], [`dump::verify::run`], [`dump::expire::run`] | [`dump::shelved::Shelved`], [`dump::shelved::DumpDetail`], [`dump::verify::DumpVerification`], [`dump::expire::DumpExpireReport`] |
 //! | restore of a dump | [`reload::prepare`] | [`reload::ReloadReport`] |

@@ -127,29 +127,27 @@ impl LogStream {
         if self.is_over {
             return self.end(walsender).await.map(Some);
         }
-        loop {
-            let frame = match walsender.wire.answer(wait, RECEIVE).await {
-                Ok(frame) => frame,
-                Err(Error::Timeout { .. }) => return Ok(None),
-                Err(error) => return Err(error),
-            };
-            match frame {
-                Frame::Data(data) => return self.event(data).map(Some),
-                Frame::Message(Message::CopyDone) => {
-                    frontend::copy_done(&mut walsender.wire.outgoing);
-                    walsender.wire.send(walsender.limits.statement, RECEIVE).await?;
-                    self.is_over = true;
-                    return self.end(walsender).await.map(Some);
-                }
-                // Without an end of the copy: the server is shutting down.
-                Frame::Message(Message::CommandComplete(_)) => return Ok(Some(StreamEvent::Stopped)),
-                Frame::Message(Message::ErrorResponse(body)) => {
-                    let said = server_message(&mut body.fields());
-                    walsender.drain(RECEIVE).await?;
-                    return Err(refused(said, RECEIVE, None));
-                }
-                frame => return Err(out_of_turn(&frame, RECEIVE)),
+        let frame = match walsender.wire.answer(wait, RECEIVE).await {
+            Ok(frame) => frame,
+            Err(Error::Timeout { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        match frame {
+            Frame::Data(data) => self.event(data).map(Some),
+            Frame::Message(Message::CopyDone) => {
+                frontend::copy_done(&mut walsender.wire.outgoing);
+                walsender.wire.send(walsender.limits.statement, RECEIVE).await?;
+                self.is_over = true;
+                self.end(walsender).await.map(Some)
             }
+            // Without an end of the copy: the server is shutting down.
+            Frame::Message(Message::CommandComplete(_)) => Ok(Some(StreamEvent::Stopped)),
+            Frame::Message(Message::ErrorResponse(body)) => {
+                let said = server_message(&mut body.fields());
+                walsender.drain(RECEIVE).await?;
+                Err(refused(said, RECEIVE, None))
+            }
+            frame => Err(out_of_turn(&frame, RECEIVE)),
         }
     }
 
