@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 mod coverage;
+pub mod history;
 
 pub use coverage::Coverage;
 

@@ -110,6 +110,12 @@ fn every_segment_comes_back_although_the_receiver_and_the_server_were_killed() {
         {
             assert_eq!(fetch(&home, &server, absent), (1, None), "{absent}");
         }
+        // The other verbs leave the log alone.
+        let log = home.objects("/log/");
+        for words in [&["verify", "orders"][..], &["collect"], &["expire"], &["status"]] {
+            home.run(words).good();
+        }
+        assert_eq!(home.objects("/log/"), log);
         recovers(&home, &server, &names);
     }
 }
