@@ -201,14 +201,18 @@ fn a_server_that_shuts_down_waits_for_no_receiver_that_reports_and_a_gone_segmen
         let runtime = drive::runtime();
         let mut receiver = runtime.block_on(Receiver::begin(&server));
         server.sql("CREATE TABLE t AS SELECT generate_series(1, 1000)").unwrap();
-        let reporting = runtime.spawn(async move {
-            let over = receiver.until(Lsn(u64::MAX)).await;
-            (over, receiver.stream.received())
+        let (over, received) = std::thread::scope(|scope| {
+            let reporting = scope.spawn(|| {
+                runtime.block_on(async {
+                    let over = receiver.until(Lsn(u64::MAX)).await;
+                    (over, receiver.stream.received())
+                })
+            });
+            let begun = Instant::now();
+            server.stop(StopMode::Fast).unwrap();
+            assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+            reporting.join().unwrap()
         });
-        let begun = Instant::now();
-        server.stop(StopMode::Fast).unwrap();
-        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
-        let (over, received) = runtime.block_on(reporting).unwrap();
         assert_eq!(over, Some(StreamEvent::Stopped));
         server.start().unwrap();
         runtime.block_on(async {

@@ -150,7 +150,8 @@ impl Stream<'_, '_> {
                     return Err(error.into());
                 }
             };
-            let (mut batch, mut bytes, mut wants_report, mut over) = (Vec::new(), 0, false, None);
+            let (mut batch, mut bytes, mut wants_report) = (Vec::new(), 0, false);
+            let (mut over, mut failed) = (None, None);
             let mut next = event;
             while let Some(event) = next {
                 match event {
@@ -168,14 +169,21 @@ impl Stream<'_, '_> {
                 // What has come already, without waiting for more.
                 next = match self.receiver.next(Duration::ZERO).await {
                     Ok(next) => next,
-                    // It comes again with the next wait, after what came is kept.
-                    Err(_) => None,
+                    // Told once: what came before it is kept first.
+                    Err(error) => {
+                        failed = Some(error);
+                        None
+                    }
                 };
             }
             let is_due = self.last_flush.elapsed() >= FLUSH;
-            let flush = self.options.synchronous || wants_report || over.is_some() || is_due;
+            let is_last = over.is_some() || failed.is_some();
+            let flush = self.options.synchronous || wants_report || is_last || is_due;
             let before = self.durable;
             self.keep(batch, flush).await?;
+            if let Some(error) = failed {
+                return Err(error.into());
+            }
             if over.is_none()
                 && (wants_report || self.durable > before || self.last_report.elapsed() >= REPORT)
             {
