@@ -96,7 +96,7 @@ pub enum Error {
     SlotInUse {
         slot: String,
         #[source]
-        source: ServerMessage,
+        source: Box<ServerMessage>,
     },
 
     #[error("{received} files came, and they are not the {listed} that the server's manifest lists")]

@@ -241,7 +241,7 @@ fn refused(said: ServerMessage, action: &'static str, slot: Option<&str>) -> Err
     const OBJECT_IN_USE: &str = "55006";
     const UNDEFINED_FILE: &str = "58P01";
     match (said.code.as_str(), slot) {
-        (OBJECT_IN_USE, Some(slot)) => Error::SlotInUse { slot: slot.to_owned(), source: said },
+        (OBJECT_IN_USE, Some(slot)) => Error::SlotInUse { slot: slot.to_owned(), source: Box::new(said) },
         (UNDEFINED_FILE, _) => match said.log_segment() {
             Some(segment) => Error::WalMissing { segment },
             None => said.during(action),
