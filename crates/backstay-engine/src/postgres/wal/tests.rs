@@ -25,7 +25,7 @@ impl Writer {
     fn page(&mut self, rest: u32) {
         let at = self.position();
         assert_eq!(at % PAGE_BYTES, 0);
-        let is_long = at % SEGMENT == 0;
+        let is_long = at.is_multiple_of(SEGMENT);
         let info = u16::from(rest > 0) | if is_long { 2 } else { 0 };
         self.log.extend([0x16, 0xd1]);
         self.log.extend(info.to_le_bytes());
