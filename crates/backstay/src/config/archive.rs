@@ -25,16 +25,9 @@ pub struct ArchiveSettings {
     pub synchronous: bool,
 }
 
-/// PostgreSQL takes 63 bytes, of small letters, digits and `_`.
-const SLOT_MAX: usize = 63;
-
 impl ArchiveSettings {
     pub fn slot(&self, instance: &InstanceId) -> String {
-        self.slot.clone().unwrap_or_else(|| {
-            let mut slot = format!("backstay_{}", instance.as_str().replace('-', "_"));
-            slot.truncate(SLOT_MAX);
-            slot
-        })
+        self.slot.clone().unwrap_or_else(|| format!("backstay_{}", instance.as_str().replace('-', "_")))
     }
 }
 
@@ -56,8 +49,9 @@ mod tests {
     fn a_slot_has_a_name_that_the_server_takes() {
         let settings = ArchiveSettings::default();
         assert_eq!(settings.slot(&"orders-eu".parse().unwrap()), "backstay_orders_eu");
-        let long: InstanceId = "x".repeat(60).parse().unwrap();
-        assert_eq!(settings.slot(&long).len(), SLOT_MAX);
+        // PostgreSQL takes 63 bytes, of small letters, digits and `_`.
+        let long: InstanceId = "x".repeat(backstay_model::id::INSTANCE_NAME_MAX).parse().unwrap();
+        assert!(settings.slot(&long).len() <= 63);
         let own = ArchiveSettings { slot: Some("mine".to_owned()), ..settings };
         assert_eq!(own.slot(&long), "mine");
     }

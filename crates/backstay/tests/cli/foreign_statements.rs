@@ -24,8 +24,7 @@ fn a_dump_that_chooses_its_own_database_or_runs_commands_is_refused_before_anybo
         let id = id(name);
         home.run([&["restore", "orders", "--backup", &id, "--into-database", "copy"], words].concat())
     };
-    restore("shop_a.sql", &["--dry-run"])
-        .refused(2, &["`\\connect`", "pg_dump --create", "psql --file"]);
+    restore("shop_a.sql", &["--dry-run"]).refused(2, &["`\\connect`", "pg_dump --create", "psql --file"]);
     restore("shop_a.sql", &[]).refused(2, &["`\\connect`"]);
     restore("shop_c.sql", &[]).refused(2, &["line 21", "`\\!`", "no statement"]);
     assert!(!home.path("touched").exists());
