@@ -145,7 +145,9 @@ fn a_name_that_matches_nothing_is_told_with_those_that_are_near() {
             ("--schema", "Sal*", "Sales"),
         ] {
             let what = format!("{format} {option} {name}");
-            let dump = home.run(["dump", "orders", "--database", "shop", option, name]);
+            // Elsewhere: in the same second it would have the name of the one before.
+            let elsewhere = home.path("elsewhere").display().to_string();
+            let dump = home.run(["dump", "orders", "--database", "shop", "--to", &elsewhere, option, name]);
             assert_eq!(dump.code, 3, "{what}: {dump:#?}");
             dump.refused(3, &[name, near]);
             // What is to be changed is dumped first, before a directory says what it holds.

@@ -186,7 +186,8 @@ fn a_dump_that_is_killed_or_loses_its_server_leaves_nothing_that_looks_like_one(
     if !require_tampering() {
         return;
     }
-    server.pgbench_init(5).unwrap();
+    // As many writes as make one thread come to the one that lasts, however many share them.
+    server.pgbench_init(20).unwrap();
     let home = dumping(&server);
     let words = ["dump", "orders", "--database", "postgres", "--compress", "none"];
     let dump = Lasting::start(&home, "pwrite64", &words);

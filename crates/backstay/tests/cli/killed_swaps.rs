@@ -153,6 +153,8 @@ fn what_a_killed_dump_left_in_the_spool_goes_and_what_a_living_one_holds_stays()
     home.run(["dump", "orders", "--database", "postgres", "--format", "directory"]).good();
     assert!(second.join("lock").exists() && !third.exists());
     kill(living);
-    home.run(["dump", "orders", "--database", "postgres", "--format", "directory"]);
+    // Within the second of the one before, its name would be taken.
+    let dumps = || home.run(["dump", "orders", "--database", "postgres", "--format", "directory"]).code == 0;
+    wait_until(LIMIT, "a dump", dumps).unwrap();
     assert_eq!(spools(), Vec::<PathBuf>::new());
 }
