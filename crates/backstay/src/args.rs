@@ -14,8 +14,12 @@ use jiff::Timestamp;
 use crate::config::values::Address;
 
 mod keeping;
+mod key;
+mod log;
 
 pub use keeping::{ExportArguments, HoldAddArguments, HoldVerb};
+pub use key::{KeyAddArguments, KeyRotateArguments, KeyVerb};
+pub use log::{ArchiveArguments, WalFetchArguments, WalPushArguments, WalVerb};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -171,51 +175,6 @@ pub struct BackupArguments {
     /// Compare with no earlier backup: read and store everything
     #[arg(long)]
     pub full: bool,
-}
-
-#[derive(Debug, Args)]
-pub struct ArchiveArguments {
-    /// The instances; all when none is named
-    #[arg(value_name = "INSTANCE")]
-    pub instances: Vec<String>,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum WalVerb {
-    /// Write a file of the archived log to a path: exit 1 only where the archive is known to end before it, 126 for
-    /// whatever else keeps it away
-    Fetch(WalFetchArguments),
-    /// Store a file of the log: exit 0 only when it is durable in the store
-    Push(WalPushArguments),
-}
-
-#[derive(Debug, Args)]
-pub struct WalFetchArguments {
-    /// What the server asks for, `%f`
-    #[arg(value_name = "NAME")]
-    pub name: String,
-    /// Where it is to be, `%p`
-    #[arg(value_name = "DEST")]
-    pub to: PathBuf,
-    /// The instance
-    #[arg(long, value_name = "INSTANCE")]
-    pub instance: String,
-    /// Of the cluster; `backstay restore` writes it into restore_command
-    #[arg(long, value_name = "NUMBER")]
-    pub system_identifier: u64,
-    /// The size of a segment
-    #[arg(long, value_name = "BYTES", default_value_t = 16 << 20)]
-    pub segment_bytes: u64,
-}
-
-#[derive(Debug, Args)]
-pub struct WalPushArguments {
-    /// The path that the server names, `%p`
-    #[arg(value_name = "FILE")]
-    pub file: PathBuf,
-    /// The instance; may be left out where the configuration has one
-    #[arg(long, value_name = "INSTANCE")]
-    pub instance: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -433,54 +392,6 @@ pub struct CollectArguments {
     /// Go on although a backup is gone that nobody condemned
     #[arg(long)]
     pub accept_loss: bool,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum KeyVerb {
-    /// List the keys that open the repository
-    List,
-    /// Add a key: a new key file, or with --passphrase a pass phrase
-    Add(KeyAddArguments),
-    /// Remove a key; the last one stays
-    Remove {
-        /// The key's name, as `backstay key list` shows it
-        #[arg(value_name = "NAME")]
-        name: String,
-    },
-    /// Begin a new generation: what is written from now on is sealed with a new key
-    Rotate(KeyRotateArguments),
-    /// Write the recovery kit again, with the keys that open the repository now
-    Kit {
-        /// Where to: a directory that is new, empty, or a kit of this repository [default: where the configuration says]
-        #[arg(long, value_name = "DIR")]
-        to: Option<PathBuf>,
-    },
-}
-
-#[derive(Debug, Args)]
-pub struct KeyRotateArguments {
-    /// A key that stays and its file; the key of the configuration need not be named when it is the only one left
-    #[arg(long, value_name = "NAME=FILE", value_parser = named_file)]
-    pub key: Vec<(String, PathBuf)>,
-    /// A pass phrase that stays, read from standard input
-    #[arg(long, value_name = "NAME")]
-    pub passphrase: Option<String>,
-    /// A key that is given up: it opens nothing that is written from now on
-    #[arg(long, value_name = "NAME")]
-    pub drop: Vec<String>,
-}
-
-#[derive(Debug, Args)]
-pub struct KeyAddArguments {
-    /// The name of the new key
-    #[arg(value_name = "NAME")]
-    pub name: String,
-    /// Where to write the new key file
-    #[arg(long, value_name = "FILE", required_unless_present = "passphrase", conflicts_with = "passphrase")]
-    pub file: Option<PathBuf>,
-    /// Read a pass phrase from standard input instead
-    #[arg(long)]
-    pub passphrase: bool,
 }
 
 fn compression(text: &str) -> Result<(DumpCompression, Option<i32>), String> {
