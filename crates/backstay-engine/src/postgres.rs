@@ -8,6 +8,7 @@
 pub mod accounts;
 mod answering;
 pub mod base_tar;
+mod chunk_writer;
 pub(crate) mod chunks;
 pub mod client_programs;
 pub mod connect;

@@ -126,7 +126,8 @@ pub async fn run(
             continue;
         }
         if let Some(members) = sets.members(&file.path) {
-            let fate = adopting.adopt_set(&file, members, &sidecars, &mut ids).await?;
+            let adopted = adopting.adopt_set(&file, members, &sidecars, &mut ids).await;
+            let fate = adopted.or_else(sets::fate)?;
             report.files.push(AdoptedFile { path: file.path.to_string(), fate });
             continue;
         }

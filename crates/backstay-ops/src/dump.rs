@@ -24,7 +24,6 @@ use backstay_model::dump::{
 };
 use backstay_model::{BackupId, Finding};
 use backstay_repo::dump::DumpRecipe;
-use jiff::SignedDuration;
 use serde::Serialize;
 
 use crate::clock::Stopwatch;
@@ -118,20 +117,9 @@ pub(crate) async fn of_server(
     };
     let apart = request.safety.then(|| DumpPolicy { layout: names::apart(&policy.layout), ..policy.clone() });
     let policy = apart.as_ref().unwrap_or(policy);
-    let mut at = run.clock.now();
-    let mut named = names::assign(&policy.layout, &instance.id, wanted.clone(), at)?;
-    let mut seconds = 0;
-    while let Err(error) = names::must_be_free(&*place.shelf, &policy.layout, &instance.id, &named).await {
-        // Nobody chose the time of this one, and a restore must not fail for its name.
-        let is_taken = matches!(error, Error::DumpNameTaken { .. } | Error::DumpNameOfStranger { .. });
-        if !request.safety || seconds == names::SECONDS_AHEAD || !is_taken {
-            return Err(error);
-        }
-        seconds += 1;
-        at = at.saturating_add(SignedDuration::from_secs(1)).unwrap_or(at);
-        named = names::assign(&policy.layout, &instance.id, wanted.clone(), at)?;
-    }
-
+    let naming = names::Naming { run, layout: &policy.layout, instance: &instance.id, shelf: &*place.shelf };
+    let (named, at) =
+        if request.safety { naming.ahead(wanted).await? } else { naming.by_the_clock(wanted).await? };
     let set = if named.len() > 1 { Some(new_id(at)?) } else { None };
     let mut report = DumpReport { dumps: Vec::new(), duration_seconds: 0.0, findings: Vec::new() };
     for (number, dump) in named.into_iter().enumerate() {

@@ -8,15 +8,12 @@ use std::fs::{self, File, Metadata};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use bytes::{Bytes, BytesMut};
-use tokio::sync::mpsc;
+use bytes::Bytes;
 use tokio::task::JoinSet;
 
+use super::chunk_writer::{ChunkWriter, Failed, Written, chunk_writer};
 use super::rules;
-use crate::{Error, Result};
-
-const CHUNK: usize = 256 << 10;
-const CHUNKS_AHEAD: usize = 4;
+use crate::Result;
 
 /// Whose the files are in the archive, where that is not what the disk says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +24,7 @@ pub struct TarOwner {
 
 /// One archive, being read.
 pub struct BaseTar {
-    chunks: mpsc::Receiver<Result<Bytes>>,
+    chunks: Written,
     /// Ends when the receiver is gone.
     _thread: JoinSet<()>,
 }
@@ -35,18 +32,10 @@ pub struct BaseTar {
 impl BaseTar {
     /// Of a data directory, or of a tablespace.
     pub fn of(directory: &Path, owner: Option<TarOwner>) -> BaseTar {
-        let (sender, chunks) = mpsc::channel(CHUNKS_AHEAD);
+        let (writer, chunks) = chunk_writer();
         let directory = directory.to_owned();
         let mut thread = JoinSet::new();
-        thread.spawn_blocking(move || {
-            let output = Output { sender: sender.clone(), chunk: BytesMut::with_capacity(CHUNK) };
-            if let Err((path, source)) = pack(&directory, owner, output)
-                && source.kind() != io::ErrorKind::BrokenPipe
-            {
-                // Whoever does not receive this has gone away himself.
-                let _ = sender.blocking_send(Err(Error::Read { path, source }));
-            }
-        });
+        thread.spawn_blocking(move || writer.fill(|writer| pack(&directory, owner, writer)));
         BaseTar { chunks, _thread: thread }
     }
 
@@ -56,9 +45,7 @@ impl BaseTar {
     }
 }
 
-type Failed = (PathBuf, io::Error);
-
-fn pack(root: &Path, owner: Option<TarOwner>, output: Output) -> Result<(), Failed> {
+fn pack(root: &Path, owner: Option<TarOwner>, output: &mut ChunkWriter) -> Result<(), Failed> {
     let mut archive = tar::Builder::new(output);
     let mut packing = Packing { root, owner, control: None };
     packing.directory(&mut archive, root)?;
@@ -66,7 +53,7 @@ fn pack(root: &Path, owner: Option<TarOwner>, output: Output) -> Result<(), Fail
         packing.file(&mut archive, &control)?;
     }
     let at_root = |source| (root.to_owned(), source);
-    archive.into_inner().and_then(|mut output| output.flush()).map_err(at_root)
+    archive.into_inner().and_then(|output| output.flush()).map_err(at_root)
 }
 
 struct Packing<'a> {
@@ -77,7 +64,11 @@ struct Packing<'a> {
 }
 
 impl Packing<'_> {
-    fn directory(&mut self, archive: &mut tar::Builder<Output>, directory: &Path) -> Result<(), Failed> {
+    fn directory(
+        &mut self,
+        archive: &mut tar::Builder<&mut ChunkWriter>,
+        directory: &Path,
+    ) -> Result<(), Failed> {
         let at = |path: &Path| {
             let path = path.to_owned();
             move |source| (path, source)
@@ -114,7 +105,7 @@ impl Packing<'_> {
         Ok(())
     }
 
-    fn file(&self, archive: &mut tar::Builder<Output>, path: &Path) -> Result<(), Failed> {
+    fn file(&self, archive: &mut tar::Builder<&mut ChunkWriter>, path: &Path) -> Result<(), Failed> {
         let at = |source| (path.to_owned(), source);
         let mut file = File::open(path).map_err(at)?;
         let metadata = file.metadata().map_err(at)?;
@@ -130,29 +121,5 @@ impl Packing<'_> {
             header.set_gid(u64::from(group_id));
         }
         header
-    }
-}
-
-struct Output {
-    sender: mpsc::Sender<Result<Bytes>>,
-    chunk: BytesMut,
-}
-
-impl Write for Output {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = bytes.len().min(CHUNK - self.chunk.len());
-        self.chunk.extend_from_slice(&bytes[..count]);
-        if self.chunk.len() == CHUNK {
-            self.flush()?;
-        }
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        if self.chunk.is_empty() {
-            return Ok(());
-        }
-        let chunk = std::mem::replace(&mut self.chunk, BytesMut::with_capacity(CHUNK)).freeze();
-        self.sender.blocking_send(Ok(chunk)).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
     }
 }

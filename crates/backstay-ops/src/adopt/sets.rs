@@ -87,7 +87,7 @@ fn digest(record: &DumpRecord) -> String {
 }
 
 /// What a head came to that could not be looked at: it does not end the look at the others.
-fn fate(error: Error) -> Result<Fate> {
+pub(super) fn fate(error: Error) -> Result<Fate> {
     let reason = crate::status::with_causes(&error);
     match error.kind() {
         ErrorKind::Cancelled => Err(error),
@@ -104,16 +104,6 @@ fn parent(directory: &Path, path: &ShelfPath) -> PathBuf {
 impl Adopting<'_> {
     /// Takes in a set by its head.
     pub(super) async fn adopt_set(
-        &self,
-        head: &ShelfFile,
-        members: &Result<Vec<String>, Fate>,
-        sidecars: &[&str],
-        ids: &mut HashMap<String, BackupId>,
-    ) -> Result<Fate> {
-        self.try_set(head, members, sidecars, ids).await.or_else(fate)
-    }
-
-    async fn try_set(
         &self,
         head: &ShelfFile,
         members: &Result<Vec<String>, Fate>,

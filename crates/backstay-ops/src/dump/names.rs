@@ -4,6 +4,7 @@
 //! dump that took an hour must not find its name taken.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use backstay_model::InstanceId;
 use backstay_model::dump::template::Fields;
@@ -13,6 +14,7 @@ use backstay_repo::store::StoreError;
 use jiff::Timestamp;
 
 use crate::error::{Error, Result};
+use crate::run::Run;
 
 /// One dump to be taken, with a path for each of its tiers, the days first.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +26,9 @@ pub(super) struct Named {
 }
 
 /// How many names of later seconds are tried.
-pub(super) const SECONDS_AHEAD: u32 = 60;
+const SECONDS_AHEAD: u32 = 60;
+/// How many seconds a dump waits for a name of its own.
+const SECONDS_WAITED: u32 = 3;
 
 /// Where dumps lie of what a restore is about to change: apart from the others, so that
 /// nobody who looks for the newest dump by hand takes the state that was to be changed.
@@ -36,13 +40,79 @@ pub(super) fn apart(layout: &Layout) -> Layout {
     Layout { daily, weekly: None, monthly: None, pointer: None, extension: None, ..layout.clone() }
 }
 
+/// Finds names that nobody has.
+pub(super) struct Naming<'a> {
+    pub run: &'a Run,
+    pub layout: &'a Layout,
+    pub instance: &'a InstanceId,
+    pub shelf: &'a dyn Shelf,
+}
+
+impl Naming<'_> {
+    /// With the time that it is. Where another dump took the name within this second, the next
+    /// second is waited for: two commands in one script are no mistake.
+    pub(super) async fn by_the_clock(&self, wanted: Wanted) -> Result<(Vec<Named>, Timestamp)> {
+        let mut waited = 0;
+        loop {
+            let at = self.run.clock.now();
+            let named = self.assign(&wanted, at)?;
+            let Err(error) = self.must_be_free(&named).await else { return Ok((named, at)) };
+            let next = whole_second_after(at);
+            let is_taken = matches!(error, Error::DumpNameTaken { .. });
+            if !is_taken || waited == SECONDS_WAITED || !has_others(&named, &self.assign(&wanted, next)?) {
+                return Err(error);
+            }
+            waited += 1;
+            let rest = Duration::try_from(next.duration_since(at)).unwrap_or_default();
+            tokio::select! {
+                biased;
+                () = self.run.cancel.cancelled() => return Err(Error::Cancelled),
+                () = tokio::time::sleep(rest) => {}
+            }
+        }
+    }
+
+    /// With a later time, where the present one's names are taken: nobody chose the time of
+    /// what a restore is about to change, and a restore must not fail for its name.
+    pub(super) async fn ahead(&self, wanted: Wanted) -> Result<(Vec<Named>, Timestamp)> {
+        let mut at = self.run.clock.now();
+        let mut seconds = 0;
+        loop {
+            let named = self.assign(&wanted, at)?;
+            let Err(error) = self.must_be_free(&named).await else { return Ok((named, at)) };
+            let is_taken = matches!(error, Error::DumpNameTaken { .. } | Error::DumpNameOfStranger { .. });
+            if !is_taken || seconds == SECONDS_AHEAD {
+                return Err(error);
+            }
+            seconds += 1;
+            at = whole_second_after(at);
+        }
+    }
+
+    fn assign(&self, wanted: &Wanted, at: Timestamp) -> Result<Vec<Named>> {
+        assign(self.layout, self.instance, wanted.clone(), at)
+    }
+
+    async fn must_be_free(&self, named: &[Named]) -> Result<()> {
+        must_be_free(self.shelf, self.layout, self.instance, named).await
+    }
+}
+
+/// Whether every name of the first is another one in the second.
+fn has_others(first: &[Named], second: &[Named]) -> bool {
+    let mut names = first.iter().zip(second).flat_map(|(one, other)| one.paths.iter().zip(&other.paths));
+    names.all(|((_, one), (_, other))| one != other)
+}
+
+fn whole_second_after(at: Timestamp) -> Timestamp {
+    Timestamp::from_second(at.as_second() + 1).unwrap_or(at)
+}
+
+/// What is to be dumped, and as what.
+type Wanted = Vec<(DumpContent, DumpShape)>;
+
 /// Names for everything that is taken at this time.
-pub(super) fn assign(
-    layout: &Layout,
-    instance: &InstanceId,
-    wanted: Vec<(DumpContent, DumpShape)>,
-    at: Timestamp,
-) -> Result<Vec<Named>> {
+fn assign(layout: &Layout, instance: &InstanceId, wanted: Wanted, at: Timestamp) -> Result<Vec<Named>> {
     let mut taken: BTreeMap<ShelfPath, String> = BTreeMap::new();
     let mut named = Vec::with_capacity(wanted.len());
     for (content, shape) in wanted {
@@ -88,7 +158,7 @@ pub(crate) fn described(content: &DumpContent) -> String {
 }
 
 /// Refuses names that somebody has.
-pub(super) async fn must_be_free(
+async fn must_be_free(
     shelf: &dyn Shelf,
     layout: &Layout,
     instance: &InstanceId,

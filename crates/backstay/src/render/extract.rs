@@ -6,7 +6,7 @@ use backstay_ops::extract::{ExtractPlan, ExtractReport};
 
 use super::Output;
 use super::dumps;
-use super::lines::{findings, labelled, quiet, size, span};
+use super::lines::{findings, labelled, quiet, size, span, steps};
 
 pub fn plan(output: &Output, plan: &ExtractPlan) -> String {
     let mut text = format!("restore a dump of {} into {}\n", plan.instance, plan.into);
@@ -14,10 +14,7 @@ pub fn plan(output: &Output, plan: &ExtractPlan) -> String {
     line("dump", format!("{} of {}", plan.dump, dumps::content(&plan.content)));
     line("file", plan.file.clone());
     line("writes", format!("about {}", size(plan.raw_bytes)));
-    text.push_str("  steps\n");
-    for (number, step) in plan.steps.iter().enumerate() {
-        let _ = writeln!(text, "    {}. {step}", number + 1);
-    }
+    text.push_str(&steps(&plan.steps));
     text.push_str(&findings(output, &plan.findings));
     text
 }

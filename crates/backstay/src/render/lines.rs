@@ -40,6 +40,15 @@ pub fn span(seconds: f64) -> String {
     }
 }
 
+/// What is done, one after the other.
+pub fn steps<S: std::fmt::Display>(steps: &[S]) -> String {
+    let mut text = "  steps\n".to_owned();
+    for (number, step) in steps.iter().enumerate() {
+        text.push_str(&format!("    {}. {step}\n", number + 1));
+    }
+    text
+}
+
 pub fn size(bytes: u64) -> String {
     ByteSize(bytes).to_string()
 }

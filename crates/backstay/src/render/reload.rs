@@ -1,13 +1,11 @@
 //! What a restore of a dump is going to do, and what it did.
 
-use std::fmt::Write;
-
 use backstay_model::plan::reload::{Destination, ReloadPlan};
 use backstay_ops::reload::ReloadReport;
 
 use super::Output;
 use super::dumps;
-use super::lines::{findings, labelled, quiet, size, span};
+use super::lines::{findings, labelled, quiet, size, span, steps};
 
 /// The plan as `--dry-run` shows it, and as every restore shows it first.
 pub fn plan(output: &Output, plan: &ReloadPlan) -> String {
@@ -22,10 +20,7 @@ pub fn plan(output: &Output, plan: &ReloadPlan) -> String {
     line("file", plan.file.clone());
     line("server", plan.server.clone());
     line("writes", format!("about {}", size(plan.raw_bytes)));
-    text.push_str("  steps\n");
-    for (number, step) in plan.steps.iter().enumerate() {
-        let _ = writeln!(text, "    {}. {step}", number + 1);
-    }
+    text.push_str(&steps(&plan.steps));
     text.push_str(&findings(output, &plan.findings));
     text
 }

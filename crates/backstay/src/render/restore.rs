@@ -1,7 +1,5 @@
 //! What a restore is going to do, and what it did.
 
-use std::fmt::Write;
-
 use std::path::Path;
 
 use backstay_engine::postgres::starting::Starting;
@@ -10,7 +8,7 @@ use backstay_model::plan::RestorePlan;
 use backstay_ops::restore::RestoreReport;
 
 use super::drill::checks;
-use super::lines::{count, findings, labelled, size, span, time};
+use super::lines::{count, findings, labelled, size, span, steps, time};
 use super::{Output, Tone};
 
 /// The plan as `--dry-run` shows it, and as every restore shows it first.
@@ -33,10 +31,7 @@ pub fn plan(output: &Output, plan: &RestorePlan) -> String {
         line("tablespace", format!("{}: {} → {}", space.name, space.old, space.new));
     }
     if !plan.steps.is_empty() {
-        text.push_str("  steps\n");
-        for (number, step) in plan.steps.iter().enumerate() {
-            let _ = writeln!(text, "    {}. {step}", number + 1);
-        }
+        text.push_str(&steps(&plan.steps));
     }
     text.push_str(&findings(output, &plan.findings));
     text

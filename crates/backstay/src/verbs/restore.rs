@@ -5,6 +5,7 @@ use std::path::Path;
 use backstay_model::plan::Refusal;
 use backstay_model::{BackupId, Fault, RecoveryTarget};
 use backstay_ops::restore::RestoreOptions;
+use serde::Serialize;
 
 mod extract;
 mod reload;
@@ -12,6 +13,7 @@ mod reload;
 use super::{DONE, NOT_SOUND};
 use crate::args::RestoreArguments;
 use crate::error::Error;
+use crate::render::Output;
 use crate::render::errors::Told;
 use crate::render::restore;
 use crate::session::Session;
@@ -40,13 +42,9 @@ async fn base(session: &Session, arguments: &RestoreArguments, into: &Path) -> R
     let context = session.context().await?;
     let plan = backstay_ops::restore::plan(&context, &instance, &options).await?;
     let output = session.output;
-    if arguments.dry_run {
-        output.result(&plan, |output| restore::plan(output, &plan)).map_err(Error::Print)?;
-        return Ok(if output.json { refused(&plan.refusals) } else { refuse(session, &plan.refusals) });
-    }
-    output.note(restore::plan(&output, &plan).trim_end());
-    if plan.is_refused() {
-        return Ok(refuse(session, &plan.refusals));
+    let shown = |output: &Output| restore::plan(output, &plan);
+    if let Some(code) = show(session, arguments, &plan, &plan.refusals, shown)? {
+        return Ok(code);
     }
     let told = plan.findings.len();
     let report = {
@@ -58,6 +56,24 @@ async fn base(session: &Session, arguments: &RestoreArguments, into: &Path) -> R
         .map_err(Error::Print)?;
     let sound = report.proof.as_ref().is_none_or(|proof| proof.sound);
     Ok(if sound { DONE } else { NOT_SOUND })
+}
+
+/// Shows a plan before anything is done. The exit code, where that was all.
+fn show<P: Serialize>(
+    session: &Session,
+    arguments: &RestoreArguments,
+    plan: &P,
+    refusals: &[Refusal],
+    shown: impl Fn(&Output) -> String,
+) -> Result<Option<u8>, Fault> {
+    let output = session.output;
+    if arguments.dry_run {
+        output.result(plan, shown).map_err(Error::Print)?;
+        // As a document the reasons are in the plan.
+        return Ok(Some(if output.json { refused(refusals) } else { refuse(session, refusals) }));
+    }
+    output.note(shown(&output).trim_end());
+    Ok((!refusals.is_empty()).then(|| refuse(session, refusals)))
 }
 
 /// Every reason, and the exit code of the first.

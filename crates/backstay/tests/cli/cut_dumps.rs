@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use testkit::require_programs;
+use testkit::{Postgres, require_programs};
 
 use super::dumps::{dumping, shown, without_backstay};
 use super::program::{Home, Ran, server};
@@ -53,17 +53,22 @@ fn is_damaged(ran: Ran, what: &str) {
     ran.refused(8, &[]);
 }
 
-#[test]
-fn a_dump_that_was_cut_is_damaged_for_verify_and_for_every_restore() {
+/// Gives a dump of each shape, alone on the shelf, its file and its bytes.
+fn in_every_shape(look: impl Fn(&Postgres, &Home, &[&str], &Path, &[u8])) {
     let Some(server) = server() else { return };
     let home = shop(&server, &["--layout", "plain", "--compress", "none"]);
-    for path in shown(&home.path("dumps")) {
-        std::fs::remove_file(path).unwrap();
-    }
+    let clear = || shown(&home.path("dumps")).iter().for_each(|path| std::fs::remove_file(path).unwrap());
     for words in SHAPES {
+        clear();
         home.run([&["dump", "orders", "--database", "shop"], words].concat()).good();
         let file = dump_of(&home);
-        let whole = std::fs::read(&file).unwrap();
+        look(&server, &home, words, &file, &std::fs::read(&file).unwrap());
+    }
+}
+
+#[test]
+fn a_dump_that_was_cut_is_damaged_for_verify_and_for_every_restore() {
+    in_every_shape(|server, home, words, file, whole| {
         for length in lengths(whole.len()) {
             let what = format!("{words:?} cut to {length} of {}", whole.len());
             cut(&file, length, &whole);
@@ -77,23 +82,12 @@ fn a_dump_that_was_cut_is_damaged_for_verify_and_for_every_restore() {
             is_damaged(restore(&home, &["--into-database", "copy"]), &what);
             unharmed(&server, &home, &before, &what);
         }
-        for path in shown(&home.path("dumps")) {
-            std::fs::remove_file(path).unwrap();
-        }
-    }
+    });
 }
 
 #[test]
 fn a_cut_that_no_sidecar_tells_of_is_noticed_in_the_layer_before_anything_is_swapped() {
-    let Some(server) = server() else { return };
-    let home = shop(&server, &["--layout", "plain", "--compress", "none"]);
-    for path in shown(&home.path("dumps")) {
-        std::fs::remove_file(path).unwrap();
-    }
-    for words in SHAPES {
-        home.run([&["dump", "orders", "--database", "shop"], words].concat()).good();
-        let file = dump_of(&home);
-        let whole = std::fs::read(&file).unwrap();
+    in_every_shape(|server, home, words, file, whole| {
         let sidecar = PathBuf::from(format!("{}.meta.json", file.display()));
         // As a file that was cut on its way here, and described only then.
         std::fs::remove_file(format!("{}.hmac", file.display())).ok();
@@ -116,10 +110,7 @@ fn a_cut_that_no_sidecar_tells_of_is_noticed_in_the_layer_before_anything_is_swa
                 unharmed(&server, &home, &before, &what);
             }
         }
-        for path in shown(&home.path("dumps")) {
-            std::fs::remove_file(path).unwrap();
-        }
-    }
+    });
 }
 
 #[test]

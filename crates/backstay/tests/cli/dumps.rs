@@ -181,6 +181,17 @@ fn a_name_that_is_taken_is_left_to_whom_it_belongs() {
 }
 
 #[test]
+fn dumps_that_follow_each_other_within_a_second_wait_for_names_of_their_own() {
+    let Some(server) = server() else { return };
+    let home = dumping(&server);
+    for _ in 0..4 {
+        home.run(["dump", "orders", "--database", "postgres", "--layout", "plain"]).good();
+    }
+    let files = shown(&home.path("dumps"));
+    assert_eq!(files.iter().filter(|path| path.extension().is_some_and(|ext| ext == "zst")).count(), 4);
+}
+
+#[test]
 fn a_dump_that_is_killed_or_loses_its_server_leaves_nothing_that_looks_like_one() {
     let Some(server) = server() else { return };
     if !require_tampering() {

@@ -4,32 +4,16 @@
 //! The table of contents comes first, so that whoever lists the archive need not read it.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::path::Path;
 
-use bytes::{Bytes, BytesMut};
-use tokio::sync::mpsc;
-
-use crate::{Error, Result};
+use crate::postgres::chunk_writer::{ChunkWriter, Failed};
 
 /// Named by `pg_dump`.
 pub(in crate::postgres) const CONTENTS: &str = "toc.dat";
-const CHUNK: usize = 256 << 10;
-/// Between the reader of files and whoever compresses them.
-pub(super) const CHUNKS_AHEAD: usize = 4;
 
-/// Blocks; ends early when nobody receives any more.
-pub(super) fn pack(directory: &Path, sender: mpsc::Sender<Result<Bytes>>) {
-    let mut output = Output { sender, chunk: BytesMut::with_capacity(CHUNK) };
-    if let Err((path, source)) = pack_into(directory, &mut output)
-        && source.kind() != io::ErrorKind::BrokenPipe
-    {
-        // Whoever does not receive this has gone away himself.
-        let _ = output.sender.blocking_send(Err(Error::Read { path, source }));
-    }
-}
-
-fn pack_into(directory: &Path, output: &mut Output) -> Result<(), (PathBuf, io::Error)> {
+/// Blocks.
+pub(super) fn pack(directory: &Path, output: &mut ChunkWriter) -> Result<(), Failed> {
     let at = |path: &Path| {
         let path = path.to_owned();
         move |source| (path, source)
@@ -53,33 +37,10 @@ fn pack_into(directory: &Path, output: &mut Output) -> Result<(), (PathBuf, io::
     archive.into_inner().and_then(|output| output.flush()).map_err(at(directory))
 }
 
-struct Output {
-    sender: mpsc::Sender<Result<Bytes>>,
-    chunk: BytesMut,
-}
-
-impl Write for Output {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = bytes.len().min(CHUNK - self.chunk.len());
-        self.chunk.extend_from_slice(&bytes[..count]);
-        if self.chunk.len() == CHUNK {
-            self.flush()?;
-        }
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        if self.chunk.is_empty() {
-            return Ok(());
-        }
-        let chunk = std::mem::replace(&mut self.chunk, BytesMut::with_capacity(CHUNK)).freeze();
-        self.sender.blocking_send(Ok(chunk)).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::postgres::chunk_writer::chunk_writer;
 
     #[test]
     fn the_contents_come_first_and_the_files_are_gone_afterwards() {
@@ -87,14 +48,12 @@ mod tests {
         for (name, size) in [("3.dat", 700_000), (CONTENTS, 10), ("1.dat", 0), ("blob_5.dat", 512)] {
             fs::write(directory.path().join(name), vec![b'x'; size]).unwrap();
         }
-        let (sender, mut receiver) = mpsc::channel(CHUNKS_AHEAD);
+        let (writer, mut receiver) = chunk_writer();
         let path = directory.path().to_owned();
-        let packing = std::thread::spawn(move || pack(&path, sender));
+        let packing = std::thread::spawn(move || writer.fill(|writer| pack(&path, writer)));
         let mut bytes = Vec::new();
         while let Some(chunk) = receiver.blocking_recv() {
-            let chunk = chunk.unwrap();
-            assert!(chunk.len() <= CHUNK);
-            bytes.extend_from_slice(&chunk);
+            bytes.extend_from_slice(&chunk.unwrap());
         }
         packing.join().unwrap();
         let mut archive = tar::Archive::new(bytes.as_slice());

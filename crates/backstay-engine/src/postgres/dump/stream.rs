@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::super::answering::while_it_answers;
+use super::super::chunk_writer::chunk_writer;
 use super::super::client_programs::Child;
 use super::super::connect::Session;
 use super::super::settings::Address;
@@ -125,10 +126,10 @@ impl DumpRun {
 
     fn pack(&mut self) {
         let Stage::Files(spool) = std::mem::replace(&mut self.stage, Stage::Over) else { return };
-        let (sender, chunks) = mpsc::channel(pack::CHUNKS_AHEAD);
+        let (writer, chunks) = chunk_writer();
         let directory = spool.directory().to_owned();
         let mut thread = JoinSet::new();
-        thread.spawn_blocking(move || pack::pack(&directory, sender));
+        thread.spawn_blocking(move || writer.fill(|writer| pack::pack(&directory, writer)));
         self.stage = Stage::Packing(Packing { chunks, _thread: thread, _spool: spool });
     }
 

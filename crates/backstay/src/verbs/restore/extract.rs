@@ -7,7 +7,7 @@ use backstay_model::{BackupId, Fault};
 use backstay_ops::extract::{self, ExtractRequest};
 
 use super::super::DONE;
-use super::{refuse, refused};
+use super::show;
 use crate::args::RestoreArguments;
 use crate::config::settings::InstanceSettings;
 use crate::error::Error;
@@ -38,21 +38,19 @@ pub async fn run(session: &Session, arguments: &RestoreArguments, into: &Path) -
     };
     let run = session.run();
     let output = session.output;
-    let bar = session.bar(instance.id.as_str());
-    let prepared = extract::prepare(&run, &instance, &policy, &request).await?;
+    let prepared = {
+        let _bar = session.bar(instance.id.as_str());
+        extract::prepare(&run, &instance, &policy, &request).await?
+    };
     let plan = prepared.plan.clone();
-    if arguments.dry_run {
-        drop(bar);
-        output.result(&plan, |output| shown::plan(output, &plan)).map_err(Error::Print)?;
-        return Ok(if output.json { refused(&plan.refusals) } else { refuse(session, &plan.refusals) });
+    if let Some(code) = show(session, arguments, &plan, &plan.refusals, |output| shown::plan(output, &plan))?
+    {
+        return Ok(code);
     }
-    output.note(shown::plan(&output, &plan).trim_end());
-    if !plan.refusals.is_empty() {
-        drop(bar);
-        return Ok(refuse(session, &plan.refusals));
-    }
-    let report = prepared.carry_out().await?;
-    drop(bar);
+    let report = {
+        let _bar = session.bar(instance.id.as_str());
+        prepared.carry_out().await?
+    };
     output.result(&report, |output| shown::done(output, &report)).map_err(Error::Print)?;
     Ok(DONE)
 }

@@ -5,7 +5,7 @@ use backstay_model::{BackupId, Fault};
 use backstay_ops::reload::{self, ReloadRequest, Server, Wanted};
 
 use super::super::DONE;
-use super::{refuse, refused};
+use super::show;
 use crate::args::RestoreArguments;
 use crate::error::Error;
 use crate::render::reload as shown;
@@ -16,22 +16,20 @@ pub async fn run(session: &Session, arguments: &RestoreArguments) -> Result<u8, 
     let request = request(session, arguments, policy.jobs)?;
     let run = session.run();
     let output = session.output;
-    let bar = session.bar(instance.id.as_str());
-    let prepared = reload::prepare(&run, &instance, &policy, &request).await?;
+    let prepared = {
+        let _bar = session.bar(instance.id.as_str());
+        reload::prepare(&run, &instance, &policy, &request).await?
+    };
     let plan = prepared.plan.clone();
-    if arguments.dry_run {
-        drop(bar);
-        output.result(&plan, |output| shown::plan(output, &plan)).map_err(Error::Print)?;
-        return Ok(if output.json { refused(&plan.refusals) } else { refuse(session, &plan.refusals) });
-    }
-    output.note(shown::plan(&output, &plan).trim_end());
-    if plan.is_refused() {
-        drop(bar);
-        return Ok(refuse(session, &plan.refusals));
+    if let Some(code) = show(session, arguments, &plan, &plan.refusals, |output| shown::plan(output, &plan))?
+    {
+        return Ok(code);
     }
     let told = plan.findings.len();
-    let report = prepared.carry_out().await?;
-    drop(bar);
+    let report = {
+        let _bar = session.bar(instance.id.as_str());
+        prepared.carry_out().await?
+    };
     output.result(&report, |output| shown::done(output, &report, told)).map_err(Error::Print)?;
     Ok(DONE)
 }
