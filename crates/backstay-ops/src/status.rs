@@ -4,6 +4,7 @@
 //! somebody asks for it.
 
 use backstay_engine::postgres::connect::Session;
+use backstay_engine::postgres::reload::swap::left_by_swaps;
 use backstay_engine::postgres::{BackupFacts, PostgresSettings, facts};
 use backstay_model::drill::DrillReport;
 use backstay_model::error::Classified;
@@ -38,7 +39,8 @@ pub async fn run(context: &Context, instance: &Instance) -> Result<InstanceStatu
     let last_drill = known.proofs.last().map(LastDrill::from);
     let objectives = instance.policy.objectives.compare(recovery_point_age_seconds, last_drill.as_ref());
 
-    let (mut health, mut health_reason, system_identifier) = probe(instance.postgres()?).await;
+    let Probed { mut health, reason: mut health_reason, system_identifier } =
+        probe(instance.postgres()?).await;
     if let (Health::Ok, Some((record, _)), Some(found)) = (health, newest_first.first(), system_identifier)
         && let Ok(facts) = BackupFacts::from_json(&record.facts)
         && facts.server.system_identifier != found
@@ -86,15 +88,28 @@ fn of_failed_drill(proof: &DrillReport) -> String {
     format!("the drill of backup {} at {} was NOT sound{fault}", proof.backup, proof.at)
 }
 
+struct Probed {
+    health: Health,
+    reason: Option<String>,
+    system_identifier: Option<u64>,
+}
+
 /// Whether the server answers as it should, and who it is.
-async fn probe(settings: &PostgresSettings) -> (Health, Option<String>, Option<u64>) {
+async fn probe(settings: &PostgresSettings) -> Probed {
     let asked = async {
         let address = settings.address()?;
         let session = Session::open(&address).await?;
-        facts::read(&session, &address).await
+        let server = facts::read(&session, &address).await?;
+        Ok::<_, backstay_engine::Error>((server, left_by_swaps(&session).await?))
     };
     match asked.await {
-        Ok(server) => (Health::Ok, None, Some(server.system_identifier)),
+        Ok((server, left)) => {
+            let reason = left.first().map(|finding| {
+                format!("database {}: {}; {}", finding.subject, finding.message, finding.remedy)
+            });
+            let health = if left.is_empty() { Health::Ok } else { Health::Degraded };
+            Probed { health, reason, system_identifier: Some(server.system_identifier) }
+        }
         Err(error) => {
             let health = match error.kind() {
                 ErrorKind::Unavailable => Health::Down,
@@ -103,7 +118,8 @@ async fn probe(settings: &PostgresSettings) -> (Health, Option<String>, Option<u
                 _ => Health::Unknown,
             };
             let hint = error.hints().into_iter().next().map(|hint| format!("; {hint}")).unwrap_or_default();
-            (health, Some(format!("{}{hint}", with_causes(&error))), None)
+            let reason = Some(format!("{}{hint}", with_causes(&error)));
+            Probed { health, reason, system_identifier: None }
         }
     }
 }

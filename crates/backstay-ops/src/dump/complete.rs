@@ -58,7 +58,7 @@ pub(super) async fn give(
     let shelf = &*place.shelf;
     let failed = |error: StoreError| Error::from(backstay_repo::Error::from(error));
     match shelf.link(first, path).await {
-        Err(StoreError::AlreadyExists { .. }) if is_one_file(place, first, path) => {}
+        Err(StoreError::AlreadyExists { .. }) if is_same(run, place, first, path).await? => {}
         given => given.map_err(failed)?,
     }
     if let Some(hmac) = hmac {
@@ -84,6 +84,33 @@ fn is_one_file(place: &Place, one: &ShelfPath, other: &ShelfPath) -> bool {
     number(one).is_some() && number(one) == number(other)
 }
 
+/// Whether the second is the first, or the copy of it that is made where there are no links.
+/// Reads both to the first difference: the work of minutes, done only for a name that lacks
+/// nothing but its sidecar.
+async fn is_same(run: &Run, place: &Place, one: &ShelfPath, other: &ShelfPath) -> Result<bool> {
+    const BLOCK: u64 = 1 << 20;
+    if is_one_file(place, one, other) {
+        return Ok(true);
+    }
+    let shelf = &*place.shelf;
+    let failed = |error: StoreError| shelved::failed(shelf, error);
+    let length = shelf.head(one).await.map_err(failed)?.size_bytes;
+    if shelf.head(other).await.map_err(failed)?.size_bytes != length {
+        return Ok(false);
+    }
+    let mut at = 0;
+    while at < length {
+        run.check_cancelled()?;
+        let count = BLOCK.min(length - at);
+        let left = shelf.read_range(one, at, count).await.map_err(failed)?;
+        if left != shelf.read_range(other, at, count).await.map_err(failed)? {
+            return Ok(false);
+        }
+        at += count;
+    }
+    Ok(true)
+}
+
 /// Gives the newest dumps of an instance the names that they should have, and says so.
 pub(super) async fn complete(
     run: &Run,
@@ -107,7 +134,7 @@ pub(super) async fn complete(
             {
                 continue;
             }
-            if is_there(place, &path).await? && !is_one_file(place, &file.path, &path) {
+            if is_there(place, &path).await? && !is_same(run, place, &file.path, &path).await? {
                 // Another's; the dump that is about to be taken has its own names.
                 continue;
             }

@@ -60,6 +60,28 @@ async fn the_next_dump_gives_the_names_that_a_killed_one_did_not_come_to() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_lacks_its_sidecar_is_known_by_its_bytes() {
+    let Some(house) = House::build("grill-stats-backup") else { return };
+    house.dump("postgres", "2024-09-01T02:00:00Z").await;
+    // As where there are no links, killed behind the copy.
+    remove(&house, &[WEEK, MONTH]);
+    for path in [WEEK, MONTH] {
+        remove(&house, &of_parts(path)[1..].iter().map(String::as_str).collect::<Vec<_>>());
+        std::fs::copy(house.place(DAY), house.place(path)).unwrap();
+    }
+    // Of the same length, and another's.
+    let mut bytes = std::fs::read(house.place(MONTH)).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(house.place(MONTH), &bytes).unwrap();
+    let report = house.dump("postgres", "2024-09-02T02:00:00Z").await;
+    let told: Vec<&str> = report.findings.iter().map(|finding| finding.subject.as_str()).collect();
+    assert_eq!(told, [WEEK], "{report:#?}");
+    assert!(of_parts(WEEK).iter().all(|path| house.place(path).exists()));
+    assert!(!house.place(&of_parts(MONTH)[2]).exists());
+    assert_eq!(std::fs::read(house.place(MONTH)).unwrap(), bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_another_file_has_and_what_was_removed_from_older_dumps_is_left_alone() {
     let Some(house) = House::build("grill-stats-backup") else { return };
     house.dump("postgres", "2024-09-01T02:00:00Z").await;

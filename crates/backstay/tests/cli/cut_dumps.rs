@@ -71,16 +71,16 @@ fn a_dump_that_was_cut_is_damaged_for_verify_and_for_every_restore() {
     in_every_shape(|server, home, words, file, whole| {
         for length in lengths(whole.len()) {
             let what = format!("{words:?} cut to {length} of {}", whole.len());
-            cut(&file, length, &whole);
-            let before = state(&server, &home);
+            cut(file, length, whole);
+            let before = state(server, home);
             let seen = home.run(["verify", "orders", "--json"]);
             assert_eq!(seen.code, 20, "{what}: {seen:#?}");
             assert_eq!(seen.json()["dumps"][0]["state"], "damaged", "{what}");
             for report in shown(&home.path("dumps/verification")) {
                 std::fs::remove_file(report).unwrap();
             }
-            is_damaged(restore(&home, &["--into-database", "copy"]), &what);
-            unharmed(&server, &home, &before, &what);
+            is_damaged(restore(home, &["--into-database", "copy"]), &what);
+            unharmed(server, home, &before, &what);
         }
     });
 }
@@ -97,17 +97,17 @@ fn a_cut_that_no_sidecar_tells_of_is_noticed_in_the_layer_before_anything_is_swa
                 continue;
             }
             let what = format!("{words:?} cut to {length} of {} unseen", whole.len());
-            cut(&file, length, &whole);
+            cut(file, length, whole);
             let mut record: Value = serde_json::from_slice(&std::fs::read(&sidecar).unwrap()).unwrap();
             record["stored_bytes"] = length.into();
             record["sha256"] = "".into();
             std::fs::write(&sidecar, serde_json::to_vec(&record).unwrap()).unwrap();
-            let before = state(&server, &home);
+            let before = state(server, home);
             let swap = ["--swap", "shop", "--force", "--confirm", "shop"];
             for target in [&["--into-database", "copy"][..], &swap] {
-                let ran = restore(&home, target);
+                let ran = restore(home, target);
                 is_damaged(ran, &format!("{what} {target:?}"));
-                unharmed(&server, &home, &before, &what);
+                unharmed(server, home, &before, &what);
             }
         }
     });

@@ -27,6 +27,13 @@ pub fn dumping(server: &Postgres) -> Home {
     home
 }
 
+/// As [`dumping`], with one file of each dump also on Sundays and on the first of a month.
+pub fn dumping_daily(server: &Postgres) -> Home {
+    let home = dumping(server);
+    home.append("name = \"daily/{database}_{time:%Y%m%d_%H%M%S}.{ext}\"\n");
+    home
+}
+
 /// Every file below a directory that a listing shows, in order.
 pub fn shown(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -117,7 +124,7 @@ fn a_dump_in_every_form_comes_back_with_the_programs_of_others() {
 #[test]
 fn a_whole_server_is_dumped_with_its_roles_and_nothing_secret_is_told() {
     let Some(server) = server() else { return };
-    let home = dumping(&server);
+    let home = dumping_daily(&server);
     server.sql("CREATE ROLE clerk LOGIN PASSWORD 'hunter2'").unwrap();
     server.sql("CREATE DATABASE stock").unwrap();
     let ran = home.run(["dump", "orders"]).good();

@@ -8,7 +8,7 @@ use serde_json::Value;
 use testkit::postgres::SUPERUSER;
 use testkit::{Postgres, require_tampering, tampered};
 
-use super::dumps::{dumping, shown};
+use super::dumps::{dumping, dumping_daily, shown};
 use super::lasting::Lasting;
 use super::program::{Home, flip_a_bit, run, server};
 
@@ -167,7 +167,7 @@ fn the_commands_that_show_prints_bring_a_database_back() {
 #[test]
 fn verify_names_the_damaged_dump_and_the_newest_good_one_and_leaves_a_report() {
     let Some(server) = server() else { return };
-    let home = dumping(&server);
+    let home = dumping_daily(&server);
     let (id, file) = dump(&home, &["--database", "postgres", "--encrypt", "openssl"]);
     let older = backdate(&file, "2026-01-02");
     let sound = home.run(["verify"]).good();
@@ -211,7 +211,7 @@ fn verify_names_the_damaged_dump_and_the_newest_good_one_and_leaves_a_report() {
 
 /// A home in which all dumps but the newest may go: three of them.
 fn with_old_dumps(server: &Postgres) -> (Home, PathBuf, Vec<PathBuf>) {
-    let home = dumping(server);
+    let home = dumping_daily(server);
     home.append("[dump.keep]\ndaily = { count = 1 }\nweekly = { count = 1 }\nmonthly = { count = 1 }\n");
     let (_, file) = dump(&home, &["--database", "postgres", "--encrypt", "openssl"]);
     let old = ["2026-01-06", "2026-01-07", "2026-01-08"].map(|day| backdate(&file, day));

@@ -95,8 +95,14 @@ fn what_a_killed_swap_has_left_is_named_with_the_statements_that_help() {
     home.run(&words).refused(4, &["database shop lets no connections in", open, &temporary]);
     let into = ["restore", "orders", "--database", "shop", "--into-database", "shop"];
     home.run(into).refused(4, &[open]);
+    let status = |told: &str| {
+        let ran = home.run(["status", "orders"]);
+        assert!(ran.out.contains("degraded") && ran.out.contains(told), "{ran:#?}");
+    };
+    status("database shop: a restore that was killed has left it shut");
     server.sql(open).unwrap();
     assert_eq!(rows(&server, "shop"), before);
+    status(&format!("database {temporary}: a restore that was killed has left this database"));
     let drop = format!("DROP DATABASE \"{temporary}\"");
     let planned = home.run([&words[..], &["--dry-run"]].concat()).good();
     assert!(planned.out.contains(&drop), "{planned:#?}");

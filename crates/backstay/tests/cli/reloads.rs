@@ -138,7 +138,7 @@ fn a_spoiled_database_is_swapped_for_its_dump_and_kept() {
 #[test]
 fn what_is_damaged_or_closed_changes_nothing() {
     let Some(server) = server() else { return };
-    let home = shop(&server, &["--encrypt", "openssl"]);
+    let home = shop(&server, &["--layout", "plain", "--encrypt", "openssl"]);
     std::fs::write(home.path("another"), "another phrase").unwrap();
     let another = format!("dump.passphrase.file={}", home.path("another").display());
     let into = ["--into-database", "copy"];

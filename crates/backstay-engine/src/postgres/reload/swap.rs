@@ -23,7 +23,7 @@ use super::target::ReloadTarget;
 use super::timescale;
 use crate::{Error, Result};
 
-pub use self::remains::temporary_name;
+pub use self::remains::{left_by_swaps, temporary_name};
 
 /// For a session to end after it was told to; one that does not is in the kernel.
 const SESSIONS_LIMIT: Duration = Duration::from_secs(30);

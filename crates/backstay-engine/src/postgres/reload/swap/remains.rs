@@ -6,7 +6,7 @@
 
 use backstay_model::Finding;
 
-use super::super::super::connect::column;
+use super::super::super::connect::{Session, column};
 use super::super::super::facts::quoted_identifier;
 use super::super::target::ReloadTarget;
 use super::kept_name;
@@ -22,27 +22,74 @@ pub fn temporary_name(kept: &str) -> String {
     format!("{begin}{FILLS}{time}")
 }
 
-fn is_temporary_of(name: &str, found: &str) -> bool {
-    let Some((begin, time)) = found.rsplit_once(FILLS) else { return false };
+/// The beginning of the name of the one whose place it was to take, and the time.
+fn of_temporary(found: &str) -> Option<(&str, &str)> {
+    let (begin, time) = found.rsplit_once(FILLS)?;
     let is_time = time.len() == 16
         && time.bytes().enumerate().all(|(at, byte)| match at {
             8 => byte == b'T',
             15 => byte == b'Z',
             _ => byte.is_ascii_digit(),
         });
-    is_time && kept_name(name, time) == format!("{begin}_before_{time}")
+    is_time.then_some((begin, time))
+}
+
+fn is_temporary_of(name: &str, found: &str) -> bool {
+    of_temporary(found).is_some_and(|(begin, time)| kept_name(name, time) == format!("{begin}_before_{time}"))
+}
+
+const DATABASES: &str = "SELECT datname::text, datallowconn, \
+                         (SELECT count(*) FROM pg_stat_activity a WHERE a.datid = d.oid) \
+                         FROM pg_database d WHERE NOT datistemplate ORDER BY 1";
+
+/// What swaps of any database have left that nobody fills any more, for whoever looks at the
+/// server as a whole: each database, and what is known of it.
+pub async fn left_by_swaps(session: &Session) -> Result<Vec<Finding>> {
+    // A swap that runs shuts the old one as well, and has a session of its own.
+    let others = "SELECT count(*) FROM pg_stat_activity \
+                  WHERE application_name = 'backstay' AND pid <> pg_backend_pid()";
+    let row = session.row("look for restores that run", others, &[]).await?;
+    if column::<i64>(&row, 0)? > 0 {
+        return Ok(Vec::new());
+    }
+    let mut shut = Vec::new();
+    let mut left = Vec::new();
+    for row in &session.query("look for what swaps have left", DATABASES, &[]).await? {
+        let (found, is_open, sessions): (String, bool, i64) =
+            (column(row, 0)?, column(row, 1)?, column(row, 2)?);
+        if of_temporary(&found).is_some() && sessions == 0 {
+            left.push(found);
+        } else if !is_open {
+            shut.push(found);
+        }
+    }
+    let told = left.into_iter().map(|found| {
+        let kept = shut.iter().find(|name| is_temporary_of(name, &found));
+        match kept {
+            Some(name) => Finding::error(
+                name,
+                format!(
+                    "a restore that was killed has left it shut: nobody gets in, and {found} lies beside it"
+                ),
+                format!("`ALTER DATABASE {} ALLOW_CONNECTIONS true`", quoted_identifier(name)),
+            ),
+            None => Finding::warning(
+                &found,
+                "a restore that was killed has left this database",
+                format!("if no restore runs now: `DROP DATABASE {} WITH (FORCE)`", quoted_identifier(&found)),
+            ),
+        }
+    });
+    Ok(told.collect())
 }
 
 impl ReloadTarget {
     /// What lies about of earlier swaps of this database. An error when it is shut.
     pub async fn remains_of_swap(&self, name: &str) -> Result<Vec<Finding>> {
-        let statement = "SELECT datname::text, datallowconn, \
-                         (SELECT count(*) FROM pg_stat_activity a WHERE a.datid = d.oid) \
-                         FROM pg_database d WHERE NOT datistemplate ORDER BY 1";
         let session = self.session(None).await?;
         let mut is_shut = false;
         let mut temporary = Vec::new();
-        for row in &session.query("look for what swaps have left", statement, &[]).await? {
+        for row in &session.query("look for what swaps have left", DATABASES, &[]).await? {
             let (found, is_open, sessions): (String, bool, i64) =
                 (column(row, 0)?, column(row, 1)?, column(row, 2)?);
             is_shut |= found == name && !is_open;
