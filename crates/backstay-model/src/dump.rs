@@ -4,7 +4,7 @@
 //! is compressed, how it is encrypted) decides its extension, and the extension tells a
 //! person which programs open it. Never a base backup: nothing can be recovered on it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
@@ -258,6 +258,19 @@ pub struct DumpWarning {
     pub harmless: Option<String>,
 }
 
+/// What statements name that a server has to have, because nothing in them makes it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatementNeeds {
+    /// Owners, and those whom something is granted or denied.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub roles: BTreeSet<String>,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub tablespaces: BTreeSet<String>,
+    /// Those that are made.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub extensions: BTreeSet<String>,
+}
+
 /// The sidecar of a dump, `<file>.meta.json`: a dump of ours exists when it has one.
 /// Holds no secret. Fields are only added.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -302,6 +315,10 @@ pub struct DumpRecord {
     pub extensions: BTreeMap<String, String>,
     #[serde(default)]
     pub tables: Vec<DumpedTable>,
+    /// Of a dump in statements, for each database in it; an archive says it itself. Of one
+    /// that is not named here it is not known.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub needs: BTreeMap<String, StatementNeeds>,
     #[serde(default)]
     pub warnings: Vec<DumpWarning>,
     /// The other files of a dump that is several, as InfluxDB writes it. They come and go with it.
@@ -352,7 +369,18 @@ mod tests {
         assert_eq!((record.tables.len(), record.content.database()), (1, Some("shop")));
         let again = serde_json::to_string(&record).unwrap();
         assert_eq!(again.matches("\"tables\"").count(), 1, "{again}");
+        assert!(record.needs.is_empty() && !again.contains("needs"), "{again}");
         assert_eq!(serde_json::from_str::<DumpRecord>(&again).unwrap(), record);
+    }
+
+    #[test]
+    fn what_statements_need_is_in_the_sidecar_where_it_is_known() {
+        let roles = ["app".to_owned(), "Big \"Role\"".to_owned()].into();
+        let needs = StatementNeeds { roles, ..Default::default() };
+        let json = serde_json::to_string(&needs).unwrap();
+        assert_eq!(json, r#"{"roles":["Big \"Role\"","app"]}"#);
+        assert_eq!(serde_json::from_str::<StatementNeeds>(&json).unwrap(), needs);
+        assert_eq!(serde_json::from_str::<StatementNeeds>("{}").unwrap(), StatementNeeds::default());
     }
 
     #[test]

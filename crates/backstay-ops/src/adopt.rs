@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use backstay_engine::postgres::dump::RelationName;
 use backstay_engine::postgres::inspect::InspectKind;
-use backstay_engine::postgres::reload::{Archive, ArchiveReader};
+use backstay_engine::postgres::reload::{Archive, ArchiveReader, ScriptNames};
 use backstay_model::dump::{
     DumpCipher, DumpCompression, DumpContent, DumpFormat, DumpRecord, DumpShape, Tier,
 };
@@ -26,6 +26,7 @@ use serde::Serialize;
 
 use crate::dump::DumpPolicy;
 use crate::dump::inside::{self, Found, Kind, Looking};
+use crate::dump::needed::{self, Needed};
 use crate::error::{Error, Result};
 use crate::instance::Instance;
 use crate::run::Run;
@@ -154,6 +155,8 @@ struct Read {
     inside: DumpInside,
     archive: Option<Archive>,
     found: Found,
+    /// Of statements.
+    names: Option<ScriptNames>,
     raw_bytes: u64,
     sha256: String,
 }
@@ -250,8 +253,8 @@ impl Adopting<'_> {
         let snapshot = inside::snapshot_kind(inside, own);
         if is_other || inside == DumpInside::Tar && snapshot.is_none() {
             // Whether it is whole is for whoever adopts it.
-            let (raw_bytes, sha256, found) = (0, String::new(), Found::Nothing);
-            return Ok(Some(Read { layers, inside, archive, found, raw_bytes, sha256 }));
+            let (raw_bytes, sha256, found, names) = (0, String::new(), Found::Nothing, None);
+            return Ok(Some(Read { layers, inside, archive, found, names, raw_bytes, sha256 }));
         }
         let mut contents = (inside == DumpInside::CustomArchive).then(ArchiveReader::default);
         // The pipe of a script whose `pg_dump` died ends well, and its statements do not; an
@@ -264,8 +267,13 @@ impl Adopting<'_> {
             _ => snapshot.map(Kind::Snapshot),
         };
         let mut inspection = kind.map(|kind| Looking::begin(kind, None)).transpose()?;
+        let is_statements = matches!(inside, DumpInside::PlainSql | DumpInside::PlainCluster);
+        let needed = is_statements.then(Needed::begin);
         while let Some(bytes) = reader.read().await? {
             self.run.check_cancelled()?;
+            if let Some(needed) = &needed {
+                needed.push(&bytes).await;
+            }
             if let Some(inspection) = &mut inspection {
                 inspection.write(&bytes).await?;
             }
@@ -283,9 +291,13 @@ impl Adopting<'_> {
             Some(inspection) => inspection.finish().await?,
             None => Found::Nothing,
         };
+        let names = match needed {
+            Some(needed) => Some(needed.finish().await),
+            None => None,
+        };
         let read = reader.finish().await?;
         let (raw_bytes, sha256) = (read.raw_bytes, read.sha256);
-        Ok(Some(Read { layers, inside, archive, found, raw_bytes, sha256 }))
+        Ok(Some(Read { layers, inside, archive, found, names, raw_bytes, sha256 }))
     }
 
     fn record(&self, file: &ShelfFile, read: &Read, format: DumpFormat) -> Result<DumpRecord> {
@@ -307,6 +319,7 @@ impl Adopting<'_> {
         getrandom::fill(&mut random).map_err(|_| Error::broken("the system gives no random numbers"))?;
         let of_archive =
             |field: fn(&Archive) -> &String| read.archive.as_ref().map(|archive| field(archive).clone());
+        let needs = needed::of(read.names.clone(), &content);
         Ok(DumpRecord {
             id: BackupId::new(time, u32::from_le_bytes(random)),
             instance: self.instance.id.clone(),
@@ -333,6 +346,7 @@ impl Adopting<'_> {
             backstay_version: env!("CARGO_PKG_VERSION").to_owned(),
             extensions: Default::default(),
             tables: Vec::new(),
+            needs,
             warnings: read.found.warnings(),
             members: Vec::new(),
             adopted: true,

@@ -11,6 +11,7 @@ mod complete;
 pub mod expire;
 pub(crate) mod inside;
 mod names;
+pub(crate) mod needed;
 mod policy;
 pub mod report;
 pub mod shelved;

@@ -12,8 +12,10 @@ mod cluster_part;
 mod commands;
 mod globals;
 mod guard;
+mod named;
 mod needs;
-
+mod pieces;
+mod role_names;
 mod run;
 mod script;
 pub mod swap;
@@ -21,11 +23,13 @@ mod target;
 mod timescale;
 mod unpack;
 mod use_list;
+mod words;
 
 pub use self::archive::{Archive, ArchiveReader, DatabaseShape, Entry, OffsetPatch, RowOffsets, Selection};
 pub use self::cluster_part::{ClusterContents, ClusterPart, ClusterScan};
 pub use self::globals::GlobalsReload;
 pub use self::guard::refuse_commands;
+pub use self::named::{ScriptNames, ScriptScan};
 pub use self::needs::{DumpNeeds, Preflight};
 pub use self::run::{ReloadInput, ReloadOptions, ReloadRun};
 pub use self::swap::{SwapStep, Swapped, kept_name};

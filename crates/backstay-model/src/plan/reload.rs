@@ -174,6 +174,7 @@ mod tests {
             backstay_version: String::new(),
             extensions: Default::default(),
             tables: Vec::new(),
+            needs: Default::default(),
             members: Vec::new(),
             warnings: Vec::new(),
             adopted: false,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use backstay_engine::postgres::dump::{self as engine, DumpFacts, DumpOptions, DumpRun, DumpSource, Inside};
+use backstay_engine::postgres::reload::ScriptNames;
 use backstay_engine::postgres::settings::Address;
 use backstay_model::dump::{DumpCompression, DumpContent, DumpFormat, DumpRecord, DumpWarning};
 use backstay_model::{BackupId, EngineKind, Finding};
@@ -13,6 +14,7 @@ use bytes::Bytes;
 
 use super::complete::{FirstName, give};
 use super::names::{self, Named};
+use super::needed::{self, Needed};
 use super::policy::Place;
 use super::{DumpPolicy, DumpRequest, DumpedFile, TierPath};
 use crate::clock::Stopwatch;
@@ -60,9 +62,9 @@ impl Taking<'_> {
         let recipe = DumpRecipe { shape: named.shape, level: self.level(&named), workers: workers() };
         let shelf = &*self.place.shelf;
         let mut writer = DumpWriter::begin(shelf, &path, &recipe, self.policy.passphrase.as_ref()).await?;
-        let copied = self.copy(&mut source, &mut writer).await;
-        let finished = match copied {
-            Ok(()) => writer.finish().await?,
+        let copied = self.copy(&named, &mut source, &mut writer).await;
+        let (finished, needed) = match copied {
+            Ok(needed) => (writer.finish().await?, needed),
             Err(error) => {
                 // Nothing of it has a name; what else went wrong is no news.
                 let _ = writer.abandon().await;
@@ -97,6 +99,7 @@ impl Taking<'_> {
             backstay_version: env!("CARGO_PKG_VERSION").to_owned(),
             extensions: facts.extensions,
             tables: facts.tables,
+            needs: needed::of(needed, &named.content),
             members: Vec::new(),
             warnings: warnings.clone(),
             adopted: false,
@@ -154,17 +157,34 @@ impl Taking<'_> {
         }
     }
 
-    async fn copy(&self, source: &mut DumpRun, writer: &mut DumpWriter) -> Result<()> {
+    /// What the statements of a plain dump need, when all of it was copied.
+    async fn copy(
+        &self,
+        named: &Named,
+        source: &mut DumpRun,
+        writer: &mut DumpWriter,
+    ) -> Result<Option<ScriptNames>> {
+        let is_read = named.shape.format == DumpFormat::Plain && named.content.database().is_some();
+        let needed = is_read.then(Needed::begin);
         while let Some(bytes) = source.next().await? {
             let count = bytes.len() as u64;
+            let handed_on = async {
+                if let Some(needed) = &needed {
+                    needed.push(&bytes).await;
+                }
+                writer.write(bytes).await
+            };
             tokio::select! {
                 biased;
                 () = self.run.cancel.cancelled() => return Err(Error::Cancelled),
-                written = writer.write(bytes) => written?,
+                written = handed_on => written?,
             }
             self.run.progress.done(count);
         }
-        Ok(())
+        match needed {
+            Some(needed) => Ok(Some(needed.finish().await)),
+            None => Ok(None),
+        }
     }
 
     async fn publish(&self, mut finished: FinishedDump, path: &ShelfPath) -> Result<DumpWritten> {

@@ -88,7 +88,13 @@ impl Input {
 
     /// What the target has to have.
     pub fn needs(&self, request: &ReloadRequest) -> Result<DumpNeeds> {
-        let known = DumpNeeds::of_record(&self.chosen.record);
+        let record = &self.chosen.record;
+        let known = DumpNeeds::of_record(record);
+        if self.is_statements() {
+            // By now a dump of several databases is one of the one that is put back.
+            let named = record.content.database().and_then(|database| record.needs.get(database));
+            return Ok(known.and_statements(named));
+        }
         let Some(archive) = &self.archive else { return Ok(known) };
         let (owners, privileges) = (request.owners, request.privileges);
         if !request.is_of_parts() {

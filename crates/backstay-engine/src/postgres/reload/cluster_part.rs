@@ -9,10 +9,7 @@
 //! Invariant: the end marker is given out only when the part came to its end, and
 //! [`ClusterPart::finish`] is good only when the whole script did.
 
-mod pieces;
-mod words;
-
-use self::pieces::{Piece, Pieces};
+use super::pieces::{Piece, Pieces};
 use crate::{Error, Result};
 
 const DATABASE_END: &[u8] = b"-- PostgreSQL database dump complete";
@@ -218,7 +215,7 @@ fn lossy(bytes: &[u8]) -> String {
 
 /// The database of a `\connect`, as `pg_dumpall` writes it: a name, a name in quotes, or a
 /// connection string in quotes where the name is a strange one.
-fn connected(line: &[u8]) -> Option<String> {
+pub(super) fn connected(line: &[u8]) -> Option<String> {
     let rest = line.strip_prefix(b"\\connect")?;
     let line = std::str::from_utf8(rest).ok()?;
     if !line.starts_with(char::is_whitespace) {

@@ -1,11 +1,11 @@
 //! What a server lacks for a dump, all of it, before the first byte is written.
 //!
 //! An archive names its roles and extensions itself; for statements the dump's record
-//! has to do, which knows the extensions and their versions.
+//! has to do, which knows what they named when they passed, and versions of extensions.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use backstay_model::dump::DumpRecord;
+use backstay_model::dump::{DumpRecord, StatementNeeds};
 use backstay_model::plan::restore::Refusal;
 use backstay_model::{ErrorKind, Finding};
 
@@ -26,6 +26,8 @@ pub struct DumpNeeds {
     pub tablespaces: BTreeSet<String>,
     /// With their versions, where these are known.
     pub extensions: BTreeMap<String, Option<String>>,
+    /// Nothing can be left out of it: it is in statements.
+    pub is_all_or_nothing: bool,
 }
 
 impl DumpNeeds {
@@ -38,7 +40,17 @@ impl DumpNeeds {
             roles: BTreeSet::new(),
             tablespaces: BTreeSet::new(),
             extensions: known.map(|(name, version)| (name.clone(), Some(version.clone()))).collect(),
+            is_all_or_nothing: false,
         }
+    }
+
+    /// And what statements name. Where that is not known, the server says it itself.
+    pub fn and_statements(mut self, named: Option<&StatementNeeds>) -> DumpNeeds {
+        self.is_all_or_nothing = true;
+        let Some(named) = named else { return self };
+        self.roles.extend(named.roles.iter().cloned());
+        self.tablespaces.extend(named.tablespaces.iter().cloned());
+        self.and_extensions(named.extensions.iter().map(String::as_str).collect())
     }
 
     /// And what the entries that are restored need, with or without their owners and grants.
@@ -63,6 +75,10 @@ impl DumpNeeds {
             .filter(|entry| entry.kind == "EXTENSION")
             .map(|entry| entry.name.as_str())
             .collect();
+        self.and_extensions(named)
+    }
+
+    fn and_extensions(mut self, named: BTreeSet<&str>) -> DumpNeeds {
         self.extensions.retain(|name, _| named.contains(name.as_str()));
         for name in named {
             self.extensions.entry(name.to_owned()).or_default();
@@ -138,26 +154,28 @@ impl ReloadTarget {
             if there && member {
                 continue;
             }
+            let quoted = quoted_identifier(&name);
             if !there {
-                let quoted = quoted_identifier(&name);
+                let mut hint =
+                    format!("run `CREATE ROLE {quoted}`, or restore the dump of the globals first");
+                if !needs.is_all_or_nothing {
+                    hint += "; `--no-owner --no-privileges` leaves owners and grants out";
+                }
                 found.refusals.push(Refusal::new(
                     ErrorKind::NotFound,
                     format!("role {name}, which the dump names, is not there"),
-                    vec![format!(
-                        "run `CREATE ROLE {quoted}`, restore the dump of the globals first, or leave owners and grants \
-                         out with `--no-owner --no-privileges`"
-                    )],
+                    vec![hint],
                 ));
             } else {
                 let us: String = column(row, 3)?;
+                let mut remedy = format!("`GRANT {quoted} TO {}`", quoted_identifier(&us));
+                if !needs.is_all_or_nothing {
+                    remedy += ", or `--no-owner`";
+                }
                 found.findings.push(Finding::warning(
                     format!("role {name}"),
                     format!("is one that role {us} is no member of: nothing can be made its own"),
-                    format!(
-                        "`GRANT {} TO {}`, or `--no-owner`",
-                        quoted_identifier(&name),
-                        quoted_identifier(&us)
-                    ),
+                    remedy,
                 ));
             }
         }

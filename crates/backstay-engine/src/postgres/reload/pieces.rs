@@ -1,9 +1,11 @@
-//! Cuts a script of `pg_dumpall` as `psql` does: into lines that stand between statements,
-//! statements, and the rows that follow a `COPY`.
+//! Cuts a script of `pg_dump` or `pg_dumpall` as `psql` does: into lines that stand between
+//! statements, statements, and the rows that follow a `COPY`.
 //!
 //! Invariant: the pieces are all bytes of the script in their order, however these come.
 //! What is inside of quotes, of dollar quotes, of a function's `BEGIN ATOMIC` and of rows
 //! is never taken for a line between statements.
+
+use memchr::{memchr, memchr2};
 
 use super::words::Words;
 use crate::{Error, Result};
@@ -144,7 +146,7 @@ impl Pieces {
                 }
                 At::Comment | At::Command => {
                     let rest = &bytes[next..];
-                    let end = rest.iter().position(|byte| *byte == b'\n');
+                    let end = memchr(b'\n', rest);
                     let line = &rest[..end.map_or(rest.len(), |end| end + 1)];
                     next += line.len();
                     from = next;
@@ -168,6 +170,11 @@ impl Pieces {
                     }
                 }
                 _ => {
+                    let passed = self.passed(&bytes[next..]);
+                    if passed > 0 {
+                        next += passed;
+                        continue;
+                    }
                     let is_taken = self.statement(byte)?;
                     if is_taken {
                         next += 1;
@@ -218,7 +225,9 @@ impl Pieces {
     /// Takes rows up to the line that ends them, and says how many bytes.
     fn rows(&mut self, bytes: &[u8]) -> usize {
         let mut taken = 0;
-        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+        while taken < bytes.len() {
+            let rest = &bytes[taken..];
+            let line = &rest[..memchr(b'\n', rest).map_or(rest.len(), |end| end + 1)];
             taken += line.len();
             let (begin, length) = &mut self.row;
             let room = 4_usize.saturating_sub(begin.len());
@@ -234,6 +243,19 @@ impl Pieces {
             }
         }
         taken
+    }
+
+    /// How many of the next bytes are of a text or a body, and nothing to look at: these
+    /// are as long as rows where a dump holds large objects, or `INSERT` in place of `COPY`.
+    fn passed(&self, bytes: &[u8]) -> usize {
+        let end = match self.at {
+            At::Text { escapes } if escapes || self.words.backslash_escapes() => memchr2(b'\'', b'\\', bytes),
+            At::Text { .. } => memchr(b'\'', bytes),
+            At::Dollar { matched: 0 } => memchr(b'$', bytes),
+            At::LineComment => memchr(b'\n', bytes),
+            _ => return 0,
+        };
+        end.unwrap_or(bytes.len())
     }
 
     /// The next byte of a statement; `false`: it is to be looked at again.

@@ -25,25 +25,30 @@ impl Words {
     }
 
     pub fn word(&mut self, word: &[u8]) {
-        let word = String::from_utf8_lossy(&word[..word.len().min(WORD_MAX_BYTES)]).to_lowercase();
+        let word = &word[..word.len().min(WORD_MAX_BYTES)];
+        let is = |other: &str| word.eq_ignore_ascii_case(other.as_bytes());
         if self.parentheses == 0 && self.is_routine() {
-            match &*word {
-                "begin" => self.blocks += 1,
-                "case" if self.blocks > 0 => self.blocks += 1,
-                "end" => self.blocks = self.blocks.saturating_sub(1),
-                _ => {}
+            if is("begin") || (is("case") && self.blocks > 0) {
+                self.blocks += 1;
+            } else if is("end") {
+                self.blocks = self.blocks.saturating_sub(1);
             }
         }
-        self.is_from_stdin |= self.last_is_from && word == "stdin" && self.parentheses == 0;
-        self.last_is_from = word == "from";
-        self.says_escapes |= word == "standard_conforming_strings";
-        self.keep(word);
+        self.is_from_stdin |= self.last_is_from && is("stdin") && self.parentheses == 0;
+        self.last_is_from = is("from");
+        self.says_escapes |= is("standard_conforming_strings");
+        // Rows that are written as statements have millions of words that nobody keeps.
+        if self.first.len() < WORDS_KEPT {
+            self.first.push(String::from_utf8_lossy(word).to_lowercase());
+        }
     }
 
     /// A name or a text in quotes.
     pub fn other(&mut self) {
         self.last_is_from = false;
-        self.keep(String::new());
+        if self.first.len() < WORDS_KEPT {
+            self.first.push(String::new());
+        }
     }
 
     pub fn mark(&mut self, mark: u8) {
@@ -55,12 +60,6 @@ impl Words {
         self.last_is_from &= mark.is_ascii_whitespace();
         if mark == b';' && self.says_escapes && self.starts_with(&["set", "standard_conforming_strings"]) {
             self.escapes = self.first.last().is_some_and(|value| value == "off");
-        }
-    }
-
-    fn keep(&mut self, word: String) {
-        if self.first.len() < WORDS_KEPT {
-            self.first.push(word);
         }
     }
 
@@ -84,7 +83,12 @@ impl Words {
         self.escapes
     }
 
-    fn starts_with(&self, words: &[&str]) -> bool {
+    /// The first words; quoted ones are empty.
+    pub fn first(&self) -> &[String] {
+        &self.first
+    }
+
+    pub fn starts_with(&self, words: &[&str]) -> bool {
         self.first.len() >= words.len() && self.first.iter().zip(words).all(|(own, word)| own == word)
     }
 
