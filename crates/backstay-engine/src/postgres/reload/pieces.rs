@@ -5,7 +5,7 @@
 //! What is inside of quotes, of dollar quotes, of a function's `BEGIN ATOMIC` and of rows
 //! is never taken for a line between statements.
 
-use memchr::{memchr, memchr2};
+use memchr::{memchr, memchr2, memmem, memrchr};
 
 use super::words::Words;
 use crate::{Error, Result};
@@ -226,6 +226,9 @@ impl Pieces {
     fn rows(&mut self, bytes: &[u8]) -> usize {
         let mut taken = 0;
         while taken < bytes.len() {
+            if self.row.1 == 0 {
+                taken += ordinary(&bytes[taken..]);
+            }
             let rest = &bytes[taken..];
             let line = &rest[..memchr(b'\n', rest).map_or(rest.len(), |end| end + 1)];
             taken += line.len();
@@ -383,4 +386,15 @@ impl Pieces {
         }
         Ok(true)
     }
+}
+
+/// From the beginning of a line, how many bytes are lines that do not begin as the end of
+/// rows does.
+fn ordinary(bytes: &[u8]) -> usize {
+    const BEGIN: &[u8] = b"\n\\.";
+    if bytes.starts_with(&BEGIN[1..]) {
+        return 0;
+    }
+    let line = memmem::find(bytes, BEGIN).or_else(|| memrchr(b'\n', bytes));
+    line.map_or(0, |end| end + 1)
 }

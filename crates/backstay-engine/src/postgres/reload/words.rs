@@ -37,8 +37,7 @@ impl Words {
         self.is_from_stdin |= self.last_is_from && is("stdin") && self.parentheses == 0;
         self.last_is_from = is("from");
         self.says_escapes |= is("standard_conforming_strings");
-        // Rows that are written as statements have millions of words that nobody keeps.
-        if self.first.len() < WORDS_KEPT {
+        if self.has_room() {
             self.first.push(String::from_utf8_lossy(word).to_lowercase());
         }
     }
@@ -46,7 +45,7 @@ impl Words {
     /// A name or a text in quotes.
     pub fn other(&mut self) {
         self.last_is_from = false;
-        if self.first.len() < WORDS_KEPT {
+        if self.has_room() {
             self.first.push(String::new());
         }
     }
@@ -61,6 +60,11 @@ impl Words {
         if mark == b';' && self.says_escapes && self.starts_with(&["set", "standard_conforming_strings"]) {
             self.escapes = self.first.last().is_some_and(|value| value == "off");
         }
+    }
+
+    /// Rows that are written as statements have millions of words that nobody asks for.
+    fn has_room(&self) -> bool {
+        self.first.len() < WORDS_KEPT && self.first.first().is_none_or(|word| word != "insert")
     }
 
     /// `CREATE [OR REPLACE] FUNCTION | PROCEDURE`, whose body may hold statements.

@@ -21,7 +21,7 @@ impl Archive {
         for entry in entries {
             match entry.kind.as_str() {
                 "ACL" if !entry.name.starts_with("DATABASE ") => {
-                    in_grants(&tokens(&entry.definition), &mut found)
+                    in_grants(&tokens(&entry.definition), &mut found);
                 }
                 "DEFAULT ACL" => in_grants(&tokens(&entry.definition), &mut found),
                 "POLICY" => in_policy(&tokens(&entry.definition), &mut found),
