@@ -123,14 +123,21 @@ pub(crate) async fn of_server(
         if request.safety { naming.ahead(wanted).await? } else { naming.by_the_clock(wanted).await? };
     let set = if named.len() > 1 { Some(new_id(at)?) } else { None };
     let mut report = DumpReport { dumps: Vec::new(), duration_seconds: 0.0, findings: Vec::new() };
+    let place = &place;
+    let taking = |id, set| take::Taking { run, instance, address, policy, place, request, id, set };
+    if let Some(first) = &set {
+        let taking = taking(first.clone(), set.clone());
+        for dump in &named {
+            taking.check(dump).await?;
+        }
+    }
     for (number, dump) in named.into_iter().enumerate() {
         run.check_cancelled()?;
         let id = match (&set, number) {
             (Some(first), 0) => first.clone(),
             _ => new_id(at)?,
         };
-        let taking =
-            take::Taking { run, instance, address, policy, place: &place, request, id, set: set.clone() };
+        let taking = taking(id, set.clone());
         let (dumped, of_dump) = taking.take(dump).await?;
         report.dumps.push(dumped);
         findings.extend(of_dump);

@@ -127,26 +127,16 @@ pub struct DumpSource {
     cancel: CancellationToken,
 }
 
-impl DumpSource {
-    /// Takes the snapshot of the address's database, and refuses what could not end well.
-    pub async fn open(
-        address: &Address,
-        options: &DumpOptions,
-        cancel: &CancellationToken,
-    ) -> Result<DumpSource> {
-        let opened = DumpSource::open_now(address, options, cancel);
-        tokio::select! {
-            biased;
-            () = cancel.cancelled() => Err(Error::Cancelled),
-            opened = opened => opened,
-        }
-    }
+/// A transaction in which everything is as it is now.
+struct Began {
+    session: Session,
+    address: Address,
+    version_number: u32,
+    programs: ClientPrograms,
+}
 
-    async fn open_now(
-        address: &Address,
-        options: &DumpOptions,
-        cancel: &CancellationToken,
-    ) -> Result<DumpSource> {
+impl Began {
+    async fn new(address: &Address, options: &DumpOptions) -> Result<Began> {
         if !options.format.is_of_pg_dump() {
             let reason = format!("`pg_dump` writes no dump in the format {}", options.format);
             return Err(Error::Setting { setting: "format", reason });
@@ -155,20 +145,56 @@ impl DumpSource {
             let reason = "`inside` is for archives; a plain dump has nothing to be inside of".to_owned();
             return Err(Error::Setting { setting: "compression", reason });
         }
-        let address = &address.settled().await?;
-        let session = Session::open(address).await?;
+        let address = address.settled().await?;
+        let session = Session::open(&address).await?;
         let version_number = super::facts::version(&session).await?;
         let programs = ClientPrograms::find(version_number / 10_000, options.bin_directory.as_deref())?;
         session.hold(version_number).await?;
         let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";
         session.execute("begin the transaction of the dump", begin).await?;
-        let row = session.row("take the snapshot of the dump", "SELECT pg_export_snapshot()", &[]).await?;
-        let snapshot: String = column(&row, 0)?;
-        let chosen = chosen::resolve(&session, options).await?;
-        rights::require(&session, &chosen, version_number).await?;
-        let facts = look::look(&session, address.database(), version_number, &programs, &chosen).await?;
-        let (address, options, cancel) = (address.clone(), options.clone(), cancel.clone());
-        Ok(DumpSource { session, address, options, programs, snapshot, chosen, facts, cancel })
+        Ok(Began { session, address, version_number, programs })
+    }
+}
+
+impl DumpSource {
+    /// Takes the snapshot of the address's database, and refuses what could not end well.
+    pub async fn open(
+        address: &Address,
+        options: &DumpOptions,
+        cancel: &CancellationToken,
+    ) -> Result<DumpSource> {
+        let opened = async {
+            let began = Began::new(address, options).await?;
+            let Began { session, address, version_number, programs } = began;
+            let row =
+                session.row("take the snapshot of the dump", "SELECT pg_export_snapshot()", &[]).await?;
+            let snapshot: String = column(&row, 0)?;
+            let chosen = chosen::resolve(&session, options).await?;
+            rights::require(&session, &chosen, version_number).await?;
+            let facts = look::look(&session, address.database(), version_number, &programs, &chosen).await?;
+            let (options, cancel) = (options.clone(), cancel.clone());
+            Ok(DumpSource { session, address, options, programs, snapshot, chosen, facts, cancel })
+        };
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(Error::Cancelled),
+            opened = opened => opened,
+        }
+    }
+
+    /// Refuses what [`DumpSource::open`] would, and begins nothing: for the last database of a
+    /// set before the first one is dumped.
+    pub async fn check(address: &Address, options: &DumpOptions, cancel: &CancellationToken) -> Result<()> {
+        let checked = async {
+            let began = Began::new(address, options).await?;
+            let chosen = chosen::resolve(&began.session, options).await?;
+            rights::require(&began.session, &chosen, began.version_number).await
+        };
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(Error::Cancelled),
+            checked = checked => checked,
+        }
     }
 
     pub fn facts(&self) -> &DumpFacts {

@@ -127,7 +127,14 @@ impl Taking<'_> {
         self.policy.level.filter(|_| named.shape == self.policy.shape)
     }
 
-    async fn open(&self, named: &Named) -> Result<(DumpFacts, DumpRun)> {
+    /// Whether this one of a set can be taken, before the first one is.
+    pub async fn check(&self, named: &Named) -> Result<()> {
+        let Some(database) = named.content.database() else { return Ok(()) };
+        let address = self.address.with_database(database);
+        Ok(DumpSource::check(&address, &self.options(named)?, &self.run.cancel).await?)
+    }
+
+    fn options(&self, named: &Named) -> Result<DumpOptions> {
         let postgres = self.instance.postgres()?;
         let inside = (named.shape.compression == DumpCompression::Inside)
             .then(|| Inside { level: self.policy.level.and_then(|level| u32::try_from(level).ok()) });
@@ -135,7 +142,7 @@ impl Taking<'_> {
             DumpFormat::Directory => Some(self.policy.spool()?),
             _ => None,
         };
-        let options = DumpOptions {
+        Ok(DumpOptions {
             format: named.shape.format,
             inside,
             tables: self.request.tables.clone(),
@@ -144,7 +151,11 @@ impl Taking<'_> {
             spool,
             bin_directory: postgres.bin_directory.clone(),
             lock_limit: LOCK_LIMIT,
-        };
+        })
+    }
+
+    async fn open(&self, named: &Named) -> Result<(DumpFacts, DumpRun)> {
+        let options = self.options(named)?;
         let cancel = &self.run.cancel;
         match named.content.database() {
             None => Ok(engine::globals(self.address, &options, cancel).await?),
@@ -165,11 +176,11 @@ impl Taking<'_> {
         writer: &mut DumpWriter,
     ) -> Result<Option<ScriptNames>> {
         let is_read = named.shape.format == DumpFormat::Plain && named.content.database().is_some();
-        let needed = is_read.then(Needed::begin);
+        let mut needed = is_read.then(Needed::begin);
         while let Some(bytes) = source.next().await? {
             let count = bytes.len() as u64;
             let handed_on = async {
-                if let Some(needed) = &needed {
+                if let Some(needed) = &mut needed {
                     needed.push(&bytes).await;
                 }
                 writer.write(bytes).await
@@ -181,10 +192,7 @@ impl Taking<'_> {
             }
             self.run.progress.done(count);
         }
-        match needed {
-            Some(needed) => Ok(Some(needed.finish().await)),
-            None => Ok(None),
-        }
+        Ok(needed.map(Needed::finish))
     }
 
     async fn publish(&self, mut finished: FinishedDump, path: &ShelfPath) -> Result<DumpWritten> {

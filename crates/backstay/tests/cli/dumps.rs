@@ -168,6 +168,9 @@ fn what_cannot_be_dumped_is_refused_before_the_first_file() {
     refused(&["orders", "--layout", "auto-recovery"], 2, &["would both be called", "{database}"]);
     refused(&["orders", "--to", "s3://bucket"], 2, &["dump.to"]);
     refused(&["guest", "--database", "postgres"], 5, &["orders", "GRANT"]);
+    // Also where the first files of a set could be taken: its roles, and a database that has nothing.
+    server.sql("CREATE DATABASE empty").unwrap();
+    refused(&["guest"], 5, &["orders", "GRANT"]);
     server.stop(StopMode::Immediate).unwrap();
     refused(&["gone"], 6, &["connect"]);
     let no_phrase = format!("dump.passphrase.file={}", home.path("no such file").display());

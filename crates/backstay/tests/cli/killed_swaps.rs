@@ -96,6 +96,8 @@ fn what_a_killed_swap_has_left_is_named_with_the_statements_that_help() {
     let into = ["restore", "orders", "--database", "shop", "--into-database", "shop"];
     home.run(into).refused(4, &[open]);
     let status = |told: &str| {
+        // Whoever has a session may be in the middle of a swap.
+        wait_until(LIMIT, "no sessions", || server.query_value(ours).is_ok_and(|n| n == "0")).unwrap();
         let ran = home.run(["status", "orders"]);
         assert!(ran.out.contains("degraded") && ran.out.contains(told), "{ran:#?}");
     };

@@ -38,8 +38,11 @@ fn is_temporary_of(name: &str, found: &str) -> bool {
     of_temporary(found).is_some_and(|(begin, time)| kept_name(name, time) == format!("{begin}_before_{time}"))
 }
 
+/// The server looks after every database now and then, also after one that nobody uses. Whose
+/// kind may not be seen counts.
 const DATABASES: &str = "SELECT datname::text, datallowconn, \
-                         (SELECT count(*) FROM pg_stat_activity a WHERE a.datid = d.oid) \
+                         (SELECT count(*) FROM pg_stat_activity a \
+                          WHERE a.datid = d.oid AND a.backend_type IS DISTINCT FROM 'autovacuum worker') \
                          FROM pg_database d WHERE NOT datistemplate ORDER BY 1";
 
 /// What swaps of any database have left that nobody fills any more, for whoever looks at the
