@@ -268,10 +268,10 @@ impl Adopting<'_> {
         };
         let mut inspection = kind.map(|kind| Looking::begin(kind, None)).transpose()?;
         let is_statements = matches!(inside, DumpInside::PlainSql | DumpInside::PlainCluster);
-        let needed = is_statements.then(Needed::begin);
+        let mut needed = is_statements.then(Needed::begin);
         while let Some(bytes) = reader.read().await? {
             self.run.check_cancelled()?;
-            if let Some(needed) = &needed {
+            if let Some(needed) = &mut needed {
                 needed.push(&bytes).await;
             }
             if let Some(inspection) = &mut inspection {
@@ -291,10 +291,7 @@ impl Adopting<'_> {
             Some(inspection) => inspection.finish().await?,
             None => Found::Nothing,
         };
-        let names = match needed {
-            Some(needed) => Some(needed.finish().await),
-            None => None,
-        };
+        let names = needed.map(Needed::finish);
         let read = reader.finish().await?;
         let (raw_bytes, sha256) = (read.raw_bytes, read.sha256);
         Ok(Some(Read { layers, inside, archive, found, names, raw_bytes, sha256 }))

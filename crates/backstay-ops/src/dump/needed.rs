@@ -1,51 +1,50 @@
 //! What statements need of a server, found beside the dump while its bytes pass.
 //!
-//! Reading them is work for a processor: it is done by a thread of its own, which gets the
-//! blocks in their order and never more than a few ahead of it. Whatever becomes of it, the
-//! dump is as good as without.
+//! Rows are nearly all of a dump, and passed over here at the speed of memory. To read
+//! statements is work for a processor, and done by a thread that may be blocked. Whatever
+//! becomes of it, the dump is as good as without.
 
 use std::collections::BTreeMap;
 
 use backstay_engine::postgres::reload::{ScriptNames, ScriptScan};
 use backstay_model::dump::{DumpContent, StatementNeeds};
 use bytes::Bytes;
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 
-/// Blocks on their way; each is 256 KiB at most.
-const QUEUE_BLOCKS: usize = 16;
+use crate::context::off_thread;
 
-/// Statements that are read for what they name. The thread ends when this is dropped.
+/// Statements that are read for what they name.
 pub(crate) struct Needed {
-    blocks: mpsc::Sender<Bytes>,
-    thread: JoinHandle<ScriptNames>,
+    /// None after a reading that did not end: it is not known then.
+    scan: Option<ScriptScan>,
 }
 
 impl Needed {
     pub fn begin() -> Self {
-        let (blocks, mut received) = mpsc::channel::<Bytes>(QUEUE_BLOCKS);
-        let thread = tokio::task::spawn_blocking(move || {
-            let mut scan = ScriptScan::default();
-            while let Some(bytes) = received.blocking_recv() {
-                scan.push(&bytes);
-            }
-            scan.finish()
-        });
-        Self { blocks, thread }
+        Self { scan: Some(ScriptScan::default()) }
     }
 
-    pub async fn push(&self, bytes: &Bytes) {
-        // Refused by a thread that has died, of which the end tells.
-        let _ = self.blocks.send(bytes.clone()).await;
+    /// The next bytes. Whoever drops this before its end learns nothing more.
+    pub async fn push(&mut self, bytes: &Bytes) {
+        let Some(mut scan) = self.scan.take() else { return };
+        let passed = scan.pass_rows(bytes);
+        if passed == bytes.len() {
+            self.scan = Some(scan);
+            return;
+        }
+        let rest = bytes.slice(passed..);
+        let read = off_thread(move || {
+            scan.push(&rest);
+            Ok(scan)
+        });
+        match read.await {
+            Ok(scan) => self.scan = Some(scan),
+            Err(error) => tracing::warn!(%error, "what the statements of a dump need is not found out"),
+        }
     }
 
     /// There is no more. Nothing where it is not known.
-    pub async fn finish(self) -> ScriptNames {
-        drop(self.blocks);
-        self.thread.await.unwrap_or_else(|error| {
-            tracing::warn!(%error, "what the statements of a dump need was not found out");
-            ScriptNames::default()
-        })
+    pub fn finish(self) -> ScriptNames {
+        self.scan.map(ScriptScan::finish).unwrap_or_default()
     }
 }
 

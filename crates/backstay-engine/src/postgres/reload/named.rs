@@ -77,6 +77,15 @@ impl ScriptScan {
         self.is_strange = pushed.is_err();
     }
 
+    /// The rows that these bytes begin with, and nothing else: how many bytes. It is done at
+    /// the speed of memory; the rest is for [`ScriptScan::push`].
+    pub fn pass_rows(&mut self, bytes: &[u8]) -> usize {
+        match self.is_strange {
+            true => bytes.len(),
+            false => self.pieces.pass_rows(bytes),
+        }
+    }
+
     /// Nothing, unless all of it was one script.
     pub fn finish(self) -> ScriptNames {
         if self.is_strange || !self.pieces.is_between() {

@@ -203,6 +203,11 @@ impl Pieces {
         }
     }
 
+    /// The rows that these bytes begin with, of which nothing is given out: how many bytes.
+    pub fn pass_rows(&mut self, bytes: &[u8]) -> usize {
+        if self.at == At::Rows { self.rows(bytes) } else { 0 }
+    }
+
     /// How many bytes of a long comment stay is nobody's matter; of a command all do.
     fn hold_line(&mut self, line: &[u8]) -> Result<()> {
         if self.held.len() + line.len() <= LINE_MAX_BYTES {

@@ -6,7 +6,14 @@ fn of(script: &str, content: &DumpContent) -> BTreeMap<String, StatementNeeds> {
     let scanned = |piece: usize| {
         let mut scan = ScriptScan::default();
         script.as_bytes().chunks(piece).for_each(|bytes| scan.push(bytes));
-        scan.finish().of(content)
+        let mut passing = ScriptScan::default();
+        script.as_bytes().chunks(piece).for_each(|bytes| {
+            let passed = passing.pass_rows(bytes);
+            passing.push(&bytes[passed..]);
+        });
+        let (pushed, passed) = (scan.finish(), passing.finish());
+        assert_eq!(pushed, passed, "in pieces of {piece}");
+        pushed.of(content)
     };
     let found = scanned(script.len().max(1));
     for piece in [1, 2, 3, 7, 64, 1000] {
