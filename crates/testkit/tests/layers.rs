@@ -44,6 +44,7 @@ const BASICS_OF_MODEL: &[&str] = &["jiff", "serde", "serde_json", "thiserror"];
 const OWNERS: &[(&str, &[&str])] = &[
     // The database's protocol and files.
     ("fallible-iterator", &["backstay-engine"]),
+    ("memchr", &["backstay-engine"]),
     ("postgres-protocol", &["backstay-engine"]),
     ("rustls", &["backstay-engine"]),
     ("rustls-native-certs", &["backstay-engine"]),
