@@ -285,6 +285,10 @@ impl Prepared<'_> {
             Destination::Database { name } => name.clone(),
             Destination::Swap { kept, .. } => swap::temporary_name(kept),
         };
+        let _mark = match &report.plan.destination {
+            Destination::Swap { name, .. } => target.mark(&into, name).await,
+            Destination::Database { .. } => None,
+        };
         let is_new = !matches!(report.plan.destination, Destination::Database { .. }) || !facts.is_there;
         let filling = fill::Filling { run, policy, request, target: &target, into: &into, is_new };
         let shelf = input.chosen.shelf.location().to_owned();

@@ -100,7 +100,12 @@ async fn probe(settings: &PostgresSettings) -> Probed {
         let address = settings.address()?;
         let session = Session::open(&address).await?;
         let server = facts::read(&session, &address).await?;
-        Ok::<_, backstay_engine::Error>((server, left_by_swaps(&session).await?))
+        // Of a standby, the primary knows who works on what; and what is left is its own.
+        let left = match server.in_recovery {
+            true => Vec::new(),
+            false => left_by_swaps(&session).await.unwrap_or_default(),
+        };
+        Ok::<_, backstay_engine::Error>((server, left))
     };
     match asked.await {
         Ok((server, left)) => {

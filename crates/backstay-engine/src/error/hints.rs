@@ -95,7 +95,7 @@ pub(super) fn of(error: &Error) -> Vec<String> {
              or restore beside it with `--into-database`"
         }
         Error::SpoolTooSmall { .. } => {
-            "name a larger file system with `--spool`, or dump with `--format custom`, which needs none"
+            "set `dump.spool` to a directory of a larger file system, or dump with `--format custom`, which needs none"
         }
         Error::SpoolUnwritable { .. } => {
             "set `dump.spool` to a directory with enough space that backstay can write; `df` shows the space"

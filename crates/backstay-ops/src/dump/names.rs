@@ -58,7 +58,8 @@ impl Naming<'_> {
             let named = self.assign(&wanted, at)?;
             let Err(error) = self.must_be_free(&named).await else { return Ok((named, at)) };
             let next = whole_second_after(at);
-            let is_taken = matches!(error, Error::DumpNameTaken { .. });
+            // One that has no sidecar may be in the middle of getting it.
+            let is_taken = is_taken(&error);
             if !is_taken || waited == SECONDS_WAITED || !has_others(&named, &self.assign(&wanted, next)?) {
                 return Err(error);
             }
@@ -80,8 +81,7 @@ impl Naming<'_> {
         loop {
             let named = self.assign(&wanted, at)?;
             let Err(error) = self.must_be_free(&named).await else { return Ok((named, at)) };
-            let is_taken = matches!(error, Error::DumpNameTaken { .. } | Error::DumpNameOfStranger { .. });
-            if !is_taken || seconds == SECONDS_AHEAD {
+            if !is_taken(&error) || seconds == SECONDS_AHEAD {
                 return Err(error);
             }
             seconds += 1;
@@ -96,6 +96,10 @@ impl Naming<'_> {
     async fn must_be_free(&self, named: &[Named]) -> Result<()> {
         must_be_free(self.shelf, self.layout, self.instance, named).await
     }
+}
+
+fn is_taken(error: &Error) -> bool {
+    matches!(error, Error::DumpNameTaken { .. } | Error::DumpNameOfStranger { .. })
 }
 
 /// Whether every name of the first is another one in the second.

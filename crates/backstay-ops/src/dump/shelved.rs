@@ -135,13 +135,24 @@ pub async fn show(run: &Run, policy: &DumpPolicy, id: &BackupId) -> Result<Optio
 }
 
 /// With its tables and warnings, as its sidecar has them.
-pub(super) async fn whole_record(shelf: &dyn Shelf, file: &ShelvedFile) -> Result<Option<DumpRecord>> {
+pub(crate) async fn whole_record(shelf: &dyn Shelf, file: &ShelvedFile) -> Result<Option<DumpRecord>> {
     for path in file.sidecars.iter().rev() {
         if let sidecar::Read::Ours(whole) = sidecar::read(shelf, path).await? {
             return Ok(Some(whole.record));
         }
     }
     Ok(None)
+}
+
+/// Whether this sidecar is already the one of this dump under this name.
+pub(super) async fn is_described(shelf: &dyn Shelf, path: &ShelfPath, record: &DumpRecord) -> Result<bool> {
+    Ok(match sidecar::read(shelf, path).await? {
+        sidecar::Read::Ours(there) => {
+            (&there.record.id, there.record.tier, &there.record.file)
+                == (&record.id, record.tier, &record.file)
+        }
+        _ => false,
+    })
 }
 
 pub(super) async fn look_at(
@@ -305,6 +316,7 @@ impl Shelved {
         let Sidecar { mut record, held_until, hold_reason, expired_at } = sidecar;
         record.tables = Vec::new();
         record.warnings = Vec::new();
+        record.needs = Default::default();
         let is_cut = presence.size_bytes().is_some_and(|size_bytes| size_bytes != record.stored_bytes);
         let is_known_bad = self.report().is_some_and(|report| report.says_damaged(path.as_str(), &record));
         ShelvedFile {

@@ -52,19 +52,26 @@ pub(crate) async fn pick(
 ) -> Result<Chosen> {
     let shelved = shelved::look(run, policy, None).await?;
     let place = policy.place()?;
-    let chosen = |file: &ShelvedFile, findings| Chosen {
-        shelf: Arc::clone(&place.shelf),
-        directory: place.directory.clone(),
-        path: file.path().clone(),
-        record: file.record().clone(),
-        findings,
+    let chosen = async |file: &ShelvedFile, findings| {
+        // What it needs of a server is not kept of all that lie there.
+        let whole = shelved::whole_record(&*place.shelf, file).await?;
+        Ok(Chosen {
+            shelf: Arc::clone(&place.shelf),
+            directory: place.directory.clone(),
+            path: file.path().clone(),
+            record: whole.map_or_else(
+                || file.record().clone(),
+                |whole| DumpRecord { needs: whole.needs, ..file.record().clone() },
+            ),
+            findings,
+        })
     };
     if let Some(id) = dump {
         let names: Vec<_> = shelved.files.iter().filter(|file| file.record().id == *id).collect();
         let Some(first) = names.first() else { return Err(Error::NoSuchBackup { backup: id.clone() }) };
         // Under another of its names it may be whole: a copy, where a file system has no links.
         return match names.iter().find(|file| file.is_good()) {
-            Some(good) => Ok(chosen(good, Vec::new())),
+            Some(good) => chosen(good, Vec::new()).await,
             None => Err(not_good(first, &shelved)),
         };
     }
@@ -78,7 +85,7 @@ pub(crate) async fn pick(
             let base = newest_first[at].record();
             let of_others = newest_first[..at].iter().filter(|file| file.record().id != base.id);
             let passed = of_others.map(|file| passed_over(file, base)).collect();
-            Ok(chosen(newest_first[at], passed))
+            chosen(newest_first[at], passed).await
         }
         None => match newest_first.first() {
             Some(newest) => Err(not_good(newest, &shelved)),

@@ -15,11 +15,13 @@ use crate::{Error, Result};
 
 const PROGRAM: &str = "pg_dumpall";
 
-/// All that can be dumped: whoever does not let connections in has a reason to.
+/// All that can be dumped: whoever does not let connections in has a reason to, one that was
+/// being dropped when the server failed is none any more, and one that a restore fills is none yet.
 pub async fn databases(address: &Address) -> Result<Vec<String>> {
     let session = Session::open(&address.settled().await?).await?;
-    let statement = "SELECT datname::text FROM pg_database \
-                     WHERE datallowconn AND datname NOT IN ('template0', 'template1') ORDER BY datname";
+    let statement = "SELECT datname::text FROM pg_database WHERE datallowconn AND datconnlimit <> -2 \
+                     AND datname NOT IN ('template0', 'template1') \
+                     AND datname !~ '_fills_[0-9]{8}T[0-9]{6}Z$' ORDER BY datname";
     let rows = session.query("list the databases", statement, &[]).await?;
     rows.iter().map(|row| column(row, 0)).collect()
 }

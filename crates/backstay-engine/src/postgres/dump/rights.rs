@@ -30,8 +30,9 @@ pub(super) async fn require(session: &Session, chosen: &Chosen, version_number: 
     if rows.is_empty() {
         return Ok(());
     }
-    let row = session.row("ask for the role", "SELECT current_user::text", &[]).await?;
-    let role: String = column(&row, 0)?;
+    let statement = "SELECT current_user::text, current_database()::text";
+    let row = session.row("ask for the role", statement, &[]).await?;
+    let (role, database): (String, String) = (column(&row, 0)?, column(&row, 1)?);
     let mut missing = Vec::new();
     let mut schemas = Vec::new();
     let (mut read, mut bypass) = (false, false);
@@ -45,8 +46,8 @@ pub(super) async fn require(session: &Session, chosen: &Chosen, version_number: 
             }
         }
         missing.push(match (usage, select) {
-            (_, false) => format!("SELECT on {table}"),
-            (false, true) => format!("USAGE on the schema of {table}"),
+            (_, false) => format!("SELECT on {table} of database {database}"),
+            (false, true) => format!("USAGE on the schema of {table} of database {database}"),
             (true, true) => {
                 bypass = true;
                 format!("BYPASSRLS, for {table} has policies that hide rows from it")

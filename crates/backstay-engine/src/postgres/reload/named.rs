@@ -22,7 +22,57 @@ const STATEMENT_MAX_BYTES: usize = 8 << 10;
 /// A name of the server has no more.
 const NAME_MAX_BYTES: usize = 63;
 /// More are not said: a sidecar is to stay one that can be read.
-const NAMES_MAX: usize = 10_000;
+const NAMES_MAX: usize = 5_000;
+/// Extensions whose installation makes no role. Whatever another one makes, a dump may grant
+/// things to.
+const MAKE_NO_ROLES: [&str; 46] = [
+    "adminpack",
+    "amcheck",
+    "autoinc",
+    "bloom",
+    "btree_gin",
+    "btree_gist",
+    "citext",
+    "cube",
+    "dblink",
+    "dict_int",
+    "earthdistance",
+    "file_fdw",
+    "fuzzystrmatch",
+    "hstore",
+    "insert_username",
+    "intarray",
+    "isn",
+    "lo",
+    "ltree",
+    "moddatetime",
+    "pageinspect",
+    "pg_buffercache",
+    "pg_freespacemap",
+    "pg_prewarm",
+    "pg_stat_statements",
+    "pg_trgm",
+    "pg_visibility",
+    "pg_walinspect",
+    "pgcrypto",
+    "pgrowlocks",
+    "pgstattuple",
+    "plpgsql",
+    "postgis",
+    "postgis_raster",
+    "postgis_topology",
+    "postgres_fdw",
+    "refint",
+    "seg",
+    "sslinfo",
+    "tablefunc",
+    "tcn",
+    "timescaledb",
+    "unaccent",
+    "uuid-ossp",
+    "vector",
+    "xml2",
+];
 
 /// Reads a script for the names in it, in pieces of any size.
 #[derive(Default)]
@@ -47,6 +97,10 @@ struct Naming {
     own: Names,
     databases: BTreeMap<String, Names>,
     connected: Option<String>,
+    /// It went into a database whose name cannot be read.
+    is_elsewhere: bool,
+    /// All names so far, those of databases too.
+    count: usize,
     /// The beginning of a statement.
     held: Vec<u8>,
     is_too_long: bool,
@@ -61,6 +115,8 @@ struct Names {
     makes_tablespaces: BTreeSet<String>,
     /// Something in it may make a role, and nobody can say which.
     is_unknown: bool,
+    /// As that, of an extension, which makes nothing else.
+    may_make_roles: bool,
 }
 
 impl ScriptScan {
@@ -74,7 +130,10 @@ impl ScriptScan {
             Ok(())
         });
         // What is wrong with it is for those to say who put it back.
-        self.is_strange = pushed.is_err();
+        self.is_strange = pushed.is_err() || naming.count > NAMES_MAX;
+        if self.is_strange {
+            self.naming = Naming::default();
+        }
     }
 
     /// The rows that these bytes begin with, and nothing else: how many bytes. It is done at
@@ -94,13 +153,7 @@ impl ScriptScan {
         let databases = self.naming.databases.into_iter();
         let databases: BTreeMap<_, _> = databases.map(|(name, names)| (name, names.known())).collect();
         let own = self.naming.own.known();
-        let all = databases.values().flatten().chain(&own);
-        let count: usize =
-            all.map(|needs| needs.roles.len() + needs.tablespaces.len() + needs.extensions.len()).sum();
-        match count <= NAMES_MAX {
-            true => ScriptNames { own, databases },
-            false => ScriptNames::default(),
-        }
+        ScriptNames { own, databases }
     }
 }
 
@@ -123,9 +176,16 @@ impl ScriptNames {
 
 impl Names {
     fn known(mut self) -> Option<StatementNeeds> {
-        self.needs.roles.retain(|role| !self.makes_roles.contains(role));
+        self.needs.roles.retain(|role| !self.may_make_roles && !self.makes_roles.contains(role));
         self.needs.tablespaces.retain(|tablespace| !self.makes_tablespaces.contains(tablespace));
         (!self.is_unknown).then_some(self.needs)
+    }
+
+    /// Of all kinds.
+    fn count(&self) -> usize {
+        let StatementNeeds { roles, tablespaces, extensions } = &self.needs;
+        let made = self.makes_roles.len() + self.makes_tablespaces.len();
+        roles.len() + tablespaces.len() + extensions.len() + made
     }
 
     fn statement(&mut self, words: &Words, tokens: Option<&[Token]>, can_read: impl Fn(&str) -> bool) {
@@ -165,6 +225,7 @@ impl Names {
             "create" if begins(&["create", "extension"]) => {
                 let at = if begins(&["create", "extension", "if", "not", "exists"]) { 5 } else { 2 };
                 let name = tokens.get(at).and_then(Token::name).filter(|name| can_read(name));
+                self.may_make_roles |= name.is_none_or(|name| !MAKE_NO_ROLES.contains(&name));
                 needs.extensions.extend(name.map(str::to_owned));
             }
             "set" if begins(&["set", "session", "authorization"]) => {
@@ -184,12 +245,18 @@ impl Naming {
     fn take(&mut self, piece: &Piece<'_>) {
         match piece {
             Piece::Command(line) => {
-                if let Some(database) = connected(line) {
-                    self.databases.entry(database.clone()).or_default();
-                    self.connected = Some(database);
-                    // A new session knows nothing of what was set.
-                    self.is_utf8 = false;
+                if !line.starts_with(b"\\c") {
+                    return;
                 }
+                let database = connected(line);
+                self.is_elsewhere = database.is_none();
+                if let Some(database) = &database {
+                    self.count += 1;
+                    self.databases.entry(database.clone()).or_default();
+                }
+                self.connected = database;
+                // A new session knows nothing of what was set.
+                self.is_utf8 = false;
             }
             Piece::Statement(bytes) => {
                 let room = STATEMENT_MAX_BYTES - self.held.len();
@@ -208,7 +275,7 @@ impl Naming {
     fn end(&mut self, words: &Words) {
         const LOOKED_AT: [&str; 8] = ["alter", "call", "create", "do", "grant", "reset", "revoke", "set"];
         let first = words.first().first().map_or("", String::as_str);
-        if !LOOKED_AT.contains(&first) {
+        if self.is_elsewhere || !LOOKED_AT.contains(&first) {
             return;
         }
         let tokens = match self.is_too_long {
@@ -229,7 +296,10 @@ impl Naming {
             is_known && name.len() <= NAME_MAX_BYTES
         };
         let names = self.connected.as_ref().and_then(|database| self.databases.get_mut(database));
-        names.unwrap_or(&mut self.own).statement(words, tokens.as_deref(), can_read);
+        let names = names.unwrap_or(&mut self.own);
+        let before = names.count();
+        names.statement(words, tokens.as_deref(), can_read);
+        self.count += names.count() - before;
     }
 }
 

@@ -41,6 +41,10 @@ impl ReloadTarget {
         })
     }
 
+    pub(super) fn version_number(&self) -> u32 {
+        self.version_number
+    }
+
     pub fn major(&self) -> u32 {
         self.version_number / 10_000
     }

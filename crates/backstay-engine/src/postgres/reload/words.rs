@@ -10,6 +10,7 @@ const WORD_MAX_BYTES: usize = 64;
 pub(super) struct Words {
     first: Vec<String>,
     last_is_from: bool,
+    last_is_begin: bool,
     is_from_stdin: bool,
     parentheses: u32,
     /// Of `BEGIN` and `CASE` in the body of a function.
@@ -28,7 +29,8 @@ impl Words {
         let word = &word[..word.len().min(WORD_MAX_BYTES)];
         let is = |other: &str| word.eq_ignore_ascii_case(other.as_bytes());
         if self.parentheses == 0 && self.is_routine() {
-            if is("begin") || (is("case") && self.blocks > 0) {
+            // A routine may be called `begin`, and a column of a body too.
+            if (is("atomic") && self.last_is_begin) || (is("case") && self.blocks > 0) {
                 self.blocks += 1;
             } else if is("end") {
                 self.blocks = self.blocks.saturating_sub(1);
@@ -36,6 +38,7 @@ impl Words {
         }
         self.is_from_stdin |= self.last_is_from && is("stdin") && self.parentheses == 0;
         self.last_is_from = is("from");
+        self.last_is_begin = is("begin");
         self.says_escapes |= is("standard_conforming_strings");
         if self.has_room() {
             self.first.push(String::from_utf8_lossy(word).to_lowercase());
@@ -45,6 +48,7 @@ impl Words {
     /// A name or a text in quotes.
     pub fn other(&mut self) {
         self.last_is_from = false;
+        self.last_is_begin = false;
         if self.has_room() {
             self.first.push(String::new());
         }
@@ -57,6 +61,7 @@ impl Words {
             _ => {}
         }
         self.last_is_from &= mark.is_ascii_whitespace();
+        self.last_is_begin &= mark.is_ascii_whitespace();
         if mark == b';' && self.says_escapes && self.starts_with(&["set", "standard_conforming_strings"]) {
             self.escapes = self.first.last().is_some_and(|value| value == "off");
         }

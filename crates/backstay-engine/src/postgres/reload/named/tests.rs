@@ -166,3 +166,40 @@ fn each_database_of_a_cluster_has_its_own_and_the_roles_before_them_count_for_no
     assert_eq!(found, expected.into());
     assert!(of(script, &DumpContent::Globals).is_empty());
 }
+
+#[test]
+fn of_roles_that_an_extension_may_make_nothing_is_said_and_of_the_extension_it_is() {
+    let script = "CREATE EXTENSION IF NOT EXISTS pg_tle;\nGRANT ALL ON TABLE t TO pgtle_admin;\nSET default_tablespace = far;\n";
+    let [roles, tablespaces, extensions] = plain(script).unwrap();
+    assert_eq!((roles, tablespaces, extensions), (vec![], vec!["far".to_owned()], vec!["pg_tle".to_owned()]));
+}
+
+#[test]
+fn a_database_whose_name_cannot_be_read_leaves_nothing_to_the_one_before() {
+    let mut scan = ScriptScan::default();
+    scan.push(
+        b"\\connect harmless\nGRANT ALL ON t TO one;\n\\connect \"j\xfcrgen\"\nGRANT ALL ON t TO two;\n",
+    );
+    let content = DumpContent::Cluster { databases: vec!["harmless".to_owned()] };
+    let found = scan.finish().of(&content);
+    let roles: Vec<_> = found.values().flat_map(|needs| &needs.roles).collect();
+    assert_eq!(roles, ["one"]);
+}
+
+#[test]
+fn a_script_with_more_names_than_a_sidecar_can_hold_says_none() {
+    for kind in ["CREATE ROLE r", "GRANT ALL ON TABLE t TO r"] {
+        let script: String = (0..NAMES_MAX + 1).map(|number| format!("{kind}{number};\n")).collect();
+        let found = of(&script, &DumpContent::Database { database: "shop".to_owned() });
+        assert!(found.is_empty(), "{kind}: {}", found.len());
+    }
+}
+
+#[test]
+fn a_routine_may_be_called_begin() {
+    let script = "CREATE FUNCTION public.begin() RETURNS integer LANGUAGE sql AS $$SELECT 1$$;\n\
+                  CREATE FUNCTION f(begin integer) RETURNS integer LANGUAGE sql\n BEGIN ATOMIC\n SELECT begin;\n\
+                  SELECT CASE WHEN true THEN 1 END;\nEND;\nGRANT ALL ON TABLE t TO reader;\n";
+    let [roles, ..] = plain(script).unwrap();
+    assert_eq!(roles, ["reader"]);
+}

@@ -4,7 +4,7 @@
 //! Refuses to tell a dead one from one that runs elsewhere where nothing shows it: it
 //! names what is there and what helps, and touches nothing.
 
-use backstay_model::Finding;
+use backstay_model::{Finding, FindingLevel};
 
 use super::super::super::connect::{Session, column};
 use super::super::super::facts::quoted_identifier;
@@ -38,26 +38,25 @@ fn is_temporary_of(name: &str, found: &str) -> bool {
     of_temporary(found).is_some_and(|(begin, time)| kept_name(name, time) == format!("{begin}_before_{time}"))
 }
 
-/// The server looks after every database now and then, also after one that nobody uses. Whose
-/// kind may not be seen counts.
+/// Each database, whether it is open, and whether somebody works on it: people, or whoever
+/// fills or swaps it, who marks it, for in between he has no session in it. The server's own
+/// workers come to every database now and then. A session whose kind may not be seen counts.
 const DATABASES: &str = "SELECT datname::text, datallowconn, \
-                         (SELECT count(*) FROM pg_stat_activity a \
-                          WHERE a.datid = d.oid AND a.backend_type IS DISTINCT FROM 'autovacuum worker') \
+                         (SELECT count(*) FROM pg_stat_activity a WHERE a.datid = d.oid \
+                          AND (a.backend_type = 'client backend' OR a.backend_type IS NULL)) \
+                         + (SELECT count(*) FROM pg_locks l WHERE l.locktype = 'advisory' \
+                            AND l.classid::int8 = $1::int4 \
+                            AND l.objid::int8 = hashtext(d.datname::text)::int8 & 4294967295) \
                          FROM pg_database d WHERE NOT datistemplate ORDER BY 1";
+/// The letters of `bkst`: what else locks by numbers has others.
+const MARK: i32 = 0x626b_7374;
 
 /// What swaps of any database have left that nobody fills any more, for whoever looks at the
 /// server as a whole: each database, and what is known of it.
 pub async fn left_by_swaps(session: &Session) -> Result<Vec<Finding>> {
-    // A swap that runs shuts the old one as well, and has a session of its own.
-    let others = "SELECT count(*) FROM pg_stat_activity \
-                  WHERE application_name = 'backstay' AND pid <> pg_backend_pid()";
-    let row = session.row("look for restores that run", others, &[]).await?;
-    if column::<i64>(&row, 0)? > 0 {
-        return Ok(Vec::new());
-    }
     let mut shut = Vec::new();
     let mut left = Vec::new();
-    for row in &session.query("look for what swaps have left", DATABASES, &[]).await? {
+    for row in &session.query("look for what swaps have left", DATABASES, &[&MARK]).await? {
         let (found, is_open, sessions): (String, bool, i64) =
             (column(row, 0)?, column(row, 1)?, column(row, 2)?);
         if of_temporary(&found).is_some() && sessions == 0 {
@@ -83,16 +82,42 @@ pub async fn left_by_swaps(session: &Session) -> Result<Vec<Finding>> {
             ),
         }
     });
-    Ok(told.collect())
+    let mut told: Vec<Finding> = told.collect();
+    // The grave ones first.
+    told.sort_by_key(|finding| finding.level != FindingLevel::Error);
+    Ok(told)
+}
+
+/// A mark that lasts until it is dropped.
+pub struct Marked {
+    _session: Session,
 }
 
 impl ReloadTarget {
+    /// Marks `temporary`, which is going to be filled and to take the place of `name`. Only a
+    /// sign for others: without a place to stand in, or the right to, there is none.
+    pub async fn mark(&self, temporary: &str, name: &str) -> Option<Marked> {
+        // Not `template1`: nobody could make a database meanwhile.
+        const PLACE: &str = "postgres";
+        let marked = async {
+            let session = self.session(Some(PLACE)).await?;
+            session.hold(self.version_number()).await?;
+            let statement = "SELECT pg_advisory_lock_shared($1::int4, hashtext($2::text))::text";
+            session.query("mark what is being filled", statement, &[&MARK, &temporary]).await?;
+            Ok::<_, Error>(Marked { _session: session })
+        };
+        if name == PLACE {
+            return None;
+        }
+        marked.await.inspect_err(|error| tracing::debug!(%error, temporary, "it is not marked")).ok()
+    }
+
     /// What lies about of earlier swaps of this database. An error when it is shut.
     pub async fn remains_of_swap(&self, name: &str) -> Result<Vec<Finding>> {
         let session = self.session(None).await?;
         let mut is_shut = false;
         let mut temporary = Vec::new();
-        for row in &session.query("look for what swaps have left", DATABASES, &[]).await? {
+        for row in &session.query("look for what swaps have left", DATABASES, &[&MARK]).await? {
             let (found, is_open, sessions): (String, bool, i64) =
                 (column(row, 0)?, column(row, 1)?, column(row, 2)?);
             is_shut |= found == name && !is_open;
