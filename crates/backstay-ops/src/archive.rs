@@ -95,7 +95,8 @@ enum Ended {
     Server,
 }
 
-/// Receives until somebody asks to stop. A server that is away is tried again; only what
+/// Receives until somebody asks to stop; what was received goes to the store then, so the calls
+/// of its repository must not end with `context.cancel`. A server that is away is tried again; only what
 /// no waiting can mend ends it with an error.
 ///
 /// # Errors
@@ -113,7 +114,7 @@ pub async fn run(
     let spool = Spool(Arc::new(Mutex::new(opened)));
     spool.with(begin::look_after_a_crash).await?;
     let mut sender = Sender::new(context, instance, options, watcher, spool.clone());
-    sender.take_over().await?;
+    context.unless_cancelled(sender.take_over()).await?;
     let mut wait = RETRY_FIRST;
     let outcome = loop {
         let reason = match stream::receive(context, instance, options, watcher, &spool, &mut sender).await {

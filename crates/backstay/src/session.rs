@@ -89,6 +89,16 @@ impl Session {
 
     /// The repository, opened, with everything an operation needs beside it.
     pub async fn context(&self) -> Result<Context, Fault> {
+        self.context_until(&self.cancel).await
+    }
+
+    /// As [`Session::context`], with a repository that goes on when somebody asks to stop: for
+    /// work that has something to bring to its end, and limits the time for that itself.
+    pub async fn parting_context(&self) -> Result<Context, Fault> {
+        self.context_until(&CancellationToken::new()).await
+    }
+
+    async fn context_until(&self, store_ends: &CancellationToken) -> Result<Context, Fault> {
         let settings = &self.config.settings.repository;
         let store = settings.store.as_str();
         let (key, catalogue) = (self.key()?, self.catalogue());
@@ -98,7 +108,7 @@ impl Session {
         };
         let (key, catalogue) = (key.as_ref(), catalogue.as_deref());
         let repository =
-            backstay_ops::open::repository_limited(store, key, catalogue, limits, &self.cancel).await?;
+            backstay_ops::open::repository_limited(store, key, catalogue, limits, store_ends).await?;
         Ok(Context::new(repository, Arc::clone(&self.clock), self.cancel.clone(), Arc::clone(&self.progress)))
     }
 

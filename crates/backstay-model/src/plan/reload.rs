@@ -107,6 +107,9 @@ pub fn at_stake(
             )),
         }
     }
+    if let (None, Some(to), false) = (&record.environment, &target.environment, target.is_source) {
+        reasons.push(format!("nobody said what environment the dump is of, and the server is {to}"));
+    }
     let name = destination.name();
     match destination {
         Destination::Swap { kept, .. } if target.is_there => {

@@ -35,8 +35,8 @@ pub(super) async fn receive(
 ) -> Result<Ended> {
     let settings = instance.postgres()?;
     let mut receiver = context.unless_cancelled(async { Ok(LogReceiver::connect(settings).await?) }).await?;
-    let index = context.repo.log_index(&instance.id).await?;
-    begin::refuse_another(context, instance, &receiver, &index).await?;
+    let index = context.unless_cancelled(async { Ok(context.repo.log_index(&instance.id).await?) }).await?;
+    context.unless_cancelled(begin::refuse_another(context, instance, &receiver, &index)).await?;
     let slot = match receiver.slot(&options.slot).await? {
         Some(slot) => slot,
         None => {
@@ -51,7 +51,8 @@ pub(super) async fn receive(
     let spooled = spool.with(|spool| Ok(spool.spans())).await?;
     let beginning = begin::choose(&receiver, restart, &spooled, &index)?;
     for timeline in 2..=receiver.identity().timeline.0 {
-        keep_history(context, instance, &mut receiver, TimelineId(timeline)).await?;
+        let kept = keep_history(context, instance, &mut receiver, TimelineId(timeline));
+        context.unless_cancelled(kept).await?;
     }
     let (mut timeline, mut from) = (beginning.timeline, beginning.from);
     loop {

@@ -72,7 +72,13 @@ impl Taking<'_> {
             }
         };
         self.run.progress.enter("name the dump");
-        let warnings = source.warnings();
+        let mut warnings = source.warnings();
+        let listed = facts.tables.len() as u64;
+        if facts.tables_in_all > listed {
+            let message = format!("of {} tables, the {listed} largest are listed", facts.tables_in_all);
+            let harmless = Some("all of them are in the dump".to_owned());
+            warnings.push(DumpWarning { message, harmless });
+        }
         let written = self.publish(finished, &path).await?;
         let record = DumpRecord {
             id: self.id.clone(),
@@ -89,7 +95,7 @@ impl Taking<'_> {
             shape: named.shape,
             raw_bytes: written.raw_bytes,
             stored_bytes: written.stored_bytes,
-            compression_ratio: written.raw_bytes as f64 / written.stored_bytes.max(1) as f64,
+            compression_ratio: ratio(&named, &facts, &written),
             sha256: written.sha256.clone(),
             database_bytes: facts.database_bytes,
             position: facts.position,
@@ -266,4 +272,13 @@ fn findings(content: &DumpContent, warnings: &[DumpWarning]) -> Vec<Finding> {
             )
         })
         .collect()
+}
+
+/// How many bytes became one. Where `pg_dump` packs by itself, what it had before is only known
+/// of a whole database.
+fn ratio(named: &Named, facts: &DumpFacts, written: &DumpWritten) -> f64 {
+    let is_whole = matches!(named.content, DumpContent::Database { .. });
+    let inside = named.shape.compression == DumpCompression::Inside;
+    let raw_bytes = facts.database_bytes.filter(|_| is_whole && inside).unwrap_or(written.raw_bytes);
+    raw_bytes as f64 / written.stored_bytes.max(1) as f64
 }

@@ -12,7 +12,7 @@ use crate::session::Session;
 
 pub async fn run(session: &Session, arguments: &ArchiveArguments) -> Result<u8, Fault> {
     let named = session.instances(&arguments.instances)?;
-    let context = session.context().await?;
+    let context = session.parting_context().await?;
     let received = named.into_iter().map(|(id, instance)| {
         let context = &context;
         async move {

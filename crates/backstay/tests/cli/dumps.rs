@@ -191,6 +191,59 @@ fn a_name_that_is_taken_is_left_to_whom_it_belongs() {
 }
 
 #[test]
+fn the_sidecar_says_what_the_dump_is_of_and_holds_no_secret() {
+    let Some(server) = server() else { return };
+    let home = dumping_daily(&server);
+    server.sql("CREATE TABLE t AS SELECT generate_series(1, 1000) AS n; ANALYZE t").unwrap();
+    home.run(["dump", "orders", "--database", "postgres", "--encrypt", "openssl"]).good();
+    let files = shown(&home.path("dumps/daily"));
+    let sidecar = files.iter().find(|file| file.to_string_lossy().ends_with(".meta.json")).unwrap();
+    let text = std::fs::read_to_string(sidecar).unwrap();
+    assert!(!text.contains(PHRASE) && !text.contains(PASSWORD), "{text}");
+    let record: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let file = sidecar.with_file_name(record["file"].as_str().unwrap());
+    assert_eq!(record["stored_bytes"], std::fs::metadata(&file).unwrap().len());
+    let sum = without_backstay(&server, &home, &format!("sha256sum < {}", file.display()));
+    assert_eq!(record["sha256"].as_str(), sum.split_whitespace().next());
+    let system = server.query_value("SELECT system_identifier FROM pg_control_system()").unwrap();
+    let version = server.query_value("SHOW server_version").unwrap();
+    for (field, expected) in [
+        ("instance", "orders"),
+        ("environment", "production"),
+        ("engine", "postgresql"),
+        ("content", "database"),
+        ("database", "postgres"),
+        ("tier", "daily"),
+        ("format", "custom"),
+        ("cipher", "openssl"),
+        ("system_identifier", &system),
+    ] {
+        assert_eq!(record[field], expected, "{field}: {record:#}");
+    }
+    assert!(version.starts_with(record["server_version"].as_str().unwrap()), "{version}: {record:#}");
+    assert!(record["position"].as_str().unwrap().contains('/'), "{record:#}");
+    for field in ["raw_bytes", "database_bytes", "duration_seconds", "compression_ratio"] {
+        assert!(record[field].as_f64().unwrap() > 0.0, "{field}: {record:#}");
+    }
+    assert_eq!(record["tables"][0]["name"], "t", "{record:#}");
+    assert_eq!(record["tables"][0]["estimated_rows"], 1000, "{record:#}");
+}
+
+#[test]
+fn without_the_programs_of_postgresql_the_package_is_named() {
+    let Some(server) = server() else { return };
+    let home = dumping_daily(&server);
+    let nowhere = home.path("nowhere");
+    std::fs::create_dir(&nowhere).unwrap();
+    let setting = format!("instance.orders.bin_directory={}", nowhere.display());
+    let mut command = home.command(["dump", "orders", "--database", "postgres", "--set", &setting]);
+    command.env("PATH", &nowhere);
+    let ran = super::program::run(&mut command);
+    ran.refused(7, &["pg_dump", "postgresql-client"]);
+    assert_eq!(shown(&home.path("dumps")), Vec::<PathBuf>::new());
+}
+
+#[test]
 fn dumps_that_follow_each_other_within_a_second_wait_for_names_of_their_own() {
     let Some(server) = server() else { return };
     let home = dumping(&server);
