@@ -39,9 +39,20 @@ fn request(target: &str) -> RestoreRequest {
         instance: "orders".parse().unwrap(),
         backup: None,
         target: target.parse().unwrap(),
+        stop: StopOptions::default(),
         into: "/srv/restored".to_owned(),
         start: false,
     }
+}
+
+/// Without any log.
+fn plan_restore(
+    request: &RestoreRequest,
+    backups: &[(BackupRecord, BackupMarks)],
+    unreadable: &[(BackupId, String)],
+    rates: MeasuredRates,
+) -> RestorePlan {
+    plan_recovery(request, backups, unreadable, &KnownLog::default(), rates).unwrap()
 }
 
 fn plan(request: &RestoreRequest, backups: &[(BackupRecord, BackupMarks)]) -> RestorePlan {
