@@ -39,6 +39,9 @@ pub struct LogSource {
     /// The directory brought the log up to here itself, in `pg_wal`: where the archive does
     /// not have all of a segment before it, the server is to take its own.
     pub own_to: Option<Lsn>,
+    /// The recovery stops here at the latest, or says that it could not: a server reads
+    /// ahead, and a hole behind this is none of its.
+    pub needed_to: Option<Lsn>,
 }
 
 impl LogSource {
@@ -115,6 +118,9 @@ async fn answer(context: &Context, source: &LogSource, name: &LogFileName) -> Re
     let Some(end) = coverage.end().filter(|end| *end > span.start) else { return Ok(Answer::Absent) };
     let reach = coverage.reach(span.start).unwrap_or(span.start);
     if reach < span.end && reach < end {
+        if source.needed_to.is_some_and(|to| to.0 <= span.start) {
+            return Ok(Answer::Absent);
+        }
         let missing = coverage.missing(&span).first().copied().unwrap_or(span);
         return Err(Error::LogHole {
             instance: source.instance.clone(),

@@ -7,8 +7,8 @@ use backstay_engine::Error as EngineError;
 use backstay_engine::postgres::facts::ServerFacts;
 use backstay_engine::postgres::programs::Programs;
 use backstay_engine::postgres::scratch::{Scratch, ScratchOptions, ScratchRecovery};
-use backstay_model::InstanceId;
 use backstay_model::plan::restore::Recovery;
+use backstay_model::{InstanceId, RecoveryTarget};
 
 use super::place::Placed;
 use crate::context::Context;
@@ -51,6 +51,7 @@ impl LogSupply {
             system_identifier: server.system_identifier,
             segment_bytes: recovery.segment_bytes,
             own_to: Some(recovery.own_to),
+            needed_to: (recovery.target != RecoveryTarget::Latest).then_some(recovery.to),
         };
         Ok(Some(LogSupply { recovery, source, program }))
     }

@@ -36,6 +36,9 @@ impl FetchProgram {
         if let Some(own_to) = source.own_to {
             line.push_str(&format!(" --own-to {own_to}"));
         }
+        if let Some(needed_to) = source.needed_to {
+            line.push_str(&format!(" --needed-to {needed_to}"));
+        }
         line
     }
 
@@ -69,11 +72,13 @@ mod tests {
             system_identifier: 7,
             segment_bytes: 16 << 20,
             own_to: Some(backstay_model::Lsn(0x4000000)),
+            needed_to: Some(backstay_model::Lsn(0x5000028)),
         };
         assert_eq!(
             program.from_repository(&source),
             "'/opt/100%% it'\\''s/backstay' --config '/etc/a b.toml' --set policy.rpo=5s wal fetch %f \"%p\" \
-             --instance orders --system-identifier 7 --segment-bytes 16777216 --own-to 0/4000000"
+             --instance orders --system-identifier 7 --segment-bytes 16777216 --own-to 0/4000000 \
+             --needed-to 0/5000028"
         );
         assert_eq!(
             program.from_desk(Path::new("/tmp/x/desk")),

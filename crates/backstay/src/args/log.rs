@@ -42,6 +42,9 @@ pub struct WalFetchArguments {
     /// The directory brought the log up to here itself: where the archive does not have it, it is absent
     #[arg(long, value_name = "LSN")]
     pub own_to: Option<Lsn>,
+    /// The recovery stops here at the latest: a hole behind it is an absence
+    #[arg(long, value_name = "LSN")]
+    pub needed_to: Option<Lsn>,
     /// Ask the program that started the server, instead of the repository
     #[arg(long, value_name = "SOCKET", hide = true, conflicts_with_all = ["instance", "system_identifier"])]
     pub desk: Option<PathBuf>,

@@ -32,6 +32,7 @@ async fn fetch(session: &Session, arguments: &WalFetchArguments) -> Result<u8, F
         system_identifier: arguments.system_identifier.unwrap_or_default(),
         segment_bytes: arguments.segment_bytes,
         own_to: arguments.own_to,
+        needed_to: arguments.needed_to,
     };
     let context = session.context().await?;
     match backstay_ops::wal::fetch(&context, &source, &name, &arguments.to).await? {

@@ -1,12 +1,16 @@
 //! Restores to points of an archived log, by the real program and real servers: each target
 //! gives exactly the rows that were committed by then.
 
+mod refused;
+mod timelines;
+
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::Duration;
 
 use backstay_model::Lsn;
 use rustix::process::{Pid, Signal, kill_process};
+use testkit::ownership::server_owner;
 use testkit::postgres::{PASSWORD, SUPERUSER, StopMode};
 use testkit::{Postgres, PostgresOptions, PostgresVersion, Workspace, wait_until};
 
@@ -26,7 +30,6 @@ struct Archived {
 /// A row, and where its transaction stands in the log.
 #[derive(Debug, Clone)]
 struct Marker {
-    row: u32,
     xid: String,
     /// By the clock of the server, when it was committed.
     time: String,
@@ -59,7 +62,6 @@ impl Archived {
         self.server.sql(&format!("INSERT INTO t VALUES ({row})")).unwrap();
         let value = |question: &str| self.server.query_value(question).unwrap();
         Marker {
-            row,
             xid: value(&format!("SELECT xmin FROM t WHERE n = {row}")),
             time: value(&format!(
                 "SELECT to_char(pg_xact_commit_timestamp(xmin) AT TIME ZONE 'UTC', \
@@ -136,20 +138,94 @@ fn stored_to(home: &Home) -> u64 {
 }
 
 #[test]
-fn the_latest_state_and_a_time_come_back_with_exactly_their_rows() {
+fn every_kind_of_target_brings_exactly_its_rows() {
     for version in PostgresVersion::ALL {
         let Some(mut archived) = Archived::new(version) else { return };
         let first = archived.insert(1);
-        archived.insert(2);
+        let second = archived.insert(2);
+        archived.server.sql("SELECT pg_create_restore_point('before deploy')").unwrap();
         let third = archived.insert(3);
         archived.server.sql("SELECT pg_switch_wal()").unwrap();
         archived.insert(4);
         archived.stop_receiving();
-        assert_eq!(archived.rows(&["--to", &third.time]), "1 2 3");
-        assert_eq!(archived.rows(&["--to", &third.time, "--exclusive"]), "1 2");
-        assert_eq!(archived.rows(&["--to", &first.time]), "1");
+        let (xid, lsn) = (format!("xid:{}", third.xid), format!("lsn:{}", second.lsn));
+        for (words, rows) in [
+            (&["--to", &third.time][..], "1 2 3"),
+            (&["--to", &third.time, "--exclusive"], "1 2"),
+            (&["--to", &first.time], "1"),
+            (&["--to", &xid], "1 2 3"),
+            (&["--to", &xid, "--exclusive"], "1 2"),
+            (&["--to", &lsn], "1 2"),
+            (&["--to", &lsn, "--exclusive"], "1 2"),
+            (&["--to", "name:before deploy"], "1 2"),
+            (&["--to", "immediate"], "-"),
+        ] {
+            assert_eq!(archived.rows(words), rows, "{words:?} on {version:?}");
+        }
         // The unfinished segment is served from what was received.
         archived.server.stop(StopMode::Immediate).unwrap();
         assert_eq!(archived.rows(&[]), "1 2 3 4");
+    }
+}
+
+#[test]
+fn a_server_that_is_started_by_hand_fetches_its_log_itself_and_pauses_where_it_was_told() {
+    for version in PostgresVersion::ALL {
+        let Some(mut archived) = Archived::new(version) else { return };
+        archived.insert(1);
+        let second = archived.insert(2);
+        archived.insert(3);
+        archived.stop_receiving();
+        // It calls the program as its own user, who must be able to read what that reads.
+        server_owner().unwrap().take_all(&archived.home.path("")).unwrap();
+        let into = archived.place();
+        let to = format!("xid:{}", second.xid);
+        let words =
+            ["restore", "orders", "--to", &to, "--target-action", "pause", "--into", into.to_str().unwrap()];
+        archived.home.run(words).good();
+        let copy = Postgres::start_on(archived.server.installation(), &into).unwrap();
+        let paused = "SELECT pg_is_in_recovery() AND pg_is_wal_replay_paused()";
+        wait_until(LIMIT, "the server to pause", || copy.query_value(paused).is_ok_and(|is| is == "t"))
+            .unwrap();
+        assert_eq!(copy.query_value(ROWS).unwrap(), "1 2");
+        for (setting, value) in [
+            ("archive_mode", "off"),
+            ("primary_conninfo", ""),
+            ("primary_slot_name", ""),
+            ("synchronous_standby_names", ""),
+        ] {
+            assert_eq!(copy.query_value(&format!("SHOW {setting}")).unwrap(), value, "{setting}");
+        }
+        copy.sql("SELECT pg_wal_replay_resume()").unwrap();
+        wait_until(LIMIT, "the server to open", || copy.sql("INSERT INTO t VALUES (20)").is_ok()).unwrap();
+        drop(copy);
+        // Proved at its target, it waits there again for whoever starts it.
+        let (proved, into) = archived.restore(&["--to", &to, "--target-action", "pause"]);
+        let proved = proved.good();
+        assert!(proved.out.contains("paused"), "{proved:#?}");
+        let copy = Postgres::start_on(archived.server.installation(), &into).unwrap();
+        wait_until(LIMIT, "the server to pause", || copy.query_value(paused).is_ok_and(|is| is == "t"))
+            .unwrap();
+        assert_eq!(copy.query_value(ROWS).unwrap(), "1 2");
+    }
+}
+
+#[test]
+fn a_drill_of_a_time_proves_that_it_came_there() {
+    for version in PostgresVersion::ALL {
+        let Some(mut archived) = Archived::new(version) else { return };
+        let first = archived.insert(1);
+        // The schema of the backup is not that of the target.
+        archived.server.sql("CREATE TABLE later (n int); CREATE DATABASE later").unwrap();
+        archived.stop_receiving();
+        for to in [&first.time[..], "latest"] {
+            let ran = archived.home.run(["drill", "orders", "--to", to, "--json"]).good();
+            let report = &ran.json()[0];
+            assert_eq!(report["sound"], true, "{report:#}");
+            let checks = report["checks"].as_array().unwrap();
+            for name in ["replayed to", "last transaction"] {
+                assert!(checks.iter().any(|check| check["name"] == name), "{report:#}");
+            }
+        }
     }
 }

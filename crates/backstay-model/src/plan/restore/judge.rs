@@ -215,19 +215,23 @@ impl Candidate<'_> {
         let stretches = self.lineage.stretches(self.legs, self.start, end.1);
         let seen = self.ask(stretches, Sought::Time { time, exclusive })?;
         let Some(stop) = seen.stop else { return Ok(alone(behind(seen.before))) };
+        // The server itself says that it had passed the end of the base by then; else our
+        // clock does.
+        let is_behind = seen.before.as_ref().is_some_and(|before| before.at > self.stop.0) || ended <= time;
         // A server that meets it before it is consistent opens there, later than asked.
-        if stop.at <= self.stop.0 || self.holds_later(time)? {
+        if stop.at <= self.stop.0 || !is_behind || self.holds_later(time)? {
             return Ok(alone(Why::Before));
         }
         Ok(self.way((timeline_at(self.legs, Lsn(stop.at)), Lsn(stop.at)), Some(stop), seen.before))
     }
 
-    /// Whether the base has transactions that ended later than this.
+    /// Whether the log says that the base has transactions that ended later than this: a
+    /// clock of ours that is slow would not.
     fn holds_later(&self, time: Timestamp) -> Asked<bool> {
         let Some(first) = self.legs.first() else { return Ok(false) };
         let before = Stretch { timeline: first.timeline, from: Lsn(0), to: self.start };
         let last = self.ask(vec![before], Sought::Last)?.before;
-        Ok(last.map_or(self.record.finished_at > time, |last| last.time > time))
+        Ok(last.is_some_and(|last| last.time > time))
     }
 
     /// A transaction or a name.
