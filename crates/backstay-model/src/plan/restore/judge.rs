@@ -64,6 +64,29 @@ pub(super) fn judge(
     record: &BackupRecord,
     log: &KnownLog,
 ) -> Result<Verdict, Box<LogQuestion>> {
+    let ends_somewhere = matches!(request.target, RecoveryTarget::Latest | RecoveryTarget::Immediate);
+    if request.stop.exclusive && ends_somewhere {
+        return Ok(Verdict::Refused(nothing_to_leave_out(request)));
+    }
+    let verdict = with_log(request, record, log)?;
+    let timeline = record.stop_position.as_ref().and_then(Position::timeline);
+    Ok(match (&verdict, request.stop.timeline) {
+        (Verdict::Alone, _) if request.stop.action == TargetAction::Pause => {
+            Verdict::Refused(no_pause_at_the_end(request))
+        }
+        (Verdict::Alone, TargetTimeline::Number(number)) if timeline != Some(number) => {
+            let reason = format!("backup {} ends before timeline {number} begins", record.id);
+            Verdict::No(Why::Apart { reason })
+        }
+        _ => verdict,
+    })
+}
+
+fn with_log(
+    request: &RestoreRequest,
+    record: &BackupRecord,
+    log: &KnownLog,
+) -> Result<Verdict, Box<LogQuestion>> {
     let alone = |why: Why| match super::reach::ends_at(record, &request.target) {
         true => Verdict::Alone,
         false => Verdict::No(why),
@@ -101,10 +124,10 @@ pub(super) fn judge(
         RecoveryTarget::Latest if reach.stopped_by_hole => {
             Ok(Verdict::No(behind(candidate.last_to(reach.lsn)?)))
         }
+        RecoveryTarget::Latest if is_empty => Ok(Verdict::Alone),
         RecoveryTarget::Latest if request.stop.action == TargetAction::Pause => {
             Ok(Verdict::Refused(no_pause_at_the_end(request)))
         }
-        RecoveryTarget::Latest if is_empty => Ok(Verdict::Alone),
         RecoveryTarget::Latest => {
             let last = candidate.last_to(reach.lsn)?;
             Ok(candidate.way(there, None, last))
@@ -311,11 +334,19 @@ fn timeline_at(legs: &[Leg], lsn: Lsn) -> TimelineId {
 fn no_pause_at_the_end(request: &RestoreRequest) -> Refusal {
     Refusal::new(
         ErrorKind::Invalid,
-        "the end of the log is no point at which a server can pause: it opens there".to_owned(),
+        "a server pauses at a point within the log: at the end of it, or of a backup, it opens".to_owned(),
         vec![format!(
             "leave `--target-action` out, or name a point with `--to`: `backstay status {}` shows what there is",
             request.instance
         )],
+    )
+}
+
+fn nothing_to_leave_out(request: &RestoreRequest) -> Refusal {
+    Refusal::new(
+        ErrorKind::Invalid,
+        format!("nothing can be left out at {}: it names no transaction", request.target),
+        vec!["`--exclusive` goes with a time, lsn:… or xid:… in `--to`".to_owned()],
     )
 }
 

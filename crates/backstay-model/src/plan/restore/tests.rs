@@ -338,3 +338,5 @@ fn a_backup_whose_manifest_does_not_open_is_named_and_never_taken_for_absent() {
     let other = RestoreRequest { backup: Some(record(1).id), ..request("latest") };
     assert_eq!(plan_with(&other, &[sound(1)], 2).base, Some(record(1).id));
 }
+
+mod log;

@@ -29,12 +29,18 @@ pub(super) fn refusal(
     }
     let (instance, target) = (&request.instance, &request.target);
     let after = why.iter().rfind(|(_, why)| *why == Why::Before).map(|(record, _)| after(request, record));
-    let behind = why.iter().find_map(|(record, why)| match why {
-        Why::Behind { timeline, lsn, last, hole_to, is_hole } => {
-            Some((record, *timeline, *lsn, last, *hole_to, *is_hole))
-        }
-        _ => None,
-    });
+    let behind = || {
+        why.iter().filter_map(|(record, why)| match why {
+            Why::Behind { timeline, lsn, last, hole_to, is_hole } => {
+                Some((record, *timeline, *lsn, last, *hole_to, *is_hole))
+            }
+            _ => None,
+        })
+    };
+    // What was not found may lie in a hole, also in one before the newest base.
+    let may_lie_anywhere = matches!(target, RecoveryTarget::Xid(_) | RecoveryTarget::Name(_));
+    let in_hole = behind().find(|(.., is_hole)| *is_hole && may_lie_anywhere);
+    let behind = in_hole.or_else(|| behind().next());
     let (reason, before, after) = match behind {
         Some((record, timeline, lsn, last, hole_to, is_hole)) => {
             let reason = match (is_hole, target) {

@@ -49,7 +49,7 @@ fn a_target_that_the_log_does_not_hold_is_refused_with_what_it_holds() {
         ] {
             archived.refused(&["--to", target], code, said);
         }
-        archived.refused(&["--target-action", "pause"], 2, &["no point at which a server can pause"]);
+        archived.refused(&["--target-action", "pause"], 2, &["pauses at a point within the log"]);
         archived.refused(&["--to", &first.time, "--target-timeline", "7"], 9, &["no timeline 7"]);
         // What the hints offer is what they say.
         let ran = archived.refused(&["--to", "name:deploy"], 2, &[]);
