@@ -14,7 +14,9 @@ use backstay_model::drill::{DrillReport, Proof};
 use backstay_model::error::Classified;
 use backstay_model::plan::restore::{Refusal, RestoreRequest};
 use backstay_model::plan::{RestorePlan, plan_recovery};
-use backstay_model::{BackupId, ErrorKind, InstanceId, RecoveryTarget, StopOptions, VerifyLevel};
+use backstay_model::{
+    BackupId, ErrorKind, InstanceId, RecoveryTarget, StopOptions, TargetAction, VerifyLevel,
+};
 use backstay_repo::manifest::Manifest;
 use serde::Serialize;
 
@@ -194,7 +196,7 @@ pub async fn run(
     let place = place_options(options, supply.as_ref());
     let placed = match place::run(context, manifest.clone(), &place).await {
         Ok(placed) => placed,
-        Err(error) => return Err(failed(context, options, &manifest, error).await),
+        Err(error) => return Err(failed(context, options, &manifest, supply.is_some(), error).await),
     };
     let mut report = RestoreReport {
         plan,
@@ -206,6 +208,12 @@ pub async fn run(
     };
     report.plan.findings.extend(placed.findings.iter().cloned());
     report.plan.findings.extend(included::at_restore(&placed.facts.server, &placed.directory));
+    // One that was proved and has opened needs no more log.
+    if let Some(supply) = &supply
+        && (!options.start || supply.recovery.action == TargetAction::Pause)
+    {
+        report.plan.findings.extend(recover::called_by_another(&placed.directory, supply));
+    }
     if options.start {
         let server = recover::start(context, instance, &placed, supply.as_ref(), Afterlife::Used).await?;
         report.recovery_time_seconds = Some(clock.seconds());
@@ -232,7 +240,13 @@ fn place_options(options: &RestoreOptions, supply: Option<&LogSupply>) -> place:
 
 /// The error of a restore that had begun. When the stored data is at fault, a backup
 /// that does without it is offered.
-async fn failed(context: &Context, options: &RestoreOptions, manifest: &Manifest, source: Error) -> Error {
+async fn failed(
+    context: &Context,
+    options: &RestoreOptions,
+    manifest: &Manifest,
+    with_log: bool,
+    source: Error,
+) -> Error {
     if matches!(source.kind(), ErrorKind::Conflict | ErrorKind::Invalid) {
         // Refused before the first byte: what is in the directory is not ours.
         return source;
@@ -241,7 +255,10 @@ async fn failed(context: &Context, options: &RestoreOptions, manifest: &Manifest
     let instead = match damage::unusable_in(&source, manifest) {
         // A store that is away holds no other backup, either.
         None => Instead::Unsaid,
-        Some(seen) => instead::choose(context, options, record, &seen).await.unwrap_or(Instead::Unsaid),
+        Some(seen) => {
+            let chosen = instead::choose(context, options, record, &seen, with_log).await;
+            chosen.unwrap_or(Instead::Unsaid)
+        }
     };
     Error::RestoreFailed {
         instance: record.instance.clone(),

@@ -1,6 +1,8 @@
 //! Recover: a private server on a restored directory replays the log in it, and that of
 //! the archive behind it.
 
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::Duration;
 
 use backstay_engine::Error as EngineError;
@@ -8,7 +10,7 @@ use backstay_engine::postgres::facts::ServerFacts;
 use backstay_engine::postgres::programs::Programs;
 use backstay_engine::postgres::scratch::{Scratch, ScratchOptions, ScratchRecovery};
 use backstay_model::plan::restore::Recovery;
-use backstay_model::{InstanceId, RecoveryTarget};
+use backstay_model::{Finding, InstanceId, RecoveryTarget};
 
 use super::place::Placed;
 use crate::context::Context;
@@ -94,6 +96,25 @@ pub(crate) async fn start(
     });
     let started = scratch.run(server, &options, &context.cancel).await;
     started.map_err(|error| told(error, &desk, supply))
+}
+
+/// The server calls the program as its own user, who must be able to do what that does.
+pub(crate) fn called_by_another(directory: &Path, supply: &LogSupply) -> Option<Finding> {
+    let user = std::fs::metadata(directory).ok()?.uid();
+    if user == rustix::process::geteuid().as_raw() {
+        return None;
+    }
+    let config = supply.program.config.display();
+    Some(Finding::warning(
+        "restore_command",
+        format!(
+            "the server fetches its log itself, as user {user}: the configuration, the key and the store must be \
+             open to that one, or it does not start"
+        ),
+        format!(
+            "see whether `setpriv --reuid {user} --clear-groups backstay --config {config} list` works, or let `--start` replay the log"
+        ),
+    ))
 }
 
 /// What PostgreSQL says when the log ended before what it was to find there.
