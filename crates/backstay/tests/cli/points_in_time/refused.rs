@@ -2,9 +2,10 @@
 
 use std::fs;
 
+use backstay_model::Lsn;
 use testkit::PostgresVersion;
 
-use super::Archived;
+use super::{Archived, stored_to};
 use crate::program::Ran;
 
 impl Archived {
@@ -58,6 +59,19 @@ fn a_target_that_the_log_does_not_hold_is_refused_with_what_it_holds() {
         assert_eq!(archived.rows(&["--to", position, "--exclusive"]), "1 2");
         assert_eq!(archived.rows(&["--to", &second.time]), "1 2");
     }
+}
+
+#[test]
+fn a_recovery_that_ends_before_its_target_is_told_as_that() {
+    let Some(mut archived) = Archived::new(PostgresVersion::V15) else { return };
+    archived.insert(1);
+    archived.stop_receiving();
+    // Within the last record: the position is in the log, and no record begins behind it.
+    let inside = Lsn(stored_to(&archived.home) - 8);
+    let target = format!("lsn:{inside}");
+    let (ran, _) = archived.restore(&["--to", &target]);
+    let said = format!("the recovery of orders ended before {target}");
+    ran.refused(9, &[&said, "recovery ended before configured recovery target", "--to latest"]);
 }
 
 #[test]
@@ -126,7 +140,7 @@ impl Archived {
     /// Removes every object that holds something of the segment of this position.
     fn lose(&self, lsn: &str) {
         const SEGMENT: u64 = 16 << 20;
-        let at = lsn.parse::<backstay_model::Lsn>().unwrap().0 / SEGMENT * SEGMENT;
+        let at = lsn.parse::<Lsn>().unwrap().0 / SEGMENT * SEGMENT;
         let mut lost = 0;
         for object in self.home.objects("/log/") {
             let name = object.file_name().unwrap().to_str().unwrap();
