@@ -39,6 +39,14 @@ struct Marker {
 
 impl Archived {
     fn new(version: PostgresVersion) -> Option<Archived> {
+        let mut archived = Archived::without_log(version)?;
+        archived.receive();
+        wait_until(LIMIT, "the first of the log", || !archived.home.objects("/log/").is_empty()).unwrap();
+        archived.home.run(["backup", "orders", "--quiet"]).good();
+        Some(archived)
+    }
+
+    fn without_log(version: PostgresVersion) -> Option<Archived> {
         let options = PostgresOptions::default().configure("track_commit_timestamp = on");
         let server = server_of(version, &options)?;
         let home = Home::new();
@@ -47,11 +55,7 @@ impl Archived {
         home.append("policy = { rpo = \"200ms\" }\n\n[instance.orders.archive]\nspool = \"spool\"\n");
         server.sql("CREATE TABLE t (n int)").unwrap();
         let places = Workspace::new().unwrap();
-        let mut archived = Archived { server, home, archive: None, places, restored: 0 };
-        archived.receive();
-        wait_until(LIMIT, "the first of the log", || !archived.home.objects("/log/").is_empty()).unwrap();
-        archived.home.run(["backup", "orders", "--quiet"]).good();
-        Some(archived)
+        Some(Archived { server, home, archive: None, places, restored: 0 })
     }
 
     fn receive(&mut self) {
@@ -165,6 +169,23 @@ fn every_kind_of_target_brings_exactly_its_rows() {
         // The unfinished segment is served from what was received.
         archived.server.stop(StopMode::Immediate).unwrap();
         assert_eq!(archived.rows(&[]), "1 2 3 4");
+    }
+}
+
+#[test]
+fn a_base_that_is_older_than_the_archive_brings_what_that_does_not_have() {
+    for version in PostgresVersion::ALL {
+        let Some(mut archived) = Archived::without_log(version) else { return };
+        archived.home.run(["backup", "orders", "--quiet"]).good();
+        archived.server.sql("CHECKPOINT").unwrap();
+        archived.receive();
+        wait_until(LIMIT, "the first of the log", || stored_to(&archived.home) > 0).unwrap();
+        archived.insert(1);
+        let second = archived.insert(2);
+        archived.insert(3);
+        archived.stop_receiving();
+        assert_eq!(archived.rows(&[]), "1 2 3");
+        assert_eq!(archived.rows(&["--to", &second.time]), "1 2");
     }
 }
 
