@@ -43,5 +43,5 @@ pub use record::{BackupRecord, BackupType, EngineKind};
 pub use secret::Secret;
 pub use size::ByteSize;
 pub use summary::{BackupMarks, BackupSummary, Condemned};
-pub use target::RecoveryTarget;
+pub use target::{RecoveryTarget, StopOptions, TargetAction, TargetTimeline};
 pub use verify::{VerifyLevel, VerifyReport};

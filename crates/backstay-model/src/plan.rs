@@ -11,4 +11,4 @@ pub mod reload;
 pub mod restore;
 
 pub use parent::{PassedOver, choose_parent};
-pub use restore::{Refusal, RestorePlan, RestoreRequest, TablespacePlace, plan_restore};
+pub use restore::{KnownLog, Refusal, RestorePlan, RestoreRequest, TablespacePlace, plan_recovery};

@@ -13,6 +13,10 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Classified, ErrorKind};
 use crate::lsn::Lsn;
 
+mod stop;
+
+pub use stop::{StopOptions, TargetAction, TargetTimeline};
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum RecoveryTarget {
@@ -35,6 +39,8 @@ pub enum TargetError {
     Unknown(String),
     #[error("{0:?} is a target of another engine")]
     OtherEngine(String),
+    #[error("{0:?} is not a timeline")]
+    Timeline(String),
 }
 
 impl Classified for TargetError {
@@ -49,6 +55,7 @@ impl Classified for TargetError {
                 "`--to` takes latest, immediate, a time such as 2026-05-03T14:30:00Z, lsn:0/3000028, xid:1234 or name:before-deploy".into()
             }
             TargetError::OtherEngine(_) => "`--to` takes a time or lsn:… for PostgreSQL".into(),
+            TargetError::Timeline(_) => "`--target-timeline` takes current, latest or a number such as 2".into(),
         }]
     }
 }

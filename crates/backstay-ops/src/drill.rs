@@ -16,10 +16,11 @@ use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use backstay_engine::postgres::BackupFacts;
+use backstay_engine::postgres::recovery::RecoverySettings;
 use backstay_model::drill::DrillReport;
 use backstay_model::error::Classified as _;
 use backstay_model::plan::{RestorePlan, RestoreRequest};
-use backstay_model::{ErrorKind, Finding, InstanceId, RecoveryTarget};
+use backstay_model::{ErrorKind, Finding, InstanceId, RecoveryTarget, StopOptions};
 use backstay_repo::manifest::Manifest;
 use jiff::{SignedDuration, Timestamp};
 
@@ -30,9 +31,10 @@ use crate::instance::Instance;
 use crate::known::Known;
 use crate::notes;
 use crate::restore::place::{self, Where};
-use crate::restore::recover::Afterlife;
+use crate::restore::recover::{Afterlife, LogSupply};
 use crate::restore::{self, prove, recover};
 use crate::status::with_causes;
+use crate::wal::FetchProgram;
 
 use course::Course;
 use leftovers::Alive;
@@ -47,6 +49,8 @@ pub struct DrillOptions {
     pub directory: PathBuf,
     /// Leave the restored directory there.
     pub keep: bool,
+    /// How the restored server gets archived log.
+    pub fetch: Option<FetchProgram>,
 }
 
 /// The scratch server runs as the owner of its files, who must be able to pass
@@ -113,11 +117,12 @@ async fn plan(
     options: &DrillOptions,
     scratch: &Path,
     course: &mut Course,
-) -> Result<(RestorePlan, Manifest, Where)> {
+) -> Result<(RestorePlan, Manifest, Where, Option<LogSupply>)> {
     let request = RestoreRequest {
         instance: instance.id.clone(),
         backup: None,
         target: options.target.clone(),
+        stop: StopOptions::default(),
         into: scratch.join(DATA).display().to_string(),
         start: true,
     };
@@ -126,8 +131,12 @@ async fn plan(
     // The places of the tablespaces are in use by the source.
     let moved = facts.server.tablespaces.iter();
     let moved = moved.map(|space| (space.oid.to_string(), scratch.join(format!("tablespace-{}", space.oid))));
-    let place = Where { directory: scratch.join(DATA), moved: moved.collect() };
-    Ok((plan, manifest, place))
+    let supply = LogSupply::of(&instance.id, plan.recovery.as_ref(), &facts.server, options.fetch.as_ref())?;
+    let recovery = supply.as_ref().map(|supply| {
+        RecoverySettings::new(&supply.recovery, &supply.program.from_repository(&supply.source))
+    });
+    let place = Where { directory: scratch.join(DATA), moved: moved.collect(), recovery };
+    Ok((plan, manifest, place, supply))
 }
 
 /// The base of a drill. One in whose log a tablespace is made is passed over: replay
@@ -139,6 +148,8 @@ async fn choose(
 ) -> Result<(RestorePlan, Manifest, BackupFacts)> {
     context.progress.enter("plan");
     let mut known = context.unless_cancelled(Known::read(context, &request.instance)).await?;
+    let log = restore::log::known(context, &request.instance, &known.backups);
+    known.log = context.unless_cancelled(log).await?;
     // What the last drill said is no news to this one.
     known.backups.iter_mut().for_each(|(_, marks)| marks.drill_sound = None);
     let mut newest_passed = None;
@@ -184,17 +195,18 @@ async fn drill(
     scratch: &Path,
     course: &mut Course,
 ) -> Result<()> {
-    let (plan, manifest, place) = plan(context, instance, options, scratch, course).await?;
+    let (plan, manifest, place, supply) = plan(context, instance, options, scratch, course).await?;
     course.findings = plan.findings;
     let placed = place::run(context, manifest, &place).await.map_err(of_a_drill)?;
     course.backup = Some(placed.record.id.clone());
     (course.place_seconds, course.restored_bytes) = (Some(placed.seconds), placed.bytes);
 
     let watch = Stopwatch::start();
-    let server = recover::start(context, instance, &placed, Afterlife::Discarded).await?;
+    let server = recover::start(context, instance, &placed, supply.as_ref(), Afterlife::Discarded).await?;
     course.recover_seconds = Some(watch.seconds());
     let watch = Stopwatch::start();
-    let (checks, findings) = prove::run(context, server, &placed, Afterlife::Discarded).await?;
+    let (checks, findings) =
+        prove::run(context, server, &placed, supply.as_ref(), Afterlife::Discarded).await?;
     course.prove_seconds = Some(watch.seconds());
     course.checks = checks;
     course.findings.splice(0..0, findings);

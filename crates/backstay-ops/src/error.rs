@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use backstay_model::error::{Classified, ErrorKind};
 use backstay_model::id::IdError;
 use backstay_model::plan::Refusal;
-use backstay_model::{BackupId, ByteSize, EngineKind, InstanceId, Lsn, TimelineId};
+use backstay_model::{BackupId, ByteSize, EngineKind, InstanceId, Lsn, RecoveryTarget, TimelineId};
 
 use crate::restore::{Instead, Offer, Remains};
 
@@ -33,6 +33,13 @@ pub enum Error {
     OtherCluster { instance: InstanceId, found: String, expected: String },
     #[error("the log of {instance} has a hole on timeline {timeline}, from {from} to {to}")]
     LogHole { instance: InstanceId, timeline: TimelineId, from: Lsn, to: Lsn },
+    #[error("the recovery of {instance} ended before {target}: the log does not hold it")]
+    TargetNotReached {
+        instance: InstanceId,
+        target: RecoveryTarget,
+        #[source]
+        source: Box<backstay_engine::Error>,
+    },
     #[error("{} is not what its name says: {reason}", path.display())]
     NotThisLog { path: PathBuf, reason: String },
     #[error("there is no base of {instance}, so nobody knows which cluster's log it is")]
@@ -217,7 +224,7 @@ impl Classified for Error {
             Error::Engine(error) => error.kind(),
             Error::Repo(error) => error.kind(),
             Error::Id(error) => error.kind(),
-            Error::LogHole { .. } => ErrorKind::Unrecoverable,
+            Error::LogHole { .. } | Error::TargetNotReached { .. } => ErrorKind::Unrecoverable,
             Error::NotThisLog { .. } => ErrorKind::Invalid,
             Error::NoBaseYet { .. } => ErrorKind::NotFound,
             Error::ReadLogFile { source, .. } | Error::WriteLogFile { source, .. } => match source.kind() {

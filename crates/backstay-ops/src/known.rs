@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use backstay_model::drill::DrillReport;
-use backstay_model::plan::restore::MeasuredRates;
+use backstay_model::plan::restore::{KnownLog, MeasuredRates};
 use backstay_model::{BackupId, BackupMarks, BackupRecord, Condemned, Finding, InstanceId};
 use backstay_repo::manifest::Manifest;
 use backstay_repo::repo::Listed;
@@ -24,6 +24,8 @@ pub(crate) struct Known {
     pub unreadable: Vec<(BackupId, String)>,
     /// Packs that must not be built on, by what was seen of the backups that are there.
     pub damaged_packs: HashSet<(BackupId, u32)>,
+    /// Nothing, until somebody plans with it.
+    pub log: KnownLog,
     /// In the order of their time.
     pub proofs: Vec<DrillReport>,
     /// Markers of retention that do not open, what is none, and backups that vanished.
@@ -74,7 +76,7 @@ impl Known {
         let mut findings = markers.findings;
         findings.extend(held.findings);
         findings.extend(context.repo.vanished(instance, context.clock.now()).await?);
-        Ok(Known { backups, unreadable, damaged_packs, proofs, findings })
+        Ok(Known { backups, unreadable, damaged_packs, log: KnownLog::default(), proofs, findings })
     }
 
     /// Whether the manifest is still there and opens. A backup whose manifest does

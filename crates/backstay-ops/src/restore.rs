@@ -8,12 +8,15 @@ use std::path::PathBuf;
 
 use backstay_engine::postgres::BackupFacts;
 use backstay_engine::postgres::included;
+use backstay_engine::postgres::recovery::RecoverySettings;
 use backstay_engine::postgres::starting::{Starting, starting};
 use backstay_model::drill::{DrillReport, Proof};
 use backstay_model::error::Classified;
 use backstay_model::plan::restore::{Refusal, RestoreRequest};
-use backstay_model::plan::{RestorePlan, plan_restore};
-use backstay_model::{BackupId, ErrorKind, InstanceId, RecoveryTarget, VerifyLevel};
+use backstay_model::plan::{RestorePlan, plan_recovery};
+use backstay_model::{
+    BackupId, ErrorKind, InstanceId, RecoveryTarget, StopOptions, TargetAction, VerifyLevel,
+};
 use backstay_repo::manifest::Manifest;
 use serde::Serialize;
 
@@ -23,17 +26,20 @@ use crate::error::{Error, Result};
 use crate::instance::Instance;
 use crate::known::Known;
 use crate::notes::Seen;
+use crate::wal::FetchProgram;
 
 mod damage;
 mod instead;
+pub(crate) mod log;
 mod mark;
 pub(crate) mod place;
 pub(crate) mod prove;
+mod reached;
 pub(crate) mod recover;
 mod remains;
 
 pub use instead::{Instead, Offer};
-use recover::Afterlife;
+use recover::{Afterlife, LogSupply};
 pub use remains::Remains;
 
 /// What a person may say of one restore.
@@ -42,6 +48,9 @@ pub struct RestoreOptions {
     /// The newest sound one when none is named.
     pub backup: Option<BackupId>,
     pub target: RecoveryTarget,
+    pub stop: StopOptions,
+    /// How the restored server gets archived log.
+    pub fetch: Option<FetchProgram>,
     pub into: PathBuf,
     /// `(where it lay, its name or its number; where it is put)`.
     pub tablespaces: Vec<(String, PathBuf)>,
@@ -71,13 +80,15 @@ pub async fn plan(context: &Context, instance: &Instance, options: &RestoreOptio
         instance: instance.id.clone(),
         backup: options.backup.clone(),
         target: options.target.clone(),
+        stop: options.stop,
         into: options.into.display().to_string(),
         start: options.start,
     };
     let notes = if options.dry_run { Notes::None } else { Notes::Written };
-    let place = place_options(options);
+    let place = place_options(options, None);
     context.progress.enter("plan");
     let mut known = context.unless_cancelled(Known::read(context, &request.instance)).await?;
+    known.log = context.unless_cancelled(log::known(context, &request.instance, &known.backups)).await?;
     loop {
         let (mut plan, manifest) = choose_whole(context, &request, &mut known, notes).await?;
         let Some(manifest) = manifest else { return Ok(plan) };
@@ -126,7 +137,15 @@ async fn choose_whole(
     notes: Notes,
 ) -> Result<(RestorePlan, Option<Manifest>)> {
     loop {
-        let plan = plan_restore(request, &known.backups, &known.unreadable, known.rates());
+        let planned = plan_recovery(request, &known.backups, &known.unreadable, &known.log, known.rates());
+        let plan = match planned {
+            Ok(plan) => plan,
+            Err(question) => {
+                let answer = log::answer(context, &request.instance, &question).await?;
+                known.log.answers.push((*question, answer));
+                continue;
+            }
+        };
         let Some(base) = &plan.base else { return Ok((plan, None)) };
         let manifest = context.repo.manifest(&request.instance, base).await?;
         // An object that is gone is better known now than half-way. The plan is made
@@ -172,9 +191,12 @@ pub async fn run(
     let base = plan.base.clone().ok_or_else(|| Error::broken("a plan without refusals has no base"))?;
     let clock = Stopwatch::start();
     let manifest = context.repo.manifest(&instance.id, &base).await?;
-    let placed = match place::run(context, manifest.clone(), &place_options(options)).await {
+    let facts = BackupFacts::from_json(&manifest.record.facts)?;
+    let supply = LogSupply::of(&instance.id, plan.recovery.as_ref(), &facts.server, options.fetch.as_ref())?;
+    let place = place_options(options, supply.as_ref());
+    let placed = match place::run(context, manifest.clone(), &place).await {
         Ok(placed) => placed,
-        Err(error) => return Err(failed(context, options, &manifest, error).await),
+        Err(error) => return Err(failed(context, options, &manifest, supply.is_some(), error).await),
     };
     let mut report = RestoreReport {
         plan,
@@ -186,10 +208,17 @@ pub async fn run(
     };
     report.plan.findings.extend(placed.findings.iter().cloned());
     report.plan.findings.extend(included::at_restore(&placed.facts.server, &placed.directory));
+    // One that was proved and has opened needs no more log.
+    if let Some(supply) = &supply
+        && (!options.start || supply.recovery.action == TargetAction::Pause)
+    {
+        report.plan.findings.extend(recover::called_by_another(&placed.directory, supply));
+    }
     if options.start {
-        let server = recover::start(context, instance, &placed, Afterlife::Used).await?;
+        let server = recover::start(context, instance, &placed, supply.as_ref(), Afterlife::Used).await?;
         report.recovery_time_seconds = Some(clock.seconds());
-        let (checks, findings) = prove::run(context, server, &placed, Afterlife::Used).await?;
+        let (checks, findings) =
+            prove::run(context, server, &placed, supply.as_ref(), Afterlife::Used).await?;
         let sound = DrillReport::judge(&checks, &findings);
         report.plan.findings.extend(findings);
         report.proof = Some(Proof { at: context.clock.now(), sound, checks });
@@ -202,13 +231,22 @@ pub async fn run(
     Ok(report)
 }
 
-fn place_options(options: &RestoreOptions) -> place::Where {
-    place::Where { directory: options.into.clone(), moved: options.tablespaces.clone() }
+fn place_options(options: &RestoreOptions, supply: Option<&LogSupply>) -> place::Where {
+    let recovery = supply.map(|supply| {
+        RecoverySettings::new(&supply.recovery, &supply.program.from_repository(&supply.source))
+    });
+    place::Where { directory: options.into.clone(), moved: options.tablespaces.clone(), recovery }
 }
 
 /// The error of a restore that had begun. When the stored data is at fault, a backup
 /// that does without it is offered.
-async fn failed(context: &Context, options: &RestoreOptions, manifest: &Manifest, source: Error) -> Error {
+async fn failed(
+    context: &Context,
+    options: &RestoreOptions,
+    manifest: &Manifest,
+    with_log: bool,
+    source: Error,
+) -> Error {
     if matches!(source.kind(), ErrorKind::Conflict | ErrorKind::Invalid) {
         // Refused before the first byte: what is in the directory is not ours.
         return source;
@@ -217,7 +255,10 @@ async fn failed(context: &Context, options: &RestoreOptions, manifest: &Manifest
     let instead = match damage::unusable_in(&source, manifest) {
         // A store that is away holds no other backup, either.
         None => Instead::Unsaid,
-        Some(seen) => instead::choose(context, options, record, &seen).await.unwrap_or(Instead::Unsaid),
+        Some(seen) => {
+            let chosen = instead::choose(context, options, record, &seen, with_log).await;
+            chosen.unwrap_or(Instead::Unsaid)
+        }
     };
     Error::RestoreFailed {
         instance: record.instance.clone(),

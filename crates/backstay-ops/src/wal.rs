@@ -22,8 +22,12 @@ use crate::context::{Context, off_thread};
 use crate::error::{Error, Result};
 use crate::known::Known;
 
+mod command;
+pub(crate) mod desk;
 mod name;
 
+pub use command::FetchProgram;
+pub use desk::ask as ask_desk;
 pub use name::LogFileName;
 
 /// Whose log it is, as a restored directory remembers it.
@@ -32,6 +36,12 @@ pub struct LogSource {
     pub instance: InstanceId,
     pub system_identifier: u64,
     pub segment_bytes: u64,
+    /// The directory brought the log up to here itself, in `pg_wal`: where the archive does
+    /// not have all of a segment before it, the server is to take its own.
+    pub own_to: Option<Lsn>,
+    /// The recovery stops here at the latest, or says that it could not: a server reads
+    /// ahead, and a hole behind this is none of its.
+    pub needed_to: Option<Lsn>,
 }
 
 impl LogSource {
@@ -58,35 +68,59 @@ pub enum Fetched {
 ///
 /// [`Error::LogHole`] where log is archived behind the place and not at it.
 pub async fn fetch(context: &Context, source: &LogSource, name: &LogFileName, to: &Path) -> Result<Fetched> {
+    match answer(context, source, name).await? {
+        Answer::There { bytes, end: None } => write(to, bytes).await.map(|()| Fetched::Written),
+        Answer::There { bytes, end: Some(end) } => write(to, bytes).await.map(|()| Fetched::Tail { end }),
+        Answer::Absent => Ok(Fetched::Absent),
+    }
+}
+
+/// A file of the log.
+enum Answer {
+    /// Where the archive ends in it, that is said, and zeros follow.
+    There {
+        bytes: Vec<u8>,
+        end: Option<Lsn>,
+    },
+    Absent,
+}
+
+async fn answer(context: &Context, source: &LogSource, name: &LogFileName) -> Result<Answer> {
+    let there = |bytes| Answer::There { bytes, end: None };
     let (timeline, segment) = match name {
         LogFileName::Segment { timeline, segment } => (*timeline, *segment),
         LogFileName::History { timeline } => {
             let log = source.log(*timeline);
-            return match context.repo.log_history(&source.instance, &log).await? {
-                Some(history) => write(to, history.into_bytes()).await.map(|()| Fetched::Written),
-                None => Ok(Fetched::Absent),
-            };
+            let history = context.repo.log_history(&source.instance, &log).await?;
+            return Ok(history.map_or(Answer::Absent, |history| there(history.into_bytes())));
         }
         // Nobody asks for these to recover, and they are not stored.
-        LogFileName::Partial { .. } | LogFileName::Backup { .. } => return Ok(Fetched::Absent),
+        LogFileName::Partial { .. } | LogFileName::Backup { .. } => return Ok(Answer::Absent),
     };
     let log = source.log(timeline);
-    let Some(number) = LogFileName::number(segment, source.segment_bytes) else { return Ok(Fetched::Absent) };
+    let Some(number) = LogFileName::number(segment, source.segment_bytes) else { return Ok(Answer::Absent) };
     let start = number * source.segment_bytes;
     let span = LogSpan { start, end: start + source.segment_bytes };
     if span.length() == SPAN_BYTES_MAX {
         // A segment that was complete lies there as one object, under a name that is known.
         match context.repo.read_log_span(&source.instance, &log, span).await {
-            Ok(read) => return write(to, read.content).await.map(|()| Fetched::Written),
+            Ok(read) => return Ok(there(read.content)),
             Err(backstay_repo::Error::Store(StoreError::NotFound { .. })) => {}
             Err(error) => return Err(error.into()),
         }
     }
-    let there = context.repo.timeline_log(&source.instance, &log).await?;
-    let coverage = there.coverage();
-    let Some(end) = coverage.end().filter(|end| *end > span.start) else { return Ok(Fetched::Absent) };
+    let listed = context.repo.timeline_log(&source.instance, &log).await?;
+    let coverage = listed.coverage();
+    let is_own = source.own_to.is_some_and(|own_to| span.end <= own_to.0);
+    if is_own && !coverage.contains(&span) {
+        return Ok(Answer::Absent);
+    }
+    let Some(end) = coverage.end().filter(|end| *end > span.start) else { return Ok(Answer::Absent) };
     let reach = coverage.reach(span.start).unwrap_or(span.start);
     if reach < span.end && reach < end {
+        if source.needed_to.is_some_and(|to| to.0 <= span.start) {
+            return Ok(Answer::Absent);
+        }
         let missing = coverage.missing(&span).first().copied().unwrap_or(span);
         return Err(Error::LogHole {
             instance: source.instance.clone(),
@@ -95,9 +129,8 @@ pub async fn fetch(context: &Context, source: &LogSource, name: &LogFileName, to
             to: Lsn(missing.end),
         });
     }
-    let (bytes, _) = context.repo.read_log(&source.instance, &log, &there, span).await?;
-    write(to, bytes).await?;
-    Ok(if reach < span.end { Fetched::Tail { end: Lsn(reach) } } else { Fetched::Written })
+    let (bytes, _) = context.repo.read_log(&source.instance, &log, &listed, span).await?;
+    Ok(Answer::There { bytes, end: (reach < span.end).then_some(Lsn(reach)) })
 }
 
 async fn write(to: &Path, bytes: Vec<u8>) -> Result<()> {

@@ -8,6 +8,7 @@
 //! Refuses to know what the bytes mean: marks are positions with a time, and what a
 //! timeline is the engine knows.
 
+mod glance;
 mod index;
 mod object;
 mod reader;
@@ -19,6 +20,7 @@ use backstay_model::{InstanceId, LogId, LogMark, LogSpan};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+pub use self::glance::LogGlance;
 pub use self::index::{LogIndex, LogObject, TimelineLog};
 pub use self::object::LogHead;
 pub use self::reader::LogRead;

@@ -19,7 +19,7 @@ mod log;
 
 pub use keeping::{ExportArguments, HoldAddArguments, HoldVerb};
 pub use key::{KeyAddArguments, KeyRotateArguments, KeyVerb};
-pub use log::{ArchiveArguments, WalFetchArguments, WalPushArguments, WalVerb};
+pub use log::{ArchiveArguments, StopArguments, WalFetchArguments, WalPushArguments, WalVerb};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -291,6 +291,8 @@ pub struct RestoreArguments {
     /// How far to recover: latest, immediate, a time with its offset, lsn:0/3000028, xid:1234 or name:before-deploy
     #[arg(long, value_name = "TARGET")]
     pub to: Option<String>,
+    #[command(flatten)]
+    pub stop: StopArguments,
     /// The empty or new directory to restore a base backup into
     #[arg(long, value_name = "DIR", group = "destination")]
     pub into: Option<PathBuf>,

@@ -14,6 +14,7 @@ use backstay_ops::archive::{ArchiveOptions, DEFAULT_RPO};
 use backstay_ops::dump::{DumpPolicy, KEEP_REPORTS};
 use backstay_ops::instance::{DEFAULT_GRACE, EngineSettings};
 use backstay_ops::reload::{Hooks, Server};
+use backstay_ops::wal::FetchProgram;
 use backstay_ops::{Clock, Context, Instance, Policy, Run, SystemClock};
 use backstay_repo::key::{KeySecret, read_key_file};
 use backstay_repo::store::limit::Limits;
@@ -43,17 +44,26 @@ pub struct Session {
     pub cancel: CancellationToken,
     pub progress: Arc<Progress>,
     pub clock: Arc<dyn Clock>,
+    /// What the flags lay over the configuration.
+    assignments: Vec<(String, String)>,
 }
 
 impl Session {
     pub fn start(global: &GlobalOptions, output: Output, cancel: CancellationToken) -> config::Result<Self> {
         let path = config::find(global.config.as_deref())?;
         let config = Config::load(&path, &overlays(global))?;
-        Ok(Self::with(config, output, cancel))
+        Ok(Self { assignments: global.set.clone(), ..Self::with(config, output, cancel) })
     }
 
     pub fn with(config: Config, output: Output, cancel: CancellationToken) -> Self {
-        Self { output, config, cancel, progress: Arc::new(Progress::new()), clock: Arc::new(SystemClock) }
+        Self {
+            output,
+            config,
+            cancel,
+            progress: Arc::new(Progress::new()),
+            clock: Arc::new(SystemClock),
+            assignments: Vec::new(),
+        }
     }
 
     /// What opens the repository; nothing when the configuration names no key.
@@ -278,6 +288,14 @@ impl Session {
         };
         let settings = PostgresSettings { url: name.to_owned(), password, ..PostgresSettings::default() };
         Ok(Server::Other { settings: Box::new(settings), environment: None })
+    }
+
+    /// How a server calls this program for its log: with the configuration of this run.
+    /// Nothing where this program cannot see where it lies itself.
+    pub fn fetch_program(&self) -> Option<FetchProgram> {
+        let program = std::env::current_exe().ok()?;
+        let config = std::path::absolute(&self.config.path).unwrap_or_else(|_| self.config.path.clone());
+        Some(FetchProgram { program, config, assignments: self.assignments.clone() })
     }
 
     /// A bar until it is dropped.

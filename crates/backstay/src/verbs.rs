@@ -27,7 +27,7 @@ use backstay_model::verify::VerifyReport;
 use backstay_model::{ErrorKind, Fault};
 use tokio_util::sync::CancellationToken;
 
-use crate::args::{Arguments, Verb};
+use crate::args::{Arguments, Verb, WalFetchArguments, WalVerb};
 use crate::render::Output;
 use crate::render::errors::Told;
 use crate::session::Session;
@@ -47,6 +47,10 @@ pub async fn run(arguments: Arguments, output: Output, cancel: CancellationToken
         Verb::Config(verb) => config::run(global, &verb, output, cancel).await,
         Verb::Backup(backup) => backup::run(&session()?, &backup).await,
         Verb::Archive(archive) => archive::run(&session()?, &archive).await,
+        // Asked by a server of this program's, whose user may not read the configuration.
+        Verb::Wal(WalVerb::Fetch(WalFetchArguments { desk: Some(socket), name, to, .. })) => {
+            wal::from_desk(&socket, &name, &to)
+        }
         Verb::Wal(verb) => wal::run(&session()?, &verb).await,
         Verb::Adopt(adopt) => adopt::run(&session()?, &adopt).await,
         Verb::Dump(dump) => dump::run(&session()?, &dump).await,

@@ -10,7 +10,7 @@
 pub const AUTO_CONF: &str = "postgresql.auto.conf";
 
 /// Settings of an older recovery or of a life as a standby.
-const OLD_LIFE: [&str; 8] = [
+const OLD_LIFE: [&str; 9] = [
     "restore_command",
     "recovery_end_command",
     "archive_cleanup_command",
@@ -19,6 +19,8 @@ const OLD_LIFE: [&str; 8] = [
     "promote_trigger_file",
     "synchronized_standby_slots",
     "sync_replication_slots",
+    // A copy has no standbys, and would wait for them at every commit.
+    "synchronous_standby_names",
 ];
 
 /// The lines that say where the settings below come from.
@@ -29,9 +31,10 @@ const MARK: &str = "# Set by backstay at restore:";
 pub const INCARNATION: &str = "backstay.incarnation";
 
 /// What the lines behind the mark say of themselves.
-const REASONS: [&str; 2] = [
+const REASONS: [&str; 3] = [
     "# a copy must not write into the archive of its source",
     "# tells this life of the cluster from that of its source: leave it as it is",
+    super::recovery::REASON,
 ];
 
 /// `postgresql.auto.conf` of the restored copy, made of the one in the backup.
@@ -52,7 +55,7 @@ pub fn auto_conf(old: &str, keep_archiving: bool, incarnation: &str) -> String {
         text.push_str(line);
         text.push('\n');
     }
-    let [of_archive, of_incarnation] = REASONS;
+    let [of_archive, of_incarnation, _] = REASONS;
     text.push_str(&format!("{MARK}\n{of_incarnation}\n{INCARNATION} = '{incarnation}'\n"));
     if !keep_archiving {
         text.push_str(&format!("{of_archive}\narchive_mode = 'off'\n"));

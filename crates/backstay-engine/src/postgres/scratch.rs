@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use backstay_model::TargetAction;
 use rustix::fs::{Gid, Uid};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio_util::sync::CancellationToken;
@@ -29,7 +30,7 @@ use tracing::{info, warn};
 pub use self::leftover::end_server_on;
 
 use self::guard::Guard;
-use super::connect::Session;
+use super::connect::{Session, column};
 use super::facts::ServerFacts;
 use super::programs::Programs;
 use super::settings::PostgresSettings;
@@ -45,11 +46,20 @@ pub struct ScratchOptions {
     /// Whether the directory will be used afterwards. A copy that is thrown away
     /// need not reach the disk.
     pub durable: bool,
+    /// It recovers with log of an archive.
+    pub recovery: Option<ScratchRecovery>,
+}
+
+/// How a scratch server gets the log, and what it does at its target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScratchRecovery {
+    pub restore_command: String,
+    pub action: TargetAction,
 }
 
 impl Default for ScratchOptions {
     fn default() -> Self {
-        Self { bin_directory: None, start_limit: START_LIMIT, durable: false }
+        Self { bin_directory: None, start_limit: START_LIMIT, durable: false, recovery: None }
     }
 }
 
@@ -94,13 +104,18 @@ impl Scratch {
         options: &ScratchOptions,
         cancel: &CancellationToken,
     ) -> Result<Scratch> {
+        Self::prepare(directory, facts, options)?.run(facts, options, cancel).await
+    }
+
+    /// Makes the private directory, and starts nothing yet.
+    pub fn prepare(directory: &Path, facts: &ServerFacts, options: &ScratchOptions) -> Result<Scratch> {
         let programs = Programs::find(facts.major(), options.bin_directory.as_deref())?;
         let metadata =
             fs::metadata(directory).map_err(|source| Error::Read { path: directory.to_owned(), source })?;
         // The server refuses to run as root; the owner of the data is who it ran as.
         let is_root = rustix::process::geteuid().is_root();
         let owner = is_root.then(|| (metadata.uid(), metadata.gid()));
-        let mut scratch = Scratch {
+        Ok(Scratch {
             process: None,
             guard: None,
             programs,
@@ -108,14 +123,34 @@ impl Scratch {
             private: private_directory(owner)?,
             superuser: facts.superuser.clone(),
             owner,
-        };
-        scratch.launch(facts, options)?;
+        })
+    }
+
+    /// Nobody but the server's user may enter it; it goes with the server.
+    pub fn private_directory(&self) -> &Path {
+        &self.private
+    }
+
+    /// The user and the group that the server runs as, where they are not ours.
+    pub fn owner(&self) -> Option<(u32, u32)> {
+        self.owner
+    }
+
+    /// Starts a prepared server and waits until it has recovered.
+    pub async fn run(
+        mut self,
+        facts: &ServerFacts,
+        options: &ScratchOptions,
+        cancel: &CancellationToken,
+    ) -> Result<Scratch> {
+        self.launch(facts, options)?;
+        let pauses = options.recovery.as_ref().is_some_and(|recovery| recovery.action == TargetAction::Pause);
         let limit = options.start_limit;
         tokio::select! {
             () = cancel.cancelled() => Err(Error::Cancelled),
-            ready = tokio::time::timeout(limit, scratch.ready()) => match ready {
-                Ok(ready) => ready.map(|()| scratch),
-                Err(_) => Err(Error::Scratch { what: "become ready in time", log: scratch.log_end() }),
+            ready = tokio::time::timeout(limit, self.ready(pauses)) => match ready {
+                Ok(ready) => ready.map(|()| self),
+                Err(_) => Err(Error::Scratch { what: "become ready in time", log: self.log_end() }),
             },
         }
     }
@@ -158,7 +193,12 @@ impl Scratch {
         Ok(())
     }
 
-    async fn ready(&mut self) -> Result<()> {
+    /// One that pauses can be read before it has come to its target.
+    async fn ready(&mut self, pauses: bool) -> Result<()> {
+        let question = match pauses {
+            true => "SELECT CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() ELSE true END",
+            false => "SELECT true",
+        };
         loop {
             if let Some(status) = self.ended() {
                 warn!(%status, "the scratch server ended");
@@ -166,7 +206,8 @@ impl Scratch {
             }
             match self.session(FIRST_DATABASE).await {
                 Ok(session) => {
-                    if session.query("look at the scratch server", "SELECT 1", &[]).await.is_ok() {
+                    let answer = session.row("look at the scratch server", question, &[]).await;
+                    if answer.and_then(|row| column::<bool>(&row, 0)).is_ok_and(|is_ready| is_ready) {
                         return Ok(());
                     }
                 }
@@ -375,6 +416,35 @@ fn settings(private: &Path, facts: &ServerFacts, options: &ScratchOptions) -> Ve
     }
     if !options.durable {
         settings.push("fsync=off".to_owned());
+    }
+    if let Some(recovery) = &options.recovery {
+        settings.extend(recovering(recovery, facts));
+    }
+    settings
+}
+
+/// What comes on top for one that recovers with log of an archive. Of two settings of one
+/// name the last counts.
+fn recovering(recovery: &ScratchRecovery, facts: &ServerFacts) -> Vec<String> {
+    let mut settings = vec![
+        format!("restore_command={}", recovery.restore_command),
+        format!("recovery_target_action={}", recovery.action),
+        "recovery_end_command=".to_owned(),
+        "archive_cleanup_command=".to_owned(),
+        "primary_conninfo=".to_owned(),
+        "primary_slot_name=".to_owned(),
+    ];
+    match recovery.action {
+        // It need not have room for whatever its source could do at once.
+        TargetAction::Promote => settings.push("hot_standby=off".to_owned()),
+        TargetAction::Pause => {
+            settings.push("hot_standby=on".to_owned());
+            for name in ["max_connections", "max_worker_processes", "max_wal_senders"] {
+                if let Some(value) = facts.settings.get(name) {
+                    settings.push(format!("{name}={value}"));
+                }
+            }
+        }
     }
     settings
 }

@@ -10,15 +10,22 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Classified, ErrorKind};
 use crate::finding::Finding;
 use crate::id::{BackupId, InstanceId};
+use crate::log::LogMark;
 use crate::lsn::{Lsn, TimelineId};
 use crate::record::BackupRecord;
 use crate::summary::BackupMarks;
-use crate::target::RecoveryTarget;
+use crate::target::{RecoveryTarget, StopOptions, TargetAction};
 
+mod judge;
+mod log;
 mod not_clean;
 mod not_proved;
 mod reach;
 mod steps;
+mod unreached;
+
+pub use log::{BaseLog, KnownLog, LineageLog, LogQuestion, Search, Sighting, Sought, Stretch};
+use reach::NoChoice;
 
 /// What a person asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +33,7 @@ pub struct RestoreRequest {
     pub instance: InstanceId,
     pub backup: Option<BackupId>,
     pub target: RecoveryTarget,
+    pub stop: StopOptions,
     /// The directory, as it is to be shown.
     pub into: String,
     /// Whether the server is to be started and asked.
@@ -81,6 +89,26 @@ pub struct LogRange {
     pub bytes: u64,
 }
 
+/// How a server is to be recovered with log of the archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recovery {
+    pub lineage: String,
+    pub segment_bytes: u64,
+    /// The base brings the segments up to here itself.
+    pub own_to: Lsn,
+    /// The one to follow.
+    pub timeline: TimelineId,
+    pub target: RecoveryTarget,
+    pub exclusive: bool,
+    pub action: TargetAction,
+    /// Where the replay will have come to: for the latest state at least so far.
+    pub to: Lsn,
+    /// What a time, a transaction or a name was found to be.
+    pub stop: Option<LogMark>,
+    /// The last transaction whose end will have been replayed, where the log holds one.
+    pub last: Option<LogMark>,
+}
+
 /// A tablespace, and where its files go.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TablespacePlace {
@@ -96,8 +124,11 @@ pub struct RestorePlan {
     pub target: RecoveryTarget,
     pub reached: Option<Reached>,
     pub base: Option<BackupId>,
-    /// Empty: the log from a base's start to its stop is part of the base.
+    /// What is replayed behind the base: its own log, from its start to its stop, is part of it.
     pub log: Vec<LogRange>,
+    /// How that is done; nothing where there is no such log.
+    #[serde(skip)]
+    pub recovery: Option<Recovery>,
     pub files: u64,
     pub bytes: u64,
     pub expected_seconds: f64,
@@ -122,18 +153,25 @@ impl RestorePlan {
 
 /// Plans a restore from what the repository knows of the instance. `unreadable`
 /// holds backups whose manifest is there and does not open, with the reason.
-pub fn plan_restore(
+///
+/// # Errors
+///
+/// What must be looked up in the log first. With the answer among those of `log` the
+/// same call gets further.
+pub fn plan_recovery(
     request: &RestoreRequest,
     backups: &[(BackupRecord, BackupMarks)],
     unreadable: &[(BackupId, String)],
+    log: &KnownLog,
     rates: MeasuredRates,
-) -> RestorePlan {
+) -> Result<RestorePlan, Box<LogQuestion>> {
     let mut plan = RestorePlan {
         instance: request.instance.clone(),
         target: request.target.clone(),
         reached: None,
         base: None,
         log: Vec::new(),
+        recovery: None,
         files: 0,
         bytes: 0,
         expected_seconds: 0.0,
@@ -146,14 +184,19 @@ pub fn plan_restore(
         backups.iter().filter(|(record, _)| record.instance == request.instance).collect();
     newest_first.sort_by(|(a, _), (b, _)| b.order().cmp(&a.order()));
 
-    match reach::choose_base(request, &newest_first, unreadable) {
+    match reach::choose_base(request, &newest_first, unreadable, log) {
         Ok(choice) => {
             plan.findings = choice.findings;
+            if let Some(way) = choice.way {
+                (plan.reached, plan.log) = (Some(way.reached), way.log);
+                plan.recovery = Some(way.recovery);
+            }
             steps::describe(&mut plan, request, choice.base, rates);
         }
-        Err(refusal) => plan.refuse(refusal),
+        Err(NoChoice::Refused(refusal)) => plan.refuse(refusal),
+        Err(NoChoice::Asks(question)) => return Err(question),
     }
-    plan
+    Ok(plan)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use backstay_engine::Error as EngineError;
 use backstay_engine::error::ServerMessage;
 use backstay_model::drill::{Check, DrillReport};
 use backstay_model::error::Classified;
-use backstay_model::plan::{RestoreRequest, plan_restore};
+use backstay_model::plan::{RestoreRequest, plan_recovery};
 use backstay_model::{BackupId, ErrorKind, Finding, InstanceId, RecoveryTarget};
 use backstay_repo::Error as RepoError;
 use backstay_repo::store::StoreError;
@@ -95,8 +95,10 @@ pub fn could_not_look(error: &Error) -> bool {
 pub(super) fn refused_as_damaged(request: &RestoreRequest, known: &Known) -> Option<BackupId> {
     let is_refused = |id: &BackupId| {
         let alone = RestoreRequest { backup: Some(id.clone()), ..request.clone() };
-        let plan = plan_restore(&alone, &known.backups, &known.unreadable, known.rates());
-        plan.refusals.first().is_some_and(|refusal| refusal.kind == ErrorKind::Corrupt)
+        let plan = plan_recovery(&alone, &known.backups, &known.unreadable, &known.log, known.rates());
+        // One about which a question is open is none that was refused.
+        let refusal = plan.ok().and_then(|plan| plan.refusals.into_iter().next());
+        refusal.is_some_and(|refusal| refusal.kind == ErrorKind::Corrupt)
     };
     let mut newest_first = known.newest_first().into_iter().map(|(record, _)| &record.id);
     let unreadable = || known.unreadable.iter().map(|(id, _)| id).max();

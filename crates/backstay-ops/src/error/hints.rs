@@ -16,6 +16,10 @@ pub(super) fn of(error: &Error) -> Vec<String> {
         Error::LogHole { instance, .. } => vec![format!(
             "`backstay status {instance}` shows the instants that can be reached on both sides of it"
         )],
+        Error::TargetNotReached { instance, .. } => vec![
+            format!("`backstay restore {instance} --to latest` restores everything that is in the log"),
+            format!("`backstay status {instance}` shows the instants that can be reached"),
+        ],
         Error::NotThisLog { .. } => {
             vec!["`archive_command` gives it the path that the server names: `backstay wal push %p`".to_owned()]
         }

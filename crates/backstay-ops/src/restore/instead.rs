@@ -8,7 +8,7 @@ use std::path::Path;
 
 use backstay_engine::postgres::BackupFacts;
 use backstay_engine::postgres::starting::shell_word;
-use backstay_model::{BackupId, BackupRecord, RecoveryTarget};
+use backstay_model::{BackupId, BackupRecord, RecoveryTarget, TargetAction, TargetTimeline};
 use jiff::Timestamp;
 
 use super::{RestoreOptions, place};
@@ -46,6 +46,7 @@ pub(super) async fn choose(
     options: &RestoreOptions,
     failed: &BackupRecord,
     seen: &Seen,
+    with_log: bool,
 ) -> Result<Instead> {
     let instance = &failed.instance;
     let mut known = Known::read(context, instance).await?;
@@ -63,16 +64,29 @@ pub(super) async fn choose(
         backup: record.id.clone(),
         finished_at: record.finished_at,
         is_older,
-        arguments: arguments(record, options),
+        // A base that is newer need not reach it.
+        arguments: arguments(record, options, with_log && is_older),
     })))
 }
 
 /// What was asked for, with this backup in place of the one that failed.
-fn arguments(record: &BackupRecord, options: &RestoreOptions) -> String {
+fn arguments(record: &BackupRecord, options: &RestoreOptions, with_log: bool) -> String {
     let mut words = vec![record.instance.to_string(), "--backup".to_owned(), record.id.to_string()];
-    // Any other target is the end of the backup that failed.
-    if options.target == RecoveryTarget::Immediate {
-        words.extend(["--to".to_owned(), options.target.to_string()]);
+    // With log of the archive the same point can be reached; without it, any other target
+    // was the end of the backup that failed.
+    if options.target == RecoveryTarget::Immediate || with_log {
+        words.extend(["--to".to_owned(), shell_word(OsStr::new(&options.target.to_string())).into_owned()]);
+    }
+    if with_log {
+        if options.stop.exclusive {
+            words.push("--exclusive".to_owned());
+        }
+        if options.stop.timeline != TargetTimeline::default() {
+            words.extend(["--target-timeline".to_owned(), options.stop.timeline.to_string()]);
+        }
+        if options.stop.action != TargetAction::default() {
+            words.extend(["--target-action".to_owned(), options.stop.action.to_string()]);
+        }
     }
     words.extend(["--into".to_owned(), word(&options.into)]);
     let facts = BackupFacts::from_json(&record.facts);

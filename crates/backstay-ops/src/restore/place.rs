@@ -7,6 +7,7 @@ use std::sync::Arc;
 use backstay_engine::postgres::BackupFacts;
 use backstay_engine::postgres::facts::{Owner, Tablespace};
 use backstay_engine::postgres::place::{PlaceOptions, PlacePlan, PlaceTarget, SealOptions, SpaceNeeded};
+use backstay_engine::postgres::recovery::RecoverySettings;
 use backstay_engine::postgres::starting::shell_word;
 use backstay_model::parts::PartTarget;
 use backstay_model::plan::TablespacePlace;
@@ -27,6 +28,8 @@ pub(crate) struct Where {
     pub directory: PathBuf,
     /// `OLD=NEW` of tablespaces.
     pub moved: Vec<(String, PathBuf)>,
+    /// What the server is told of its recovery, where it needs log of the archive.
+    pub recovery: Option<RecoverySettings>,
 }
 
 /// A directory that can be started.
@@ -188,8 +191,9 @@ async fn put(context: &Context, manifest: Manifest, place: &Where) -> Result<Pla
     let target = Arc::into_inner(target)
         .ok_or_else(|| Error::broken("the target of a restore is still in use after its end"))?;
     let sealing = facts.clone();
+    let options = SealOptions { recovery: place.recovery.clone(), ..SealOptions::default() };
     let seal = move || {
-        let settled = target.settle(&mut files, &sealing, &SealOptions::default())?;
+        let settled = target.settle(&mut files, &sealing, &options)?;
         let held = mark.hand_over().map_err(|error| not_written(error.place, error.source))?;
         let sealed = settled.let_it_start()?;
         drop(held);

@@ -2,11 +2,12 @@
 
 use backstay_engine::postgres::prove::{self, ProveOptions};
 use backstay_engine::postgres::scratch::Scratch;
-use backstay_model::Finding;
 use backstay_model::drill::Check;
+use backstay_model::{Finding, TargetAction};
 
 use super::place::Placed;
-use super::recover::Afterlife;
+use super::reached;
+use super::recover::{Afterlife, LogSupply};
 use crate::context::Context;
 use crate::error::{Error, Result};
 
@@ -16,6 +17,7 @@ pub(crate) async fn run(
     context: &Context,
     mut server: Scratch,
     placed: &Placed,
+    supply: Option<&LogSupply>,
     afterlife: Afterlife,
 ) -> Result<(Vec<Check>, Vec<Finding>)> {
     context.progress.enter("prove");
@@ -24,15 +26,26 @@ pub(crate) async fn run(
         // Walking indexes needs an extension, and nothing is added to a copy that stays.
         options.indexes = 0;
     }
-    let asked = async { Ok(prove::prove(&server, &placed.facts, &options).await?) };
-    let proof = match context.unless_cancelled(asked).await {
+    if let Some(supply) = supply {
+        options.has_gone_on = true;
+        options.is_paused = supply.recovery.action == TargetAction::Pause;
+    }
+    let asked = async {
+        let mut checks = Vec::new();
+        if let Some(supply) = supply {
+            let reached = backstay_engine::postgres::reached::reached(&server).await?;
+            checks = reached::checks(&supply.recovery, &reached);
+        }
+        Ok((checks, prove::prove(&server, &placed.facts, &options).await?))
+    };
+    let (mut checks, proof) = match context.unless_cancelled(asked).await {
         Err(Error::Engine(lost)) if prove::broke_off(&lost) => {
             return Err(server.why_lost(lost).await.into());
         }
         asked => asked?,
     };
     let stopped = server.stop().await?;
-    let mut checks: Vec<Check> = proof.checks.into_iter().map(in_common_words).collect();
+    checks.extend(proof.checks.into_iter().map(in_common_words));
     if afterlife == Afterlife::Discarded && placed.facts.server.data_checksums {
         context.check_cancelled()?;
         context.progress.enter("check every page");

@@ -103,13 +103,7 @@ pub(super) fn open(keys: &SealKeys, name: &ObjectName, span: LogSpan, object: &[
     };
     let mut json = Vec::new();
     frame(0, &mut json)?;
-    let head: LogHead = serde_json::from_slice(&json).map_err(|error| damaged(&error.to_string()))?;
-    if head.format > FORMAT {
-        return Err(Error::NewerFormat { found: head.format, known: FORMAT });
-    }
-    if head.span != span || span.length() > SPAN_BYTES_MAX {
-        return Err(damaged("its head speaks of another span than its name"));
-    }
+    let head = parse_head(name, span, &json)?;
     let mut content = Vec::with_capacity(span.length() as usize);
     for number in 1..=head.content_frames {
         frame(number, &mut content)?;
@@ -127,6 +121,19 @@ pub(super) fn open(keys: &SealKeys, name: &ObjectName, span: LogSpan, object: &[
         return Err(damaged("it has not as many marks as its head says"));
     }
     Ok(Opened { head, content, marks })
+}
+
+/// The first frame of an object that has this name.
+pub(super) fn parse_head(name: &ObjectName, span: LogSpan, json: &[u8]) -> Result<LogHead> {
+    let head: LogHead =
+        serde_json::from_slice(json).map_err(|error| Error::damaged(name, error.to_string()))?;
+    if head.format > FORMAT {
+        return Err(Error::NewerFormat { found: head.format, known: FORMAT });
+    }
+    if head.span != span || span.length() > SPAN_BYTES_MAX {
+        return Err(Error::damaged(name, "its head speaks of another span than its name".to_owned()));
+    }
+    Ok(head)
 }
 
 /// Each frame begins anew, at the start of the span and the year 1970.
@@ -162,7 +169,7 @@ fn marks_frames(start: u64, marks: &[LogMark]) -> Vec<Vec<u8>> {
     frames
 }
 
-fn read_marks(start: u64, raw: &[u8], marks: &mut Vec<LogMark>) -> Result<(), Malformed> {
+pub(super) fn read_marks(start: u64, raw: &[u8], marks: &mut Vec<LogMark>) -> Result<(), Malformed> {
     let mut input = Input::new(raw);
     let (mut at, mut time) = (start, 0i64);
     while !input.is_empty() {

@@ -157,3 +157,26 @@ async fn every_bit_of_an_object_counts() {
     store.put_if_absent(&layout.log_object(&log(), moved).unwrap(), object).await.unwrap();
     assert!(repo.read_log_span(&instance(), &log(), moved).await.is_err());
 }
+
+#[tokio::test]
+async fn a_glance_shows_head_and_marks_and_notices_another_size() {
+    for cipher in [Cipher::None, Cipher::Aes256Gcm] {
+        let (repo, _) = repo(cipher);
+        let marks: Vec<LogMark> = (0..30_000u64)
+            .map(|n| mark(n * 3 + 1, n as i64, LogMarkKind::Commit { transaction: n }))
+            .collect();
+        for (start, marks) in [(0, marks), (100_000, Vec::new())] {
+            let piece = LogPiece { marks: marks.clone(), ..piece(start, start + 100_000) };
+            repo.put_log(&instance(), piece, 3).await.unwrap();
+            let listed = repo.timeline_log(&instance(), &log()).await.unwrap();
+            let object = *listed.objects.last().unwrap();
+            let glance = repo.glance_at_log(&instance(), &log(), object).await.unwrap();
+            let whole = repo.read_log_span(&instance(), &log(), object.span).await.unwrap();
+            assert_eq!(glance.head, whole.head);
+            assert_eq!(repo.marks_of(&glance).await.unwrap(), marks);
+            let shorter = LogObject { size_bytes: object.size_bytes - 1, ..object };
+            let error = repo.glance_at_log(&instance(), &log(), shorter).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt);
+        }
+    }
+}

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use backstay_model::{Lsn, StopOptions, TargetAction, TargetTimeline};
 use clap::{Args, Subcommand};
 
 #[derive(Debug, Args)]
@@ -30,14 +31,23 @@ pub struct WalFetchArguments {
     #[arg(value_name = "DEST")]
     pub to: PathBuf,
     /// The instance
-    #[arg(long, value_name = "INSTANCE")]
-    pub instance: String,
+    #[arg(long, value_name = "INSTANCE", required_unless_present = "desk")]
+    pub instance: Option<String>,
     /// Of the cluster; `backstay restore` writes it into restore_command
-    #[arg(long, value_name = "NUMBER")]
-    pub system_identifier: u64,
+    #[arg(long, value_name = "NUMBER", required_unless_present = "desk")]
+    pub system_identifier: Option<u64>,
     /// The size of a segment
     #[arg(long, value_name = "BYTES", default_value_t = 16 << 20)]
     pub segment_bytes: u64,
+    /// The directory brought the log up to here itself: where the archive does not have it, it is absent
+    #[arg(long, value_name = "LSN")]
+    pub own_to: Option<Lsn>,
+    /// The recovery stops here at the latest: a hole behind it is an absence
+    #[arg(long, value_name = "LSN")]
+    pub needed_to: Option<Lsn>,
+    /// Ask the program that started the server, instead of the repository
+    #[arg(long, value_name = "SOCKET", hide = true, conflicts_with_all = ["instance", "system_identifier"])]
+    pub desk: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -48,4 +58,32 @@ pub struct WalPushArguments {
     /// The instance; may be left out where the configuration has one
     #[arg(long, value_name = "INSTANCE")]
     pub instance: Option<String>,
+}
+
+/// How a recovery stops at its target.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct StopArguments {
+    /// Stop before what --to names, instead of behind it
+    #[arg(long, requires = "to", requires = "into")]
+    pub exclusive: bool,
+    /// The timeline to follow: current (that of the backup), latest or a number
+    #[arg(long, value_name = "TIMELINE", default_value_t = TargetTimeline::Latest, requires = "into")]
+    pub target_timeline: TargetTimeline,
+    /// What the server does at the target: promote (open for writing) or pause
+    #[arg(long, value_name = "ACTION", default_value_t = TargetAction::Promote, value_parser = action, requires = "into")]
+    pub target_action: TargetAction,
+}
+
+impl From<StopArguments> for StopOptions {
+    fn from(said: StopArguments) -> StopOptions {
+        StopOptions { exclusive: said.exclusive, timeline: said.target_timeline, action: said.target_action }
+    }
+}
+
+fn action(text: &str) -> Result<TargetAction, String> {
+    match text {
+        "promote" => Ok(TargetAction::Promote),
+        "pause" => Ok(TargetAction::Pause),
+        _ => Err("it is promote or pause".to_owned()),
+    }
 }

@@ -23,6 +23,10 @@ pub fn plan(output: &Output, plan: &RestorePlan) -> String {
         let position = reached.position.as_ref().map(|position| format!(" ({position})")).unwrap_or_default();
         line("state of", format!("{}{position}", time(reached.time)));
     }
+    for range in &plan.log {
+        let (timeline, from, to) = (range.timeline, range.from, range.to);
+        line("log", format!("timeline {timeline}, {from} → {to} ({})", size(range.bytes)));
+    }
     if plan.base.is_some() {
         line("writes", format!("{} in {}", size(plan.bytes), count(plan.files, "file", "files")));
         line("expected", format!("about {}", span(plan.expected_seconds)));

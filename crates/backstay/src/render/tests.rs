@@ -85,6 +85,7 @@ fn plan() -> RestorePlan {
         reached: Some(Reached { time: at("2026-11-21T02:43:02Z"), position: Some("1@0/3000138".into()) }),
         base: Some("20261121T024300Z-7q3f".parse().unwrap()),
         log: Vec::new(),
+        recovery: None,
         files: 1312,
         bytes: 1000 << 20,
         expected_seconds: 1.3,

@@ -22,7 +22,7 @@ pub async fn run(session: &Session, arguments: &DrillArguments) -> Result<u8, Fa
         Some(directory) => session.config.beside(directory),
         None => std::env::temp_dir(),
     };
-    let options = DrillOptions { target, directory, keep: arguments.keep };
+    let options = DrillOptions { target, directory, keep: arguments.keep, fetch: session.fetch_program() };
     let mut verdict = Verdict::default();
     let drilled = match session.context().await {
         Ok(context) => each(session, &context, instances, &options, &mut verdict).await,

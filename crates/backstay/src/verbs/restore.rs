@@ -34,6 +34,8 @@ async fn base(session: &Session, arguments: &RestoreArguments, into: &Path) -> R
     let options = RestoreOptions {
         backup,
         target,
+        stop: arguments.stop.into(),
+        fetch: session.fetch_program(),
         into: std::path::absolute(into).unwrap_or_else(|_| into.to_owned()),
         tablespaces: arguments.tablespace.clone(),
         start: arguments.start,

@@ -1,6 +1,8 @@
 //! `backstay wal fetch` and `backstay wal push`, for `restore_command` and
 //! `archive_command`: the exit code is what PostgreSQL acts upon.
 
+use std::path::Path;
+
 use backstay_model::Fault;
 use backstay_ops::wal::{Fetched, LogFileName, LogSource};
 
@@ -24,10 +26,13 @@ async fn fetch(session: &Session, arguments: &WalFetchArguments) -> Result<u8, F
         // Nothing of such a name is ever archived.
         Err(_) => return Ok(ABSENT),
     };
+    // Without the one there is the other, or the arguments were refused.
     let source = LogSource {
-        instance: arguments.instance.parse()?,
-        system_identifier: arguments.system_identifier,
+        instance: arguments.instance.as_deref().unwrap_or_default().parse()?,
+        system_identifier: arguments.system_identifier.unwrap_or_default(),
         segment_bytes: arguments.segment_bytes,
+        own_to: arguments.own_to,
+        needed_to: arguments.needed_to,
     };
     let context = session.context().await?;
     match backstay_ops::wal::fetch(&context, &source, &name, &arguments.to).await? {
@@ -40,6 +45,15 @@ async fn fetch(session: &Session, arguments: &WalFetchArguments) -> Result<u8, F
             tracing::info!(file = arguments.name, "the archive ends before this file");
             Ok(ABSENT)
         }
+    }
+}
+
+/// Of a server that this program has started: the one that did has the repository open, and
+/// this one needs nothing but its socket.
+pub fn from_desk(socket: &Path, name: &str, to: &Path) -> Result<u8, Fault> {
+    match backstay_ops::wal::ask_desk(socket, name, to)? {
+        Fetched::Written | Fetched::Tail { .. } => Ok(DONE),
+        Fetched::Absent => Ok(ABSENT),
     }
 }
 

@@ -132,7 +132,8 @@ fn recovers(home: &Home, server: &Postgres, names: &[String]) {
     }
     let place = testkit::Workspace::new().unwrap();
     let restored = place.path().join("restored");
-    home.run(["restore", "orders", "--into", restored.to_str().unwrap(), "--quiet"]).good();
+    let into = restored.to_str().unwrap();
+    home.run(["restore", "orders", "--to", "immediate", "--into", into, "--quiet"]).good();
     for name in fs::read_dir(&log).unwrap().flatten() {
         let to = restored.join("pg_wal").join(name.file_name());
         if !to.exists() {

@@ -38,6 +38,7 @@ mod lasting;
 mod linked_log;
 mod lost_servers;
 mod other_engines;
+mod points_in_time;
 mod program;
 mod proxy;
 mod quiet;

@@ -15,6 +15,7 @@ use super::super::accounts::Accounts;
 use super::super::manifest::{MANIFEST_FILE, ManifestWriter};
 use super::super::outcome::BackupFacts;
 use super::super::recover::{self, AUTO_CONF, MAIN_CONF, MappedTablespace};
+use super::super::recovery::{RECOVERY_SIGNAL, RecoverySettings};
 use super::super::{rules, tablespaces};
 use super::incarnation;
 use super::owner;
@@ -29,6 +30,8 @@ pub struct SealOptions {
     pub keep_archiving: bool,
     /// Leave the places of tablespaces as they were in the map: for a copy that is packed.
     pub keep_tablespace_map: bool,
+    /// It is to recover with log of an archive.
+    pub recovery: Option<RecoverySettings>,
 }
 
 /// A directory that can be started.
@@ -85,7 +88,7 @@ impl PlaceTarget {
             if self.plan.owner.is_none() {
                 self.give_places_to(spec.user_id, spec.group_id)?;
             }
-            let ours = [MANIFEST_FILE, AUTO_CONF, "tablespace_map"];
+            let ours = [MANIFEST_FILE, AUTO_CONF, RECOVERY_SIGNAL, "tablespace_map"];
             for name in ours.into_iter().chain(added.iter().map(|file| file.name)) {
                 let path = self.plan.directory.join(name);
                 if path.exists() {
@@ -101,7 +104,11 @@ impl PlaceTarget {
         let mut rewritten = Rewritten::new();
         let auto_conf = self.plan.directory.join(AUTO_CONF);
         let old = read_text(&auto_conf)?.unwrap_or_default();
-        let text = recover::auto_conf(&old, options.keep_archiving, &incarnation::new()?);
+        let mut text = recover::auto_conf(&old, options.keep_archiving, &incarnation::new()?);
+        if let Some(recovery) = &options.recovery {
+            text.push_str(&recovery.lines());
+            overwrite(&self.plan.directory.join(RECOVERY_SIGNAL), "")?;
+        }
         rewritten.insert(AUTO_CONF, overwrite(&auto_conf, &text)?);
         let main_conf = self.plan.directory.join(MAIN_CONF);
         if facts.server.outside_configuration.contains_key(MAIN_CONF)

@@ -1,10 +1,12 @@
 //! Which base reaches the target.
 //!
-//! No log is archived yet, so the reachable instants are the ends of the backups,
-//! and every other target is refused with the nearest ones named: half of what
-//! was asked for would be worse than a clear no.
+//! Where no log is archived, the reachable instants are the ends of the backups. Every
+//! target that cannot be reached is refused with the nearest instants named: half of
+//! what was asked for would be worse than a clear no.
 
-use super::{Refusal, RestoreRequest, not_clean, not_proved};
+use super::judge::{self, Verdict, Way};
+use super::log::{KnownLog, LogQuestion};
+use super::{Refusal, RestoreRequest, not_clean, not_proved, unreached};
 use crate::error::ErrorKind;
 use crate::finding::{Finding, FindingLevel};
 use crate::id::BackupId;
@@ -16,7 +18,28 @@ use crate::target::RecoveryTarget;
 
 pub(super) struct Choice<'a> {
     pub base: &'a BackupRecord,
+    /// Nothing, where the log inside of the base is all that is replayed.
+    pub way: Option<Box<Way>>,
     pub findings: Vec<Finding>,
+}
+
+/// Why there is no choice.
+pub(super) enum NoChoice {
+    Refused(Refusal),
+    /// It depends on what is in the log.
+    Asks(Box<LogQuestion>),
+}
+
+impl From<Refusal> for NoChoice {
+    fn from(refusal: Refusal) -> Self {
+        NoChoice::Refused(refusal)
+    }
+}
+
+impl From<Box<LogQuestion>> for NoChoice {
+    fn from(question: Box<LogQuestion>) -> Self {
+        NoChoice::Asks(question)
+    }
 }
 
 type Backup = (BackupRecord, BackupMarks);
@@ -27,50 +50,72 @@ pub(super) fn choose_base<'a>(
     request: &RestoreRequest,
     newest_first: &[&'a Backup],
     unreadable: &[(BackupId, String)],
-) -> Result<Choice<'a>, Refusal> {
+    log: &KnownLog,
+) -> Result<Choice<'a>, NoChoice> {
     let instance = &request.instance;
     let wanted_or_all = |id: &BackupId| request.backup.as_ref().is_none_or(|wanted| wanted == id);
     let not_opening = unreadable.iter().find(|(id, _)| wanted_or_all(id));
     if let Some((id, reason)) = not_opening
         && (request.backup.is_some() || newest_first.is_empty())
     {
-        return Err(cannot_be_read(request, id, reason, newest_first));
+        return Err(cannot_be_read(request, id, reason, newest_first).into());
     }
     if newest_first.is_empty() {
-        return Err(Refusal::new(
+        return Err(NoChoice::Refused(Refusal::new(
             ErrorKind::NotFound,
             format!("there is no backup of {instance}"),
             vec![format!("`backstay backup {instance}` makes one")],
-        ));
+        )));
     }
     if let Some(wanted) = &request.backup {
         let Some((record, marks)) = newest_first.iter().find(|(record, _)| record.id == *wanted) else {
-            return Err(Refusal::new(
+            return Err(NoChoice::Refused(Refusal::new(
                 ErrorKind::NotFound,
                 format!("there is no backup {wanted} of {instance}"),
                 vec![format!("`backstay list {instance}` shows the backups")],
-            ));
+            )));
         };
-        return if !ends_at(record, &request.target) {
-            Err(outside(request, newest_first))
-        } else if marks.is_damaged() {
-            Err(damaged(request, record, marks, newest_first))
-        } else {
-            Ok(Choice { base: record, findings: told_of(record, marks, newest_first).collect() })
+        let way = match judge::judge(request, record, log)? {
+            Verdict::No(why) => {
+                return Err(unreached::refusal(request, &[(record, why)], newest_first).into());
+            }
+            Verdict::Refused(refusal) => return Err(refusal.into()),
+            _ if marks.is_damaged() => return Err(damaged(request, record, marks, newest_first).into()),
+            Verdict::Log(way) => Some(way),
+            Verdict::Alone => None,
         };
+        return Ok(Choice { base: record, way, findings: told_of(record, marks, newest_first).collect() });
     }
 
     // What is reachable at all, sound or not: a damaged backup must be named and
     // not be taken for one that never was.
-    let reaching: Vec<&Backup> =
-        newest_first.iter().copied().filter(|(record, _)| ends_at(record, &request.target)).collect();
-    let Some((newest, marks)) = reaching.first() else { return Err(outside(request, newest_first)) };
-    let Some(sound) = reaching.iter().position(|(_, marks)| !marks.is_damaged()) else {
-        return Err(damaged(request, newest, marks, newest_first));
+    let mut why = Vec::new();
+    let mut passed: Vec<&Backup> = Vec::new();
+    let mut chosen = None;
+    for backup in newest_first.iter().copied() {
+        let (record, marks) = backup;
+        match judge::judge(request, record, log)? {
+            Verdict::No(reason) => why.push((record, reason)),
+            Verdict::Refused(refusal) => return Err(refusal.into()),
+            _ if marks.is_damaged() => passed.push(backup),
+            Verdict::Alone => {
+                chosen = Some((backup, None));
+                break;
+            }
+            Verdict::Log(way) => {
+                chosen = Some((backup, Some(way)));
+                break;
+            }
+        }
+    }
+    let Some(((base, marks), way)) = chosen else {
+        return Err(match passed.first() {
+            Some((newest, marks)) => damaged(request, newest, marks, newest_first).into(),
+            None => unreached::refusal(request, &why, newest_first).into(),
+        });
     };
-    let (base, marks) = reaching[sound];
     let mut findings: Vec<Finding> =
-        reaching[..sound].iter().map(|(newer, marks)| passed_over(newer, marks, base)).collect();
+        passed.iter().map(|(newer, marks)| passed_over(newer, marks, base)).collect();
     // An id begins with the time of its start, so this compares times.
     findings.extend(unreadable.iter().filter(|(id, _)| *id > base.id).map(|(id, reason)| {
         Finding::error(
@@ -83,7 +128,7 @@ pub(super) fn choose_base<'a>(
         )
     }));
     findings.extend(told_of(base, marks, newest_first));
-    Ok(Choice { base, findings })
+    Ok(Choice { base, way, findings })
 }
 
 /// What a person should know of a base that is taken.
@@ -102,7 +147,7 @@ fn stop(record: &BackupRecord) -> Option<Lsn> {
 }
 
 /// Whether the end of this backup is what the target asks for.
-fn ends_at(record: &BackupRecord, target: &RecoveryTarget) -> bool {
+pub(super) fn ends_at(record: &BackupRecord, target: &RecoveryTarget) -> bool {
     match target {
         RecoveryTarget::Latest | RecoveryTarget::Immediate => true,
         RecoveryTarget::Time(time) => record.finished_at == *time,
@@ -111,7 +156,7 @@ fn ends_at(record: &BackupRecord, target: &RecoveryTarget) -> bool {
     }
 }
 
-fn outside(request: &RestoreRequest, newest_first: &[&Backup]) -> Refusal {
+pub(super) fn outside(request: &RestoreRequest, newest_first: &[&Backup]) -> Refusal {
     let sound: Vec<&BackupRecord> =
         newest_first.iter().filter(|(_, marks)| !marks.is_damaged()).map(|(record, _)| record).collect();
     let reaches_before: Box<dyn Fn(&BackupRecord) -> bool + '_> = match &request.target {

@@ -12,6 +12,9 @@ const PLACE_BYTES_PER_SECOND: f64 = 100.0 * 1024.0 * 1024.0;
 /// Seconds to start a server and reach consistency when nobody has measured it.
 const RECOVER_SECONDS: f64 = 5.0;
 
+/// Bytes of log a second that a server replays when nobody has measured it.
+const REPLAY_BYTES_PER_SECOND: f64 = 50.0 * 1024.0 * 1024.0;
+
 /// Fills in everything that follows from the base.
 pub(super) fn describe(
     plan: &mut RestorePlan,
@@ -21,15 +24,16 @@ pub(super) fn describe(
 ) {
     let statistics = &base.statistics;
     plan.base = Some(base.id.clone());
-    plan.reached = Some(Reached {
-        time: base.finished_at,
-        position: base.stop_position.as_ref().map(ToString::to_string),
-    });
+    let end_of_base =
+        || Reached { time: base.finished_at, position: base.stop_position.as_ref().map(ToString::to_string) };
+    let reached = plan.reached.get_or_insert_with(end_of_base).position.clone();
     plan.files = statistics.files;
     plan.bytes = statistics.logical_bytes;
 
     let rate = rates.place_bytes_per_second.filter(|rate| *rate > 0.0).unwrap_or(PLACE_BYTES_PER_SECOND);
     let recover = rates.recover_seconds.unwrap_or(RECOVER_SECONDS);
+    let replayed: u64 = plan.log.iter().map(|range| range.bytes).sum();
+    let recover = recover + replayed as f64 / REPLAY_BYTES_PER_SECOND;
     plan.expected_seconds = plan.bytes as f64 / rate + if request.start { recover } else { 0.0 };
 
     let into = &request.into;
@@ -42,9 +46,24 @@ pub(super) fn describe(
             .to_owned(),
         "make everything durable, then put the control file in its place: only now can it start".to_owned(),
     ];
+    if let Some(recovery) = &plan.recovery {
+        let log = ByteSize(replayed);
+        plan.steps.insert(
+            plan.steps.len() - 1,
+            format!(
+                "write how it recovers: {log} of archived log on timeline {}, then {}",
+                recovery.timeline, recovery.action
+            ),
+        );
+    }
     if request.start {
-        let end = base.stop_position.as_ref().map_or_else(|| "its end".to_owned(), ToString::to_string);
-        plan.steps.push(format!("start the server; it replays the log inside the backup to {end}"));
+        let end = reached.unwrap_or_else(|| "its end".to_owned());
+        plan.steps.push(match &plan.recovery {
+            Some(_) => {
+                format!("start the server; it replays the log to {end}, and is asked where it came to")
+            }
+            None => format!("start the server; it replays the log inside the backup to {end}"),
+        });
         plan.steps.push("prove it: connect to every database and ask for its tables".to_owned());
     }
 }

@@ -39,9 +39,20 @@ fn request(target: &str) -> RestoreRequest {
         instance: "orders".parse().unwrap(),
         backup: None,
         target: target.parse().unwrap(),
+        stop: StopOptions::default(),
         into: "/srv/restored".to_owned(),
         start: false,
     }
+}
+
+/// Without any log.
+fn plan_restore(
+    request: &RestoreRequest,
+    backups: &[(BackupRecord, BackupMarks)],
+    unreadable: &[(BackupId, String)],
+    rates: MeasuredRates,
+) -> RestorePlan {
+    plan_recovery(request, backups, unreadable, &KnownLog::default(), rates).unwrap()
 }
 
 fn plan(request: &RestoreRequest, backups: &[(BackupRecord, BackupMarks)]) -> RestorePlan {
@@ -327,3 +338,5 @@ fn a_backup_whose_manifest_does_not_open_is_named_and_never_taken_for_absent() {
     let other = RestoreRequest { backup: Some(record(1).id), ..request("latest") };
     assert_eq!(plan_with(&other, &[sound(1)], 2).base, Some(record(1).id));
 }
+
+mod log;

@@ -1,0 +1,115 @@
+//! The archived log as a plan sees it, and the answers to what it asks.
+
+use backstay_engine::postgres::BackupFacts;
+use backstay_engine::postgres::receive::{log_id, timeline_of};
+use backstay_model::log::history::History;
+use backstay_model::plan::restore::{BaseLog, KnownLog, LogQuestion, Search, Sighting, Sought};
+use backstay_model::{BackupMarks, BackupRecord, InstanceId, LogId, LogSpan};
+use backstay_repo::log::LogGlance;
+
+use crate::context::Context;
+use crate::error::{Error, Result};
+
+/// What there is of the log of an instance, for these backups.
+pub(crate) async fn known(
+    context: &Context,
+    instance: &InstanceId,
+    backups: &[(BackupRecord, BackupMarks)],
+) -> Result<KnownLog> {
+    let mut known = KnownLog::default();
+    let index = context.repo.log_index(instance).await?;
+    if index.is_empty() {
+        return Ok(known);
+    }
+    for (log, timeline) in index.timelines() {
+        let Some(number) = timeline_of(log) else { continue };
+        let lineage = known.lineages.entry(log.lineage.clone()).or_default();
+        let coverage = timeline.coverage();
+        if !coverage.spans().is_empty() {
+            lineage.timelines.insert(number, coverage);
+        }
+        if timeline.has_history
+            && let Some(text) = context.repo.log_history(instance, log).await?
+        {
+            let history = History::parse(&text).map_err(|error| backstay_repo::Error::Damaged {
+                object: format!("{instance}/log/{log}"),
+                reason: error.to_string(),
+            })?;
+            lineage.histories.insert(number, history);
+        }
+    }
+    for (record, _) in backups {
+        // One whose facts do not open is restored with its own log, or not at all.
+        let Ok(facts) = BackupFacts::from_json(&record.facts) else { continue };
+        let base = BaseLog {
+            lineage: log_id(facts.server.system_identifier, facts.timeline).lineage,
+            segment_bytes: facts.server.wal_segment_size,
+            ends_its_segment: !facts.from_standby,
+        };
+        known.bases.insert(record.id.clone(), base);
+    }
+    Ok(known)
+}
+
+/// Looks into the log for what a plan must know.
+pub(crate) async fn answer(
+    context: &Context,
+    instance: &InstanceId,
+    question: &LogQuestion,
+) -> Result<Sighting> {
+    context.progress.enter("look into the log");
+    let mut parts = Vec::new();
+    for stretch in &question.stretches {
+        let timeline = format!("{:08X}", stretch.timeline.0);
+        let log = LogId { lineage: question.lineage.clone(), timeline };
+        let Some(span) = LogSpan::new(stretch.from.0, stretch.to.0) else { continue };
+        let there = context.repo.timeline_log(instance, &log).await?;
+        parts.extend(there.covering(span).into_iter().map(|object| (log.clone(), object, span)));
+    }
+    let mut search = Search::new(question.sought.clone());
+    if question.sought == Sought::Last {
+        // The last is found soonest from behind.
+        for (log, object, span) in parts.into_iter().rev() {
+            context.check_cancelled()?;
+            let glance = context.repo.glance_at_log(instance, &log, object).await?;
+            see(context, &mut search, &glance, span).await?;
+            if search.clone().end().before.is_some() {
+                break;
+            }
+        }
+        return Ok(search.end());
+    }
+    // Only the last of those that cannot hold it matters: what ended before it is in it.
+    let mut passed: Option<(LogGlance, LogSpan)> = None;
+    for (log, object, span) in parts {
+        context.check_cancelled()?;
+        let glance = context.repo.glance_at_log(instance, &log, object).await?;
+        let times = glance.head.first_time.zip(glance.head.last_time);
+        let Some((first, last)) = times.filter(|_| glance.head.marks > 0) else { continue };
+        if search.may_be_within(first, last) {
+            if let Some((passed, of)) = passed.take() {
+                see(context, &mut search, &passed, of).await?;
+            }
+            see(context, &mut search, &glance, span).await?;
+            if search.is_over() {
+                break;
+            }
+        } else {
+            passed = Some((glance, span));
+        }
+    }
+    if let Some((passed, of)) = passed.filter(|_| !search.is_over()) {
+        see(context, &mut search, &passed, of).await?;
+    }
+    Ok(search.end())
+}
+
+/// The marks of one object that lie in a span. Those behind its first position belong to it.
+async fn see(context: &Context, search: &mut Search, glance: &LogGlance, span: LogSpan) -> Result<()> {
+    for mark in context.repo.marks_of(glance).await.map_err(Error::from)? {
+        if span.start < mark.at && mark.at <= span.end {
+            search.see(&mark);
+        }
+    }
+    Ok(())
+}

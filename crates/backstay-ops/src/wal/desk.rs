@@ -1,0 +1,130 @@
+//! Files of the log for a server that this process has started: it opened the repository
+//! already, and the server's user need not be able to.
+//!
+//! A server calls this program for each file; with a socket for an address, that one asks
+//! here. One request is a name and a line end; one answer is a letter, and for a file that
+//! is there its length and its bytes. Whatever is not an answer is a failure: only the
+//! letter for an absence is one.
+//!
+//! The socket lies in a directory that nobody but the server's user may enter.
+
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream as BlockingStream;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rustix::fs::{Gid, Uid};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::task::JoinSet;
+
+use super::{Answer, Fetched, LogFileName, LogSource, answer};
+use crate::context::Context;
+use crate::error::{Error, Result};
+
+const THERE: u8 = b'T';
+const ABSENT: u8 = b'A';
+const FAILED: u8 = b'F';
+const NAME_MAX: u64 = 128;
+/// A file comes from a store that may be far away.
+const ANSWER_LIMIT: Duration = Duration::from_secs(600);
+
+/// Answers as long as it lives.
+pub(crate) struct Desk {
+    socket: PathBuf,
+    /// Why the last file was not given out.
+    failure: Arc<Mutex<Option<Error>>>,
+    _answering: JoinSet<()>,
+}
+
+impl Desk {
+    pub fn open(
+        context: &Context,
+        source: LogSource,
+        directory: &Path,
+        owner: Option<(u32, u32)>,
+    ) -> Result<Desk> {
+        let socket = directory.join("log-desk");
+        let failed = |source| backstay_engine::Error::Write { path: socket.clone(), source };
+        let listener = UnixListener::bind(&socket).map_err(failed)?;
+        if let Some((user, group)) = owner {
+            rustix::fs::chown(&socket, Some(Uid::from_raw(user)), Some(Gid::from_raw(group)))
+                .map_err(|error| failed(error.into()))?;
+        }
+        let failure = Arc::new(Mutex::new(None));
+        let mut answering = JoinSet::new();
+        let (context, noted) = (context.clone(), Arc::clone(&failure));
+        answering.spawn(async move {
+            // A server asks for one file after the other.
+            while let Ok((stream, _)) = listener.accept().await {
+                if let Err(error) = serve(&context, &source, stream).await {
+                    tracing::debug!(%error, "a file of the log was not given out");
+                    *noted.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                }
+            }
+        });
+        Ok(Desk { socket, failure, _answering: answering })
+    }
+
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// The reason why a server did not get what it asked for.
+    pub fn failure(&self) -> Option<Error> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+async fn serve(context: &Context, source: &LogSource, stream: UnixStream) -> Result<()> {
+    let broken = |error: io::Error| Error::broken(format!("the desk of the log: {error}"));
+    let (reading, mut writing) = stream.into_split();
+    let mut name = String::new();
+    BufReader::new(reading.take(NAME_MAX)).read_line(&mut name).await.map_err(broken)?;
+    let Ok(name) = name.trim_end().parse::<LogFileName>() else {
+        // Nothing of such a name is ever archived.
+        return writing.write_all(&[ABSENT]).await.map_err(broken);
+    };
+    match answer(context, source, &name).await {
+        Ok(Answer::There { bytes, .. }) => {
+            let mut head = vec![THERE];
+            head.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+            writing.write_all(&head).await.map_err(broken)?;
+            writing.write_all(&bytes).await.map_err(broken)
+        }
+        Ok(Answer::Absent) => writing.write_all(&[ABSENT]).await.map_err(broken),
+        Err(error) => {
+            // Its end of the connection tells it as well.
+            let _ = writing.write_all(&[FAILED]).await;
+            Err(error)
+        }
+    }
+}
+
+/// The other side: asks for a file, and writes it. Blocks.
+pub fn ask(socket: &Path, name: &str, to: &Path) -> Result<Fetched> {
+    let read = |source| Error::ReadLogFile { path: socket.to_owned(), source };
+    let mut stream = BlockingStream::connect(socket).map_err(read)?;
+    stream.set_read_timeout(Some(ANSWER_LIMIT)).map_err(read)?;
+    stream.write_all(format!("{name}\n").as_bytes()).map_err(read)?;
+    let mut letter = [0];
+    stream.read_exact(&mut letter).map_err(read)?;
+    match letter[0] {
+        ABSENT => Ok(Fetched::Absent),
+        THERE => {
+            let mut length = [0; 8];
+            stream.read_exact(&mut length).map_err(read)?;
+            let length = u64::from_le_bytes(length);
+            let mut bytes = Vec::new();
+            stream.take(length).read_to_end(&mut bytes).map_err(read)?;
+            if bytes.len() as u64 != length {
+                return Err(read(io::Error::from(io::ErrorKind::UnexpectedEof)));
+            }
+            std::fs::write(to, &bytes)
+                .map_err(|source| Error::WriteLogFile { path: to.to_owned(), source })?;
+            Ok(Fetched::Written)
+        }
+        _ => Err(read(io::Error::other("the file could not be fetched"))),
+    }
+}

@@ -1,0 +1,77 @@
+//! What is marked in an object of the log, without its content.
+//!
+//! Whoever looks for a transaction in a month of log reads the heads and the marks of the
+//! objects: some kilobytes of each, wherever the store is.
+
+use backstay_model::{InstanceId, LogId, LogMark};
+
+use super::LogObject;
+use super::object::{self, LogHead};
+use crate::container::Container;
+use crate::frame::FrameOpener;
+use crate::layout::InstanceLayout;
+use crate::repo::Repo;
+use crate::seal::ObjectKind;
+use crate::{Error, Result};
+
+/// An object whose head was read.
+#[derive(Debug)]
+pub struct LogGlance {
+    pub head: LogHead,
+    container: Container,
+}
+
+impl Repo {
+    /// Reads the head of an object, as it was listed.
+    pub async fn glance_at_log(
+        &self,
+        instance: &InstanceId,
+        log: &LogId,
+        of: LogObject,
+    ) -> Result<LogGlance> {
+        let name = InstanceLayout::new(instance.clone()).log_object(log, of.span)?;
+        let keys = self.seal_keys();
+        let container = Container::open(self.store(), keys, ObjectKind::Log, &name, of.size_bytes).await?;
+        let head = self.log_frames(&container, 0..1).await?;
+        let head = head.first().map(Vec::as_slice).unwrap_or_default();
+        Ok(LogGlance { head: object::parse_head(&name, of.span, head)?, container })
+    }
+
+    /// The marks of it, in ascending order.
+    pub async fn marks_of(&self, glance: &LogGlance) -> Result<Vec<LogMark>> {
+        let head = &glance.head;
+        let damaged = |reason: &str| Error::damaged(glance.container.name(), reason.to_owned());
+        if head.marks == 0 {
+            return Ok(Vec::new());
+        }
+        let first = head.content_frames.checked_add(1).ok_or_else(|| damaged("its head is not one"))?;
+        let behind = glance.container.frames().len() as u32;
+        let mut marks = Vec::new();
+        for raw in self.log_frames(&glance.container, first..behind).await? {
+            object::read_marks(head.span.start, &raw, &mut marks)
+                .map_err(|error| damaged(&error.to_string()))?;
+        }
+        match marks.len() as u64 == head.marks {
+            true => Ok(marks),
+            false => Err(damaged("it has not as many marks as its head says")),
+        }
+    }
+
+    /// Frames that lie one behind the other, fetched at once.
+    async fn log_frames(&self, container: &Container, numbers: std::ops::Range<u32>) -> Result<Vec<Vec<u8>>> {
+        let places = numbers.clone().map(|number| container.place(number)).collect::<Result<Vec<_>>>()?;
+        let (Some(first), Some(last)) = (places.first(), places.last()) else { return Ok(Vec::new()) };
+        let end = last.offset + u64::from(last.entry.stored_length);
+        let name = container.name();
+        let stored = self.store().get_range(name, first.offset, end - first.offset).await?;
+        let mut opener = FrameOpener::new().map_err(|error| Error::broken(error.to_string()))?;
+        let mut frames = Vec::new();
+        for (number, place) in numbers.zip(&places) {
+            let from = (place.offset - first.offset) as usize;
+            let bytes = stored.get(from..from + place.entry.stored_length as usize);
+            let bytes = bytes.ok_or_else(|| Error::damaged(name, "it is cut short".to_owned()))?;
+            frames.push(container.open_frame(&mut opener, number, &mut bytes.to_vec())?.to_vec());
+        }
+        Ok(frames)
+    }
+}
