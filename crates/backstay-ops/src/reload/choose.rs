@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::instance::Instance;
 use crate::run::Run;
 
+#[derive(Clone)]
 pub(crate) struct Chosen {
     pub shelf: Arc<dyn Shelf>,
     /// The same as a directory.

@@ -3,33 +3,46 @@
 use std::collections::VecDeque;
 
 use backstay_engine::postgres::reload::{
-    Archive, ArchiveReader, ClusterPart, DumpNeeds, Selection, refuse_commands,
+    Archive, ArchiveReader, ClusterPart, ContentsSearch, DumpNeeds, Selection, refuse_commands,
 };
 use backstay_model::dump::DumpContent;
-use backstay_repo::dump::{DumpError, DumpInside, DumpRead, DumpReader};
+use backstay_repo::dump::{DumpError, DumpInside, DumpReader};
 use bytes::Bytes;
 
 use super::ReloadRequest;
 use super::choose::Chosen;
+use super::fill::spool::SpoolFile;
 use crate::dump::{DumpPolicy, inside as dump_inside};
 use crate::error::{Error, Result};
 use crate::run::Run;
 
 /// Where `pg_dump --create` says into which database it goes, and where a person looks.
 const STATEMENTS_HEAD_BYTES: usize = 64 << 10;
+/// The table of contents of a directory of ours stands first; more is read a second time.
+const CONTENTS_HEAD_BYTES: usize = 8 << 20;
 
 pub(super) struct Input {
     pub chosen: Chosen,
     pub inside: DumpInside,
-    /// Of an archive that says it at its beginning.
+    /// Of an archive: what it says of itself.
     pub archive: Option<Archive>,
     /// Takes the one database out of statements of several.
     part: Option<ClusterPart>,
-    reader: DumpReader,
+    /// What was chosen of statements, as an archive that is in none of the bytes.
+    pub taken_out: Option<SpoolFile>,
+    source: Source,
     /// What was read to find out.
     head: VecDeque<Bytes>,
     /// What was read ahead of that, as it is put back.
     ahead: VecDeque<Bytes>,
+}
+
+enum Source {
+    Stored(DumpReader),
+    /// All of it was read, and every check was good.
+    Over {
+        raw_bytes: u64,
+    },
 }
 
 impl Input {
@@ -47,9 +60,17 @@ impl Input {
         let mut part = None;
         let archive = match inside {
             DumpInside::CustomArchive => Some(read_head(run, &mut reader, &mut head).await?),
-            DumpInside::TarArchive | DumpInside::DirectoryTar => None,
+            DumpInside::TarArchive | DumpInside::DirectoryTar => {
+                run.progress.enter("look what the dump holds");
+                let archive = find_contents(run, &mut reader, &mut head).await?;
+                if head.is_empty() {
+                    let again = DumpReader::open(&chosen.shelf, &chosen.path, policy.passphrase.as_ref());
+                    reader = again.await.map_err(|error| no_longer(&chosen, error))?;
+                }
+                Some(archive)
+            }
             DumpInside::PlainSql | DumpInside::PlainCluster
-                if request.is_of_parts() || !request.owners || !request.privileges =>
+                if !request.is_of_parts() && !(request.owners && request.privileges) =>
             {
                 return Err(Error::NoChoiceInStatements { file: chosen.path.to_string() });
             }
@@ -67,7 +88,22 @@ impl Input {
                 return Err(dump_inside::not_reloadable(&chosen.path, other));
             }
         };
-        Ok(Self { chosen, inside, archive, part, reader, head, ahead: VecDeque::new() })
+        let (source, ahead) = (Source::Stored(reader), VecDeque::new());
+        Ok(Self { chosen, inside, archive, part, taken_out: None, source, head, ahead })
+    }
+
+    /// What was chosen of a dump that was read to its end.
+    pub fn of_taken_out(chosen: Chosen, archive: Archive, file: SpoolFile, raw_bytes: u64) -> Self {
+        Self {
+            chosen,
+            inside: DumpInside::CustomArchive,
+            archive: Some(archive),
+            part: None,
+            taken_out: Some(file),
+            source: Source::Over { raw_bytes },
+            head: VecDeque::new(),
+            ahead: VecDeque::new(),
+        }
     }
 
     pub fn is_statements(&self) -> bool {
@@ -130,7 +166,10 @@ impl Input {
         loop {
             let read = match self.head.pop_front() {
                 Some(bytes) => Some(bytes),
-                None => self.reader.read().await?,
+                None => match &mut self.source {
+                    Source::Stored(reader) => reader.read().await?,
+                    Source::Over { .. } => None,
+                },
             };
             let (Some(part), Some(bytes)) = (&mut self.part, &read) else { return Ok(read) };
             let of_database = part.push(bytes)?;
@@ -140,9 +179,12 @@ impl Input {
         }
     }
 
-    /// The file was what its record says.
-    pub async fn finish(self) -> Result<DumpRead> {
-        let read = self.reader.finish().await?;
+    /// The file was what its record says. How many bytes came out of it.
+    pub async fn finish(self) -> Result<u64> {
+        let read = match self.source {
+            Source::Stored(reader) => reader.finish().await?,
+            Source::Over { raw_bytes } => return Ok(raw_bytes),
+        };
         let record = &self.chosen.record;
         if !record.sha256.is_empty() && read.sha256 != record.sha256 {
             let reason = "its SHA-256 is not the one in its sidecar".to_owned();
@@ -153,7 +195,7 @@ impl Input {
         if let Some(part) = self.part {
             part.finish()?;
         }
-        Ok(read)
+        Ok(read.raw_bytes)
     }
 }
 
@@ -196,6 +238,24 @@ async fn read_head(run: &Run, reader: &mut DumpReader, head: &mut VecDeque<Bytes
         let archive = contents.push(&bytes)?;
         head.push_back(bytes);
         if let Some(archive) = archive {
+            return Ok(archive);
+        }
+    }
+}
+
+/// The bytes that were read for it are kept in `head`, unless they are too many: none are then.
+async fn find_contents(run: &Run, reader: &mut DumpReader, head: &mut VecDeque<Bytes>) -> Result<Archive> {
+    let mut search = ContentsSearch::begin();
+    let mut bytes_ahead = 0;
+    loop {
+        run.check_cancelled()?;
+        let Some(bytes) = reader.read().await? else { return Ok(search.end().await?) };
+        bytes_ahead += bytes.len();
+        match bytes_ahead <= CONTENTS_HEAD_BYTES {
+            true => head.push_back(bytes.clone()),
+            false => head.clear(),
+        }
+        if let Some(archive) = search.push(bytes).await? {
             return Ok(archive);
         }
     }
