@@ -9,6 +9,7 @@
 mod apart;
 pub(crate) mod choose;
 mod fill;
+pub mod globals;
 mod hooks;
 mod input;
 mod target;

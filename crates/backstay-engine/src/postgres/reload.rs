@@ -29,7 +29,7 @@ mod words;
 pub use self::archive::{Archive, ArchiveReader, DatabaseShape, Entry, OffsetPatch, RowOffsets, Selection};
 pub use self::cluster_part::{ClusterContents, ClusterPart, ClusterScan};
 pub use self::contents::ContentsSearch;
-pub use self::globals::GlobalsReload;
+pub use self::globals::{GlobalsPreview, GlobalsReload};
 pub use self::guard::refuse_commands;
 pub use self::named::{ScriptNames, ScriptScan};
 pub use self::needs::{DumpNeeds, Preflight};

@@ -6,12 +6,13 @@ use backstay_engine::postgres::reload::{
     Archive, ArchiveReader, ClusterPart, ContentsSearch, DumpNeeds, Selection, refuse_commands,
 };
 use backstay_model::dump::DumpContent;
-use backstay_repo::dump::{DumpError, DumpInside, DumpReader};
+use backstay_repo::dump::{DumpError, DumpInside, DumpRead, DumpReader};
 use bytes::Bytes;
 
 use super::ReloadRequest;
 use super::choose::Chosen;
 use super::fill::spool::SpoolFile;
+use super::globals;
 use crate::dump::{DumpPolicy, inside as dump_inside};
 use crate::error::{Error, Result};
 use crate::run::Run;
@@ -125,7 +126,8 @@ impl Input {
     /// What the target has to have.
     pub fn needs(&self, request: &ReloadRequest) -> Result<DumpNeeds> {
         let record = &self.chosen.record;
-        let known = DumpNeeds::of_record(record);
+        let globals = self.chosen.globals.as_ref().map(|id| globals::command(&record.instance, id, request));
+        let known = DumpNeeds { globals, ..DumpNeeds::of_record(record) };
         if self.is_statements() {
             // By now a dump of several databases is one of the one that is put back.
             let named = record.content.database().and_then(|database| record.needs.get(database));
@@ -185,13 +187,7 @@ impl Input {
             Source::Stored(reader) => reader.finish().await?,
             Source::Over { raw_bytes } => return Ok(raw_bytes),
         };
-        let record = &self.chosen.record;
-        if !record.sha256.is_empty() && read.sha256 != record.sha256 {
-            let reason = "its SHA-256 is not the one in its sidecar".to_owned();
-            let file = self.chosen.path.to_string();
-            let damaged = DumpError::Damaged { file, offset_bytes: read.stored_bytes, reason };
-            return Err(backstay_repo::Error::from(damaged).into());
-        }
+        as_recorded(&self.chosen, &read)?;
         if let Some(part) = self.part {
             part.finish()?;
         }
@@ -213,9 +209,21 @@ fn only<'a>(chosen: &Chosen, database: &'a str) -> Result<&'a str> {
     }
 }
 
+/// The file is the one that its sidecar was written for.
+pub(super) fn as_recorded(chosen: &Chosen, read: &DumpRead) -> Result<()> {
+    let record = &chosen.record;
+    if record.sha256.is_empty() || read.sha256 == record.sha256 {
+        return Ok(());
+    }
+    let reason = "its SHA-256 is not the one in its sidecar".to_owned();
+    let file = chosen.path.to_string();
+    let damaged = DumpError::Damaged { file, offset_bytes: read.stored_bytes, reason };
+    Err(backstay_repo::Error::from(damaged).into())
+}
+
 /// It was read to its end when its sidecar was written, so one that is nothing we know has
 /// become that.
-fn no_longer(chosen: &Chosen, error: backstay_repo::Error) -> backstay_repo::Error {
+pub(super) fn no_longer(chosen: &Chosen, error: backstay_repo::Error) -> backstay_repo::Error {
     let is_strange = match &error {
         backstay_repo::Error::Dump(DumpError::Unknown { .. }) => true,
         backstay_repo::Error::Dump(DumpError::Unsupported { .. }) => {

@@ -30,6 +30,7 @@ mod fifty_kills;
 mod foreign_owner;
 mod foreign_statements;
 mod full_disks;
+mod globals;
 mod help;
 mod holds;
 mod hooks;
