@@ -185,7 +185,7 @@ pub enum Error {
     NoDump { instance: InstanceId, database: String, shelf: String },
     #[error("dump {file} is {fault}")]
     DumpNotGood { file: String, fault: &'static str, instead: Option<BackupId> },
-    #[error("{file} holds statements, of which nothing can be chosen or left out")]
+    #[error("{file} holds statements, of which owners and grants cannot be left out")]
     NoChoiceInStatements { file: String },
     #[error("{file} is no dump of one PostgreSQL database: {what}")]
     NotReloadable { file: String, what: String },

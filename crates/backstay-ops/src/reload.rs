@@ -6,8 +6,10 @@
 //! end is dropped again; one that was there changes in one transaction or not at all,
 //! and a dump that turns out to be damaged at its last byte is never committed.
 
+mod apart;
 pub(crate) mod choose;
 mod fill;
+pub mod globals;
 mod hooks;
 mod input;
 mod target;
@@ -60,6 +62,7 @@ pub struct ReloadRequest {
     pub jobs: u32,
     pub consent: Consent,
     pub safety_dump: bool,
+    /// Of the server that the dump goes to; for a database that somebody may use.
     pub hooks: Hooks,
 }
 
@@ -95,6 +98,10 @@ pub struct Prepared<'a> {
     target: ReloadTarget,
     facts: backstay_model::plan::reload::TargetFacts,
     input: Input,
+    /// Nobody uses a database that is not there yet.
+    hooks: Hooks,
+    /// The database that all of the statements come into, where parts of them were chosen.
+    apart: Option<String>,
 }
 
 /// Finds the dump, opens it, and looks at the target. Changes nothing.
@@ -122,12 +129,12 @@ pub async fn prepare<'a>(
     // One that is shut cannot be looked into.
     let remains = target.remains_of_swap(&name).await?;
     let facts = target::look(run, &target, &settings, request, instance, record, &name).await?;
+    let time = run.clock.now().strftime("%Y%m%dT%H%M%SZ").to_string();
+    let kept = swap::kept_name(&name, &time);
+    let apart = (input.is_statements() && request.is_of_parts()).then(|| swap::temporary_name(&kept));
     let destination = match &request.wanted {
         Wanted::Database(name) => Destination::Database { name: name.clone() },
-        Wanted::Swap(name) => {
-            let time = run.clock.now().strftime("%Y%m%dT%H%M%SZ").to_string();
-            Destination::Swap { name: name.clone(), kept: swap::kept_name(name, &time) }
-        }
+        Wanted::Swap(name) => Destination::Swap { name: name.clone(), kept },
     };
     if matches!(destination, Destination::Swap { .. }) && matches!(record.content, DumpContent::Parts { .. })
     {
@@ -138,7 +145,7 @@ pub async fn prepare<'a>(
     let mut refusals: Vec<Refusal> = refusal(&reasons, &destination, &request.consent).into_iter().collect();
     let into = matches!(request.wanted, Wanted::Database(_)).then_some(name.as_str());
     let into = into.filter(|_| facts.is_there);
-    let looked = target.preflight(into, &input.needs(request)?).await?;
+    let looked = target.preflight(into.filter(|_| apart.is_none()), &input.needs(request)?).await?;
     refusals.extend(looked.refusals);
     let mut findings = input.chosen.findings.clone();
     findings.extend(looked.findings);
@@ -165,8 +172,15 @@ pub async fn prepare<'a>(
         refusals,
         findings,
     };
-    plan.steps = steps(&plan, &facts, request, &input);
-    Ok(Prepared { plan, run, instance, policy, request, settings, target, facts, input })
+    let hooks = match &plan.destination {
+        Destination::Database { .. } if !facts.is_there => Hooks::default(),
+        _ => request.hooks.clone(),
+    };
+    plan.steps = steps(&plan, &facts, request, &input, &hooks);
+    if let Some(temporary) = &apart {
+        plan.steps.insert(0, apart::step(&plan, temporary));
+    }
+    Ok(Prepared { plan, run, instance, policy, request, settings, target, facts, input, hooks, apart })
 }
 
 /// What helps whoever let it happen and is sorry: the refusal told the others already.
@@ -192,9 +206,10 @@ fn steps(
     facts: &backstay_model::plan::reload::TargetFacts,
     request: &ReloadRequest,
     input: &Input,
+    hooks: &Hooks,
 ) -> Vec<String> {
     let mut steps = Vec::new();
-    if let Some(command) = &request.hooks.before {
+    if let Some(command) = &hooks.before {
         steps.push(format!("run `{command}`; nothing is changed if it fails"));
     }
     if plan.safety_dump {
@@ -230,7 +245,7 @@ fn steps(
             false => format!("rename the new one to {name}"),
         });
     }
-    if let Some(command) = &request.hooks.after {
+    if let Some(command) = &hooks.after {
         steps.push(format!("run `{command}`, however it ended"));
     }
     steps
@@ -243,10 +258,12 @@ impl Prepared<'_> {
             return Err(Error::Refused { refusal: refusal.clone() });
         }
         let watch = Stopwatch::start();
-        let (run, hooks) = (self.run, &self.request.hooks);
+        let (run, hooks) = (self.run, &self.hooks.clone());
         run.check_cancelled()?;
+        // The application can run on as long as that takes.
+        let prepared = self.taken_apart().await?;
         let done = match hooks::before(run, hooks).await {
-            Ok(()) => self.change().await,
+            Ok(()) => prepared.change().await,
             Err(error) => Err(error),
         };
         let started = hooks::after(run, hooks, done.is_ok()).await;
@@ -256,8 +273,26 @@ impl Prepared<'_> {
         Ok(report)
     }
 
+    /// What was chosen is an archive, whatever it came from.
+    async fn taken_apart(self) -> Result<Self> {
+        let Some(temporary) = &self.apart else { return Ok(self) };
+        let (run, policy, request, target) = (self.run, self.policy, self.request, &self.target);
+        let apart = apart::Apart { run, policy, request, target, temporary };
+        let shelf = self.input.chosen.shelf.location().to_owned();
+        let taken = apart.take(self.input).await.map_err(|error| error.of_shelf(&shelf))?;
+        let (input, findings) = taken;
+        let mut plan = self.plan;
+        plan.findings.extend(findings);
+        let into = self.facts.is_there.then(|| plan.destination.name());
+        let looked = self.target.preflight(into, &input.needs(self.request)?).await?;
+        if let Some(refusal) = fill::all_in_one(looked.refusals) {
+            return Err(Error::Refused { refusal });
+        }
+        Ok(Prepared { plan, input, ..self })
+    }
+
     async fn change(self) -> Result<ReloadReport> {
-        let Prepared { plan, run, instance, policy, request, settings, target, facts, input } = self;
+        let Prepared { plan, run, instance, policy, request, settings, target, facts, input, .. } = self;
         let mut report = ReloadReport {
             restored_bytes: 0,
             duration_seconds: 0.0,
@@ -290,7 +325,15 @@ impl Prepared<'_> {
             Destination::Database { .. } => None,
         };
         let is_new = !matches!(report.plan.destination, Destination::Database { .. }) || !facts.is_there;
-        let filling = fill::Filling { run, policy, request, target: &target, into: &into, is_new };
+        let filling = fill::Filling {
+            run,
+            policy,
+            request,
+            target: &target,
+            into: &into,
+            is_new,
+            is_for_queries: true,
+        };
         let shelf = input.chosen.shelf.location().to_owned();
         let filled = filling.fill(input).await.map_err(|error| error.of_shelf(&shelf))?;
         report.restored_bytes = filled.raw_bytes;

@@ -280,12 +280,14 @@ pub enum VerifyDepth {
 }
 
 #[derive(Debug, Args)]
-#[command(group = clap::ArgGroup::new("destination").required(true))]
+#[command(group = clap::ArgGroup::new("destination"))]
+#[command(group = clap::ArgGroup::new("meant").args(["backup", "into", "into_database", "swap"]).required(true).multiple(true))]
 pub struct RestoreArguments {
     /// The instance
     #[arg(value_name = "INSTANCE")]
     pub instance: String,
-    /// The backup or dump to restore; the newest sound one when none is named
+    /// The backup or dump to restore; the newest sound one when none is named. One of roles and tablespaces
+    /// alone goes into no database, and needs no further word
     #[arg(long, value_name = "ID")]
     pub backup: Option<String>,
     /// How far to recover: latest, immediate, a time with its offset, lsn:0/3000028, xid:1234 or name:before-deploy
@@ -326,25 +328,26 @@ pub struct ReloadArguments {
     #[arg(long, value_name = "FILE", requires = "to_server")]
     pub password_file: Option<PathBuf>,
     /// Whose dump is restored [default: the database of the instance's address, or of --swap]
-    #[arg(long, value_name = "NAME", conflicts_with = "into")]
+    #[arg(long, value_name = "NAME", conflicts_with = "into", requires = "destination")]
     pub database: Option<String>,
     /// Only this table: TABLE or SCHEMA.TABLE; where it is there already, its rows
-    #[arg(long, value_name = "TABLE", conflicts_with_all = ["schema", "into"])]
+    #[arg(long, value_name = "TABLE", conflicts_with_all = ["schema", "into"], requires = "destination")]
     pub table: Vec<RelationName>,
     /// Only this schema
-    #[arg(long, value_name = "SCHEMA", conflicts_with = "into")]
+    #[arg(long, value_name = "SCHEMA", conflicts_with = "into", requires = "destination")]
     pub schema: Vec<String>,
     /// Let no trigger fire while rows come in; foreign keys are looked at afterwards
-    #[arg(long, conflicts_with = "into")]
+    #[arg(long, conflicts_with = "into", requires = "destination")]
     pub triggers_off: bool,
     /// Leave out who owns what
-    #[arg(long, conflicts_with = "into")]
+    #[arg(long, conflicts_with = "into", requires = "destination")]
     pub no_owner: bool,
     /// Leave out who may do what
-    #[arg(long, conflicts_with = "into")]
+    #[arg(long, conflicts_with = "into", requires = "destination")]
     pub no_privileges: bool,
     /// Sessions that write at once; more than one has no transaction in common
-    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=64), conflicts_with = "into")]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=64), conflicts_with = "into",
+        requires = "destination")]
     pub jobs: Option<u32>,
     /// Change what is there, together with --confirm
     #[arg(long, conflicts_with = "into")]
@@ -353,8 +356,15 @@ pub struct ReloadArguments {
     #[arg(long, value_name = "NAME", conflicts_with = "into")]
     pub confirm: Option<String>,
     /// Take no dump of a database that is changed
-    #[arg(long, conflicts_with = "into")]
+    #[arg(long, conflicts_with = "into", requires = "destination")]
     pub no_safety_backup: bool,
+}
+
+impl ReloadArguments {
+    /// Nobody said which database it goes into.
+    pub fn is_without_place(&self) -> bool {
+        self.into_database.is_none() && self.swap.is_none()
+    }
 }
 
 #[derive(Debug, Args)]

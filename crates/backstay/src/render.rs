@@ -15,6 +15,7 @@ pub mod errors;
 pub mod expire;
 pub mod export;
 pub mod extract;
+pub mod globals;
 pub mod hold;
 pub mod init;
 pub mod keys;

@@ -260,8 +260,15 @@ impl Session {
     }
 
     /// The commands around a restore of a dump.
-    pub fn hooks(&self, name: &str) -> Result<Hooks, Fault> {
-        let (_, settings) = self.config.instance(name)?;
+    pub fn hooks(&self, name: &str, to_server: Option<&str>) -> Result<Hooks, Fault> {
+        let settings = match to_server {
+            None => self.config.instance(name)?.1,
+            // The application of the server that is changed; of an address nobody said any.
+            Some(other) => match self.config.instance(other) {
+                Ok((_, settings)) => settings,
+                Err(_) => return Ok(Hooks::default()),
+            },
+        };
         let InstanceSettings::Postgresql(settings) = settings else { return Ok(Hooks::default()) };
         let HookSettings { before_restore, after_restore, limit } = settings.hooks.clone();
         Ok(Hooks { before: before_restore, after: after_restore, limit: limit.map(|limit| limit.0) })

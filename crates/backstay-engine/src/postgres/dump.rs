@@ -51,6 +51,9 @@ pub struct DumpOptions {
     /// These schemas with everything in them. Not together with `tables`: `pg_dump`
     /// would leave out all but the tables.
     pub schemas: Vec<String>,
+    /// The definitions of everything, and the rows of what was chosen: an archive to choose
+    /// from, which knows what the chosen need. No name has to match then.
+    pub all_definitions: bool,
     /// Sessions that write a directory at once; other formats have one.
     pub jobs: u32,
     /// Where a directory comes to lie while it is written. Only for the directory format.
@@ -74,6 +77,7 @@ impl Default for DumpOptions {
             inside: None,
             tables: Vec::new(),
             schemas: Vec::new(),
+            all_definitions: false,
             jobs: 1,
             spool: None,
             bin_directory: None,

@@ -10,6 +10,7 @@ pub mod archive;
 mod checks;
 mod cluster_part;
 mod commands;
+mod contents;
 mod globals;
 mod guard;
 mod named;
@@ -27,7 +28,8 @@ mod words;
 
 pub use self::archive::{Archive, ArchiveReader, DatabaseShape, Entry, OffsetPatch, RowOffsets, Selection};
 pub use self::cluster_part::{ClusterContents, ClusterPart, ClusterScan};
-pub use self::globals::GlobalsReload;
+pub use self::contents::ContentsSearch;
+pub use self::globals::{GlobalsPreview, GlobalsReload};
 pub use self::guard::refuse_commands;
 pub use self::named::{ScriptNames, ScriptScan};
 pub use self::needs::{DumpNeeds, Preflight};

@@ -153,6 +153,7 @@ impl Taking<'_> {
             inside,
             tables: self.request.tables.clone(),
             schemas: self.request.schemas.clone(),
+            all_definitions: false,
             jobs: self.policy.jobs,
             spool,
             bin_directory: postgres.bin_directory.clone(),

@@ -155,8 +155,8 @@ pub(super) fn of(error: &Error) -> Vec<String> {
             vec!["`backstay verify` names what is damaged; `backstay dump` takes a new one".to_owned()]
         }
         Error::NoChoiceInStatements { .. } => vec![
-            "restore all of it with `--into-database` into a new database, and copy the tables from there".to_owned(),
-            "dumps in the custom format (`dump.format`) can be chosen from".to_owned(),
+            "make the roles that are missing, and leave `--no-owner` and `--no-privileges` out".to_owned(),
+            "dumps in the custom format (`dump.format`) can be restored without".to_owned(),
         ],
         Error::NotExportable { instance, id, .. } => vec![format!(
             "`backstay restore {instance} --backup {id} --into DIR` opens it, and writes it to a directory"

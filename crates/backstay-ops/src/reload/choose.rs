@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use backstay_model::dump::DumpRecord;
+use backstay_model::dump::{DumpContent, DumpRecord};
 use backstay_model::{BackupId, Finding};
 use backstay_repo::shelf::{Shelf, ShelfPath};
 
@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::instance::Instance;
 use crate::run::Run;
 
+#[derive(Clone)]
 pub(crate) struct Chosen {
     pub shelf: Arc<dyn Shelf>,
     /// The same as a directory.
@@ -24,6 +25,8 @@ pub(crate) struct Chosen {
     pub path: ShelfPath,
     pub record: DumpRecord,
     pub findings: Vec<Finding>,
+    /// The dump of the roles of its server.
+    pub globals: Option<BackupId>,
 }
 
 pub(super) async fn choose(
@@ -64,6 +67,7 @@ pub(crate) async fn pick(
                 |whole| DumpRecord { needs: whole.needs, ..file.record().clone() },
             ),
             findings,
+            globals: globals_of(&shelved, file.record()),
         })
     };
     if let Some(id) = dump {
@@ -92,6 +96,17 @@ pub(crate) async fn pick(
             None => Err(none(shelved.shelf.clone())),
         },
     }
+}
+
+/// Taken together with it, or else the newest.
+fn globals_of(shelved: &Shelved, record: &DumpRecord) -> Option<BackupId> {
+    let is_of_server = |other: &DumpRecord| {
+        other.content == DumpContent::Globals && other.instance == record.instance && !other.safety
+    };
+    let good = shelved.files.iter().filter(|file| is_of_server(file.record()) && file.is_good());
+    let newest_first: Vec<&DumpRecord> = good.map(ShelvedFile::record).collect();
+    let together = newest_first.iter().find(|other| other.set.is_some() && other.set == record.set);
+    together.or(newest_first.first()).map(|other| other.id.clone())
 }
 
 /// Whose dump is meant: the database that was named, or the one of the instance's address.

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use backstay_engine::postgres::reload::{
-    Archive, DirectoryUnpack, OffsetPatch, ReloadInput, ReloadOptions, ReloadRun, ReloadTarget, RowOffsets,
-    Selection, TimescaleReload, archive,
+    Archive, DirectoryUnpack, ReloadInput, ReloadOptions, ReloadRun, ReloadTarget, Selection,
+    TimescaleReload, archive,
 };
 use backstay_model::Finding;
 use backstay_model::dump::DumpWarning;
@@ -20,15 +20,15 @@ use crate::dump::DumpPolicy;
 use crate::error::{Error, Result};
 use crate::run::Run;
 
-mod spool;
+pub(super) mod spool;
 
-use spool::SpoolFile;
+use spool::{SpoolFile, Spooling};
 
 const TIMESCALEDB: &str = "timescaledb";
 /// A foreign key of a large table is looked at for as long as a scan of it takes.
 const LOOK_LIMIT: Duration = Duration::from_secs(6 * 60 * 60);
 /// A server that restarts, or fails over, answers again before long.
-const DROP_LIMIT: Duration = Duration::from_secs(30);
+pub(super) const DROP_LIMIT: Duration = Duration::from_secs(30);
 const DROP_AGAIN: Duration = Duration::from_millis(500);
 
 pub(super) struct Filling<'a> {
@@ -39,6 +39,8 @@ pub(super) struct Filling<'a> {
     pub into: &'a str,
     /// It is made for this, and goes when this fails.
     pub is_new: bool,
+    /// Somebody is going to ask it something.
+    pub is_for_queries: bool,
 }
 
 pub(super) struct Filled {
@@ -63,6 +65,21 @@ pub(super) async fn let_go(
     failed: Error,
     limit: Duration,
 ) -> Error {
+    match drop_within(target, database, made, limit).await {
+        Ok(()) => failed,
+        Err(error) => {
+            tracing::warn!(%error, database, "half of a restore is left");
+            Error::HalfRestored { database: database.to_owned(), source: Box::new(failed) }
+        }
+    }
+}
+
+pub(super) async fn drop_within(
+    target: &ReloadTarget,
+    database: &str,
+    made: Made,
+    limit: Duration,
+) -> Result<(), backstay_engine::Error> {
     let deadline = Instant::now() + limit;
     loop {
         let dropped = match made {
@@ -70,16 +87,12 @@ pub(super) async fn let_go(
             Made::Perhaps => target.take_back(database).await,
         };
         match dropped {
-            Ok(()) => return failed,
             // A server that lost a process ends all sessions, and is back a moment later.
             Err(error) if error.kind().is_retryable() && Instant::now() < deadline => {
                 tracing::debug!(%error, database, "half of a restore cannot be dropped yet");
                 tokio::time::sleep(DROP_AGAIN).await;
             }
-            Err(error) => {
-                tracing::warn!(%error, database, "half of a restore is left");
-                return Error::HalfRestored { database: database.to_owned(), source: Box::new(failed) };
-            }
+            ended => return ended,
         }
     }
 }
@@ -146,9 +159,9 @@ impl Filling<'_> {
             ReloadInput::Archive | ReloadInput::Statements => self.stream(input, &options).await?,
             // Nothing is put anywhere before the last look at the file.
             ReloadInput::Lying { .. } => {
-                let read = input.finish().await?;
+                let raw_bytes = input.finish().await?;
                 let child = ReloadRun::start(self.target, self.into, &options, &run.cancel).await?;
-                (child.finish().await?, read.raw_bytes)
+                (child.finish().await?, raw_bytes)
             }
         };
         drop((unpacked, file));
@@ -178,7 +191,7 @@ impl Filling<'_> {
                 let entries = archive.select(&request.tables, &request.schemas, selection)?;
                 Some(entries.into_iter().map(|entry| entry.id).collect())
             }
-            (None, true) => return Err(Error::NoChoiceInStatements { file: input.chosen.path.to_string() }),
+            (None, true) => return Err(Error::broken("what is chosen from has a table of contents")),
             (_, false) => None,
         };
         Ok(ReloadOptions {
@@ -220,11 +233,11 @@ impl Filling<'_> {
                 }
                 self.run.progress.done(count);
             }
-            let read = input.finish().await?;
+            let raw_bytes = input.finish().await?;
             if let Some(last) = held {
                 child.write(&last).await?;
             }
-            Ok(read.raw_bytes)
+            Ok(raw_bytes)
         };
         match fed.await {
             Ok(raw_bytes) => Ok((child.finish().await?, raw_bytes)),
@@ -253,22 +266,19 @@ impl Filling<'_> {
     }
 
     async fn spool(&self, input: &mut Input, spool: &std::path::Path) -> Result<SpoolFile> {
+        if let Some(taken_out) = input.taken_out.take() {
+            return Ok(taken_out);
+        }
         self.run.progress.begin("unpack the dump", input.chosen.record.raw_bytes);
-        let mut file = SpoolFile::make(spool, input.chosen.record.raw_bytes)?;
-        let mut offsets = input.archive.as_ref().map(RowOffsets::of);
+        let mut spooling = Spooling::begin(spool, input.chosen.record.raw_bytes)?;
+        spooling.find_rows(input.archive.as_ref());
         while let Some(bytes) = input.next().await? {
             self.run.check_cancelled()?;
             let count = bytes.len() as u64;
-            if let Some(offsets) = &mut offsets {
-                offsets.push(&bytes);
-            }
-            file = off_thread(move || file.append(&bytes)).await?;
+            spooling = spooling.append(bytes).await?;
             self.run.progress.done(count);
         }
-        for OffsetPatch { at, bytes } in offsets.map(RowOffsets::finish).unwrap_or_default() {
-            file.write_at(at, &bytes)?;
-        }
-        Ok(file)
+        spooling.finish()
     }
 
     /// What a restore leaves to others. The rows are there by now: what cannot be done or
@@ -288,6 +298,9 @@ impl Filling<'_> {
             run.progress.enter("look at the foreign keys");
             let looked = self.target.check_foreign_keys(self.into, &request.tables, LOOK_LIMIT, &run.cancel);
             findings.extend(self.unless_failed(looked.await, "the foreign keys were not looked at")?);
+        }
+        if !self.is_for_queries {
+            return Ok(findings);
         }
         run.progress.enter("analyse");
         if let Err(error) = self.target.analyze(self.into, LOOK_LIMIT).await {
@@ -321,7 +334,7 @@ impl Filling<'_> {
 }
 
 /// Everything that is lacking: whoever mends it one by one would unpack it as often.
-fn all_in_one(refusals: Vec<Refusal>) -> Option<Refusal> {
+pub(super) fn all_in_one(refusals: Vec<Refusal>) -> Option<Refusal> {
     refusals.into_iter().reduce(|mut all, next| {
         all.message = format!("{}; {}", all.message, next.message);
         all.hints.extend(next.hints);

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use backstay_engine::postgres::reload::{
-    Archive, ArchiveReader, ClusterPart, DumpNeeds, Selection, refuse_commands,
+    Archive, ArchiveReader, ClusterPart, ContentsSearch, DumpNeeds, Selection, refuse_commands,
 };
 use backstay_model::dump::DumpContent;
 use backstay_repo::dump::{DumpError, DumpInside, DumpRead, DumpReader};
@@ -11,25 +11,39 @@ use bytes::Bytes;
 
 use super::ReloadRequest;
 use super::choose::Chosen;
+use super::fill::spool::SpoolFile;
+use super::globals;
 use crate::dump::{DumpPolicy, inside as dump_inside};
 use crate::error::{Error, Result};
 use crate::run::Run;
 
 /// Where `pg_dump --create` says into which database it goes, and where a person looks.
 const STATEMENTS_HEAD_BYTES: usize = 64 << 10;
+/// The table of contents of a directory of ours stands first; more is read a second time.
+const CONTENTS_HEAD_BYTES: usize = 8 << 20;
 
 pub(super) struct Input {
     pub chosen: Chosen,
     pub inside: DumpInside,
-    /// Of an archive that says it at its beginning.
+    /// Of an archive: what it says of itself.
     pub archive: Option<Archive>,
     /// Takes the one database out of statements of several.
     part: Option<ClusterPart>,
-    reader: DumpReader,
+    /// What was chosen of statements, as an archive that is in none of the bytes.
+    pub taken_out: Option<SpoolFile>,
+    source: Source,
     /// What was read to find out.
     head: VecDeque<Bytes>,
     /// What was read ahead of that, as it is put back.
     ahead: VecDeque<Bytes>,
+}
+
+enum Source {
+    Stored(DumpReader),
+    /// All of it was read, and every check was good.
+    Over {
+        raw_bytes: u64,
+    },
 }
 
 impl Input {
@@ -47,9 +61,17 @@ impl Input {
         let mut part = None;
         let archive = match inside {
             DumpInside::CustomArchive => Some(read_head(run, &mut reader, &mut head).await?),
-            DumpInside::TarArchive | DumpInside::DirectoryTar => None,
+            DumpInside::TarArchive | DumpInside::DirectoryTar => {
+                run.progress.enter("look what the dump holds");
+                let archive = find_contents(run, &mut reader, &mut head).await?;
+                if head.is_empty() {
+                    let again = DumpReader::open(&chosen.shelf, &chosen.path, policy.passphrase.as_ref());
+                    reader = again.await.map_err(|error| no_longer(&chosen, error))?;
+                }
+                Some(archive)
+            }
             DumpInside::PlainSql | DumpInside::PlainCluster
-                if request.is_of_parts() || !request.owners || !request.privileges =>
+                if !request.is_of_parts() && !(request.owners && request.privileges) =>
             {
                 return Err(Error::NoChoiceInStatements { file: chosen.path.to_string() });
             }
@@ -67,7 +89,22 @@ impl Input {
                 return Err(dump_inside::not_reloadable(&chosen.path, other));
             }
         };
-        Ok(Self { chosen, inside, archive, part, reader, head, ahead: VecDeque::new() })
+        let (source, ahead) = (Source::Stored(reader), VecDeque::new());
+        Ok(Self { chosen, inside, archive, part, taken_out: None, source, head, ahead })
+    }
+
+    /// What was chosen of a dump that was read to its end.
+    pub fn of_taken_out(chosen: Chosen, archive: Archive, file: SpoolFile, raw_bytes: u64) -> Self {
+        Self {
+            chosen,
+            inside: DumpInside::CustomArchive,
+            archive: Some(archive),
+            part: None,
+            taken_out: Some(file),
+            source: Source::Over { raw_bytes },
+            head: VecDeque::new(),
+            ahead: VecDeque::new(),
+        }
     }
 
     pub fn is_statements(&self) -> bool {
@@ -89,7 +126,8 @@ impl Input {
     /// What the target has to have.
     pub fn needs(&self, request: &ReloadRequest) -> Result<DumpNeeds> {
         let record = &self.chosen.record;
-        let known = DumpNeeds::of_record(record);
+        let globals = self.chosen.globals.as_ref().map(|id| globals::command(&record.instance, id, request));
+        let known = DumpNeeds { globals, ..DumpNeeds::of_record(record) };
         if self.is_statements() {
             // By now a dump of several databases is one of the one that is put back.
             let named = record.content.database().and_then(|database| record.needs.get(database));
@@ -130,7 +168,10 @@ impl Input {
         loop {
             let read = match self.head.pop_front() {
                 Some(bytes) => Some(bytes),
-                None => self.reader.read().await?,
+                None => match &mut self.source {
+                    Source::Stored(reader) => reader.read().await?,
+                    Source::Over { .. } => None,
+                },
             };
             let (Some(part), Some(bytes)) = (&mut self.part, &read) else { return Ok(read) };
             let of_database = part.push(bytes)?;
@@ -140,20 +181,17 @@ impl Input {
         }
     }
 
-    /// The file was what its record says.
-    pub async fn finish(self) -> Result<DumpRead> {
-        let read = self.reader.finish().await?;
-        let record = &self.chosen.record;
-        if !record.sha256.is_empty() && read.sha256 != record.sha256 {
-            let reason = "its SHA-256 is not the one in its sidecar".to_owned();
-            let file = self.chosen.path.to_string();
-            let damaged = DumpError::Damaged { file, offset_bytes: read.stored_bytes, reason };
-            return Err(backstay_repo::Error::from(damaged).into());
-        }
+    /// The file was what its record says. How many bytes came out of it.
+    pub async fn finish(self) -> Result<u64> {
+        let read = match self.source {
+            Source::Stored(reader) => reader.finish().await?,
+            Source::Over { raw_bytes } => return Ok(raw_bytes),
+        };
+        as_recorded(&self.chosen, &read)?;
         if let Some(part) = self.part {
             part.finish()?;
         }
-        Ok(read)
+        Ok(read.raw_bytes)
     }
 }
 
@@ -171,9 +209,21 @@ fn only<'a>(chosen: &Chosen, database: &'a str) -> Result<&'a str> {
     }
 }
 
+/// The file is the one that its sidecar was written for.
+pub(super) fn as_recorded(chosen: &Chosen, read: &DumpRead) -> Result<()> {
+    let record = &chosen.record;
+    if record.sha256.is_empty() || read.sha256 == record.sha256 {
+        return Ok(());
+    }
+    let reason = "its SHA-256 is not the one in its sidecar".to_owned();
+    let file = chosen.path.to_string();
+    let damaged = DumpError::Damaged { file, offset_bytes: read.stored_bytes, reason };
+    Err(backstay_repo::Error::from(damaged).into())
+}
+
 /// It was read to its end when its sidecar was written, so one that is nothing we know has
 /// become that.
-fn no_longer(chosen: &Chosen, error: backstay_repo::Error) -> backstay_repo::Error {
+pub(super) fn no_longer(chosen: &Chosen, error: backstay_repo::Error) -> backstay_repo::Error {
     let is_strange = match &error {
         backstay_repo::Error::Dump(DumpError::Unknown { .. }) => true,
         backstay_repo::Error::Dump(DumpError::Unsupported { .. }) => {
@@ -196,6 +246,24 @@ async fn read_head(run: &Run, reader: &mut DumpReader, head: &mut VecDeque<Bytes
         let archive = contents.push(&bytes)?;
         head.push_back(bytes);
         if let Some(archive) = archive {
+            return Ok(archive);
+        }
+    }
+}
+
+/// The bytes that were read for it are kept in `head`, unless they are too many: none are then.
+async fn find_contents(run: &Run, reader: &mut DumpReader, head: &mut VecDeque<Bytes>) -> Result<Archive> {
+    let mut search = ContentsSearch::begin();
+    let mut bytes_ahead = 0;
+    loop {
+        run.check_cancelled()?;
+        let Some(bytes) = reader.read().await? else { return Ok(search.end().await?) };
+        bytes_ahead += bytes.len();
+        match bytes_ahead <= CONTENTS_HEAD_BYTES {
+            true => head.push_back(bytes.clone()),
+            false => head.clear(),
+        }
+        if let Some(archive) = search.push(bytes).await? {
             return Ok(archive);
         }
     }

@@ -34,7 +34,7 @@ impl Server {
         })
     }
 
-    fn environment<'a>(&'a self, instance: &'a Instance) -> Option<&'a str> {
+    pub(super) fn environment<'a>(&'a self, instance: &'a Instance) -> Option<&'a str> {
         match self {
             Server::Own => instance.environment.as_deref(),
             Server::Other { environment, .. } => environment.as_deref(),

@@ -8,6 +8,7 @@ use backstay_ops::restore::RestoreOptions;
 use serde::Serialize;
 
 mod extract;
+mod globals;
 mod reload;
 
 use super::{DONE, NOT_SOUND};
@@ -22,6 +23,7 @@ pub async fn run(session: &Session, arguments: &RestoreArguments) -> Result<u8, 
     match &arguments.into {
         Some(into) if extract::is_meant(session, arguments) => extract::run(session, arguments, into).await,
         Some(into) => base(session, arguments, into).await,
+        None if arguments.reload.is_without_place() => globals::run(session, arguments).await,
         None => reload::run(session, arguments).await,
     }
 }

@@ -86,8 +86,12 @@ fn a_database_comes_out_of_a_dump_of_all_into_a_new_one_and_in_its_place() {
         let id = record["id"].as_str().unwrap();
         run(&["restore", "orders", "--backup", id, "--database", "Shop", "--into-database", "new"])
             .refused(3, &["database Shop is not in", "other", "--database"]);
-        run(&["restore", "orders", "--database", "shop", "--table", "t", "--into-database", "new"])
+        run(&["restore", "orders", "--database", "shop", "--no-owner", "--into-database", "new"])
             .refused(2, &["statements"]);
+        run(&["restore", "orders", "--database", "shop", "--table", "T", "--into-database", "new"])
+            .refused(3, &["public.t"]);
         assert_eq!(databases(&server), before);
+        run(&["restore", "orders", "--database", "shop", "--table", "t", "--into-database", "new"]).good();
+        assert_eq!(server.query_value_in("new", ROWS).unwrap(), expected);
     }
 }

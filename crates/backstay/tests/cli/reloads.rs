@@ -195,35 +195,6 @@ fn what_the_target_lacks_is_told_before_the_first_byte() {
 }
 
 #[test]
-fn the_application_is_stopped_before_and_started_however_it_ended() {
-    let Some(server) = server() else { return };
-    let home = shop(&server, &[]);
-    let log = home.path("hooks.log");
-    let hooks = |before: &str| {
-        let config = std::fs::read_to_string(home.config()).unwrap();
-        let config = config.split("\n[instance.orders.hooks]").next().unwrap().to_owned();
-        let log = log.display();
-        let hooks = format!(
-            "\n[instance.orders.hooks]\nbefore_restore = \"{before}\"\n\
-             after_restore = \"echo $BACKSTAY_OUTCOME >> '{log}'\"\n"
-        );
-        std::fs::write(home.config(), config + &hooks).unwrap();
-    };
-    let said = || std::fs::read_to_string(&log).unwrap_or_default();
-    hooks("echo cannot stop it >&2; exit 3");
-    restore(&home, &["--into-database", "copy"]).refused(4, &["before_restore", "cannot stop it"]);
-    // What it had stopped by then is started again.
-    assert_eq!((said(), databases(&server).len()), ("failed\n".to_owned(), 2));
-    std::fs::remove_file(&log).unwrap();
-    hooks(&format!("echo stopped >> '{}'", log.display()));
-    restore(&home, &["--into-database", "copy"]).good();
-    assert_eq!(said(), "stopped\ndone\n");
-    let words = ["--into-database", "shop", "--table", "orders", "--force", "--confirm", "shop"];
-    assert_eq!(restore(&home, &words).code, 4);
-    assert_eq!(said(), "stopped\ndone\nstopped\nfailed\n");
-}
-
-#[test]
 fn hypertables_come_back_with_their_chunks_and_take_rows_again() {
     let Some(installation) = testkit::require_postgres(PostgresVersion::V17) else { return };
     if !installation.has_extension("timescaledb") {

@@ -6,7 +6,7 @@
 //! Refuses what would leave rows out without a word: a hypertable alone (its rows lie in
 //! chunks elsewhere), and tables together with schemas.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
@@ -89,15 +89,26 @@ pub(super) struct Chosen {
     schemas: Vec<String>,
     /// Schema and name, with all that inherit from what was named.
     relations: Vec<(String, String)>,
+    /// What comes without its rows, for `pg_dump`.
+    without_rows: Vec<String>,
     /// The relations that are dumped, `None` for all.
     pub numbers: Option<Vec<u32>>,
     pub warnings: Vec<DumpWarning>,
 }
 
 impl Chosen {
+    fn everything() -> Chosen {
+        Chosen {
+            schemas: Vec::new(),
+            relations: Vec::new(),
+            without_rows: Vec::new(),
+            numbers: None,
+            warnings: Vec::new(),
+        }
+    }
+
     pub fn nothing() -> Chosen {
-        let numbers = Some(Vec::new());
-        Chosen { schemas: Vec::new(), relations: Vec::new(), numbers, warnings: Vec::new() }
+        Chosen { numbers: Some(Vec::new()), ..Chosen::everything() }
     }
 
     pub fn is_everything(&self) -> bool {
@@ -108,16 +119,18 @@ impl Chosen {
     pub fn patterns(&self) -> impl Iterator<Item = String> {
         let schemas = self.schemas.iter().map(|name| format!("--schema={}", always_quoted(name)));
         let relations = self.relations.iter();
-        schemas.chain(
-            relations
-                .map(|(schema, name)| format!("--table={}.{}", always_quoted(schema), always_quoted(name))),
-        )
+        let relations = relations
+            .map(|(schema, name)| format!("--table={}.{}", always_quoted(schema), always_quoted(name)));
+        let without_rows = self.without_rows.iter().map(|pattern| format!("--exclude-table-data={pattern}"));
+        schemas.chain(relations).chain(without_rows)
     }
 }
 
 pub(super) async fn resolve(session: &Session, options: &DumpOptions) -> Result<Chosen> {
-    let mut chosen =
-        Chosen { schemas: Vec::new(), relations: Vec::new(), numbers: None, warnings: Vec::new() };
+    if options.all_definitions {
+        return rows_of(session, options).await;
+    }
+    let mut chosen = Chosen::everything();
     match (options.tables.is_empty(), options.schemas.is_empty()) {
         (true, true) => return Ok(chosen),
         (false, false) => {
@@ -134,6 +147,57 @@ pub(super) async fn resolve(session: &Session, options: &DumpOptions) -> Result<
     }
     refuse_hypertables(session, chosen.numbers.as_deref().unwrap_or_default()).await?;
     Ok(chosen)
+}
+
+/// What has rows, and whether it was chosen or inherits from what was: a partition may lie in
+/// any schema.
+const WITH_ROWS: &str = "
+    WITH RECURSIVE chosen AS (
+        SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE n.nspname = ANY($1::text[])
+           OR EXISTS (SELECT FROM unnest($2::text[], $3::text[]) AS w(schema, name)
+                      WHERE w.name = c.relname AND coalesce(w.schema, n.nspname) = n.nspname)
+        UNION SELECT i.inhrelid FROM pg_inherits i JOIN chosen ON chosen.oid = i.inhparent)
+    SELECT c.oid, n.nspname::text, c.relname::text, c.oid IN (SELECT oid FROM chosen)
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+      AND n.nspname NOT LIKE 'pg\\_toast%' ORDER BY 2, 3";
+
+/// A program takes no more than some megabytes of arguments.
+const ARGUMENTS_MAX_BYTES: usize = 1 << 20;
+
+async fn rows_of(session: &Session, options: &DumpOptions) -> Result<Chosen> {
+    let schemas: Vec<Option<&str>> = options.tables.iter().map(|table| table.schema.as_deref()).collect();
+    let names: Vec<&str> = options.tables.iter().map(|table| table.name.as_str()).collect();
+    let rows = session.query("look for rows", WITH_ROWS, &[&options.schemas, &schemas, &names]).await?;
+    let mut numbers: Vec<u32> = Vec::new();
+    // By schema: those that are left out, and whether that is all of them.
+    let mut left_out: BTreeMap<String, (Vec<String>, bool)> = BTreeMap::new();
+    for row in &rows {
+        let (schema, name): (String, String) = (column(row, 1)?, column(row, 2)?);
+        let of_schema = left_out.entry(schema).or_insert_with(|| (Vec::new(), true));
+        if column(row, 3)? {
+            numbers.push(column(row, 0)?);
+            of_schema.1 = false;
+        } else {
+            of_schema.0.push(name);
+        }
+    }
+    let without_rows: Vec<String> = left_out
+        .into_iter()
+        .flat_map(|(schema, (names, is_all))| {
+            let schema = always_quoted(&schema);
+            match is_all {
+                true => vec![format!("{schema}.*")],
+                false => names.iter().map(|name| format!("{schema}.{}", always_quoted(name))).collect(),
+            }
+        })
+        .collect();
+    match without_rows.iter().map(|pattern| pattern.len() + 32).sum::<usize>() > ARGUMENTS_MAX_BYTES {
+        // More than is needed, and never less.
+        true => Ok(Chosen::everything()),
+        false => Ok(Chosen { without_rows, numbers: Some(numbers), ..Chosen::everything() }),
+    }
 }
 
 async fn schemas(session: &Session, names: &[String], chosen: &mut Chosen) -> Result<()> {
@@ -293,8 +357,7 @@ mod tests {
         let chosen = Chosen {
             schemas: vec!["s*".into()],
             relations: vec![("S.x".into(), "a\"?".into())],
-            numbers: None,
-            warnings: Vec::new(),
+            ..Chosen::everything()
         };
         let patterns: Vec<String> = chosen.patterns().collect();
         assert_eq!(patterns, ["--schema=\"s*\"", "--table=\"S.x\".\"a\"\"?\""]);

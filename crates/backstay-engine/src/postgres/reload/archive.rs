@@ -13,7 +13,7 @@ mod roles;
 mod select;
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io;
 use std::path::Path;
 
 pub use self::database::DatabaseShape;
@@ -135,6 +135,20 @@ impl ArchiveReader {
         }
         self.next_look = self.head.len() * 2;
         Archive::read(&self.head)
+    }
+
+    /// As much as it needs, of whatever can be read.
+    pub(super) fn take(mut self, from: &mut impl io::Read) -> io::Result<Result<Archive>> {
+        let mut piece = vec![0; 64 << 10];
+        loop {
+            let read = match from.read(&mut piece)? {
+                0 => return Ok(self.end()),
+                count => self.push(&piece[..count]),
+            };
+            if let Some(read) = read.transpose() {
+                return Ok(read);
+            }
+        }
     }
 
     /// There are no more pieces.
@@ -305,18 +319,7 @@ pub fn read_lying(path: &Path) -> Result<Archive> {
     let path = if path.is_dir() { path.join(CONTENTS) } else { path.to_owned() };
     let failed = |source| Error::Read { path: path.clone(), source };
     let mut file = File::open(&path).map_err(failed)?;
-    let mut reader = ArchiveReader::default();
-    let mut piece = vec![0; 64 << 10];
-    loop {
-        match file.read(&mut piece).map_err(failed)? {
-            0 => return reader.end(),
-            count => {
-                if let Some(archive) = reader.push(&piece[..count])? {
-                    return Ok(archive);
-                }
-            }
-        }
-    }
+    ArchiveReader::default().take(&mut file).map_err(failed)?
 }
 
 #[cfg(test)]

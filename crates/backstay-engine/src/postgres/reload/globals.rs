@@ -6,9 +6,11 @@
 
 use std::collections::BTreeSet;
 
-use backstay_model::Finding;
+use backstay_model::plan::restore::Refusal;
+use backstay_model::{ErrorKind, Finding};
 
 use super::super::connect::{Session, column};
+use super::super::facts::quoted_identifier;
 use super::script::{Token, statements, tokens};
 use super::target::ReloadTarget;
 use crate::{Error, Result};
@@ -20,6 +22,16 @@ pub struct GlobalsReload {
     /// They were there, and were left alone.
     pub left: Vec<String>,
     pub findings: Vec<Finding>,
+}
+
+/// What would become of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GlobalsPreview {
+    pub make: Vec<String>,
+    /// They are there, and will be left alone.
+    pub left: Vec<String>,
+    /// Each of them makes the reload fail.
+    pub refusals: Vec<Refusal>,
 }
 
 /// What a statement is about. Its text may hold a password, and is told to nobody.
@@ -49,6 +61,27 @@ impl std::fmt::Display for Thing {
 }
 
 impl ReloadTarget {
+    /// Looks which of them the server has. Changes nothing.
+    pub async fn preview_globals(&self, script: &str) -> Result<GlobalsPreview> {
+        let session = self.session(None).await?;
+        let there = there(&session).await?;
+        let mut preview = GlobalsPreview::default();
+        let mut makes_roles = false;
+        for statement in statements(script) {
+            let About::Make(thing) = about(&tokens(&statement)) else { continue };
+            if there.contains(&thing) {
+                preview.left.push(thing.to_string());
+            } else {
+                makes_roles |= matches!(thing, Thing::Role(_));
+                preview.make.push(thing.to_string());
+            }
+        }
+        if makes_roles {
+            preview.refusals.extend(may_not_make_roles(&session).await?);
+        }
+        Ok(preview)
+    }
+
     /// Runs the script of a dump of globals, save for what is there already. One
     /// statement that fails is a finding, and hinders no other.
     pub async fn reload_globals(&self, script: &str) -> Result<GlobalsReload> {
@@ -93,6 +126,21 @@ fn finding(about: &About, message: &str) -> Finding {
         About::Session => ("the session".to_owned(), "`SHOW ALL` shows what the server knows"),
     };
     Finding::warning(subject, format!("is not as it was: {message}"), remedy)
+}
+
+async fn may_not_make_roles(session: &Session) -> Result<Option<Refusal>> {
+    let statement =
+        "SELECT rolsuper OR rolcreaterole, rolname::text FROM pg_roles WHERE rolname = current_user";
+    let row = session.row("look at the rights of the role", statement, &[]).await?;
+    if column::<bool>(&row, 0)? {
+        return Ok(None);
+    }
+    let role: String = column(&row, 1)?;
+    Ok(Some(Refusal::new(
+        ErrorKind::Denied,
+        format!("role {role} may not make roles"),
+        vec![format!("run `ALTER ROLE {} CREATEROLE` as a superuser", quoted_identifier(&role))],
+    )))
 }
 
 async fn there(session: &Session) -> Result<BTreeSet<Thing>> {

@@ -28,6 +28,8 @@ pub struct DumpNeeds {
     pub extensions: BTreeMap<String, Option<String>>,
     /// Nothing can be left out of it: it is in statements.
     pub is_all_or_nothing: bool,
+    /// The command that makes the roles of the dump's server, where a dump of them is known.
+    pub globals: Option<String>,
 }
 
 impl DumpNeeds {
@@ -41,6 +43,7 @@ impl DumpNeeds {
             tablespaces: BTreeSet::new(),
             extensions: known.map(|(name, version)| (name.clone(), Some(version.clone()))).collect(),
             is_all_or_nothing: false,
+            globals: None,
         }
     }
 
@@ -156,8 +159,11 @@ impl ReloadTarget {
             }
             let quoted = quoted_identifier(&name);
             if !there {
-                let mut hint =
-                    format!("run `CREATE ROLE {quoted}`, or restore the dump of the globals first");
+                let mut hint = format!("run `CREATE ROLE {quoted}`");
+                if let Some(command) = &needs.globals {
+                    hint +=
+                        &format!(", or `{command}`, which makes the roles of its server that are missing");
+                }
                 if !needs.is_all_or_nothing {
                     hint += "; `--no-owner --no-privileges` leaves owners and grants out";
                 }

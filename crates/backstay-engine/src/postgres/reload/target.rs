@@ -54,6 +54,10 @@ impl ReloadTarget {
         &self.version
     }
 
+    pub fn bin_directory(&self) -> Option<&Path> {
+        self.bin_directory.as_deref()
+    }
+
     pub fn address(&self) -> &Address {
         &self.address
     }

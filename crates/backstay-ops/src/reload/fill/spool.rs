@@ -6,10 +6,46 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use backstay_engine::postgres::leftovers;
+use backstay_engine::postgres::reload::{Archive, OffsetPatch, RowOffsets};
+use bytes::Bytes;
 
+use crate::context::off_thread;
 use crate::error::{Error, Result};
 
-pub(super) struct SpoolFile {
+/// An archive that is written to such a file.
+pub(in crate::reload) struct Spooling {
+    file: SpoolFile,
+    offsets: Option<RowOffsets>,
+}
+
+impl Spooling {
+    pub fn begin(directory: &Path, bytes: u64) -> Result<Spooling> {
+        Ok(Spooling { file: SpoolFile::make(directory, bytes)?, offsets: None })
+    }
+
+    /// Of the archive whose first byte comes next: said in the file, each session goes where
+    /// its rows begin.
+    pub fn find_rows(&mut self, archive: Option<&Archive>) {
+        self.offsets = archive.map(RowOffsets::of);
+    }
+
+    pub async fn append(mut self, bytes: Bytes) -> Result<Spooling> {
+        if let Some(offsets) = &mut self.offsets {
+            offsets.push(&bytes);
+        }
+        let file = self.file;
+        Ok(Spooling { file: off_thread(move || file.append(&bytes)).await?, ..self })
+    }
+
+    pub fn finish(self) -> Result<SpoolFile> {
+        for OffsetPatch { at, bytes } in self.offsets.map(RowOffsets::finish).unwrap_or_default() {
+            self.file.write_at(at, &bytes)?;
+        }
+        Ok(self.file)
+    }
+}
+
+pub(in crate::reload) struct SpoolFile {
     path: PathBuf,
     file: File,
 }

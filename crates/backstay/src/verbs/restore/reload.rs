@@ -63,6 +63,6 @@ fn request(session: &Session, arguments: &RestoreArguments, jobs: u32) -> Result
         jobs: said.jobs.unwrap_or(if said.swap.is_some() { jobs } else { 1 }),
         consent: Consent { force: said.force, confirm: said.confirm.clone() },
         safety_dump: !said.no_safety_backup,
-        hooks: session.hooks(&arguments.instance)?,
+        hooks: session.hooks(&arguments.instance, said.to_server.as_deref())?,
     })
 }
