@@ -104,7 +104,7 @@ impl Classified for Error {
             }
             Error::NoLog { .. } => one("`backstay archive NAME` takes the names of instances of PostgreSQL".to_owned()),
             Error::NoDestination => {
-                one("say `--into DIR`, or for a dump `--into-database NAME` or `--swap NAME`".to_owned())
+                one("say `--into DIR`, or for a dump `--into-database NAME`, `--swap NAME` or `--test`".to_owned())
             }
         }
     }
