@@ -99,8 +99,10 @@ async fn probe(settings: &PostgresSettings) -> Probed {
     let asked = async {
         let address = settings.address()?;
         let session = Session::open(&address).await?;
+        // First, for the other has sessions in every database, which may not have ended yet.
+        let left = left_by_swaps(&session).await;
         let server = facts::read(&session, &address).await?;
-        Ok::<_, backstay_engine::Error>((server, left_by_swaps(&session).await?))
+        Ok::<_, backstay_engine::Error>((server, left?))
     };
     match asked.await {
         Ok((server, left)) => {
