@@ -239,6 +239,16 @@ pub struct DumpedTable {
     pub bytes: u64,
 }
 
+/// How much TimescaleDB has in its catalogue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimescaleCounts {
+    pub hypertables: u64,
+    /// Dropped ones that the catalogue keeps, too.
+    pub chunks: u64,
+    /// Without its own.
+    pub jobs: u64,
+}
+
 /// A file that belongs to a dump and lies in the directory of its own file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DumpMember {
@@ -269,6 +279,9 @@ pub struct StatementNeeds {
     /// Those that are made.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub extensions: BTreeSet<String>,
+    /// Of those extensions whose rows say it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub versions: BTreeMap<String, String>,
 }
 
 /// The sidecar of a dump, `<file>.meta.json`: a dump of ours exists when it has one.
@@ -315,6 +328,9 @@ pub struct DumpRecord {
     pub extensions: BTreeMap<String, String>,
     #[serde(default)]
     pub tables: Vec<DumpedTable>,
+    /// Of a whole database with TimescaleDB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timescaledb: Option<TimescaleCounts>,
     /// Of a dump in statements, for each database in it; an archive says it itself. Of one
     /// that is not named here it is not known.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use backstay_engine::postgres::dump::RelationName;
 use backstay_engine::postgres::inspect::InspectKind;
-use backstay_engine::postgres::reload::{Archive, ArchiveReader, ScriptNames};
+use backstay_engine::postgres::reload::{Archive, ArchiveReader, ScriptNames, VersionScan};
 use backstay_model::dump::{
     DumpCipher, DumpCompression, DumpContent, DumpFormat, DumpRecord, DumpShape, Tier,
 };
@@ -35,6 +35,7 @@ mod sets;
 
 /// The sidecar where the layout's own name is taken by somebody else's.
 const OTHER_SIDECAR: &str = ".meta.json";
+const TIMESCALEDB: &str = "timescaledb";
 /// Ours are far below; somebody else's of the name is not read.
 const SIDECAR_MAX_BYTES: u64 = 4 << 20;
 
@@ -155,6 +156,8 @@ struct Read {
     inside: DumpInside,
     archive: Option<Archive>,
     found: Found,
+    /// Of TimescaleDB in an archive, where it says it.
+    timescaledb: Option<String>,
     /// Of statements.
     names: Option<ScriptNames>,
     raw_bytes: u64,
@@ -254,8 +257,18 @@ impl Adopting<'_> {
         if is_other || inside == DumpInside::Tar && snapshot.is_none() {
             // Whether it is whole is for whoever adopts it.
             let (raw_bytes, sha256, found, names) = (0, String::new(), Found::Nothing, None);
-            return Ok(Some(Read { layers, inside, archive, found, names, raw_bytes, sha256 }));
+            return Ok(Some(Read {
+                layers,
+                inside,
+                archive,
+                found,
+                timescaledb: None,
+                names,
+                raw_bytes,
+                sha256,
+            }));
         }
+        let mut version = (inside == DumpInside::CustomArchive).then(VersionScan::default);
         let mut contents = (inside == DumpInside::CustomArchive).then(ArchiveReader::default);
         // The pipe of a script whose `pg_dump` died ends well, and its statements do not; an
         // archive may have no layer over it that would notice a cut.
@@ -273,6 +286,9 @@ impl Adopting<'_> {
             self.run.check_cancelled()?;
             if let Some(needed) = &mut needed {
                 needed.push(&bytes).await;
+            }
+            if let Some(version) = &mut version {
+                version.push(&bytes);
             }
             if let Some(inspection) = &mut inspection {
                 inspection.write(&bytes).await?;
@@ -294,7 +310,8 @@ impl Adopting<'_> {
         let names = needed.map(Needed::finish);
         let read = reader.finish().await?;
         let (raw_bytes, sha256) = (read.raw_bytes, read.sha256);
-        Ok(Some(Read { layers, inside, archive, found, names, raw_bytes, sha256 }))
+        let timescaledb = version.and_then(VersionScan::finish);
+        Ok(Some(Read { layers, inside, archive, found, timescaledb, names, raw_bytes, sha256 }))
     }
 
     fn record(&self, file: &ShelfFile, read: &Read, format: DumpFormat) -> Result<DumpRecord> {
@@ -341,8 +358,9 @@ impl Adopting<'_> {
                 .or_else(|| read.found.server_version()),
             tool_version: of_archive(|archive| &archive.tool_version).or_else(|| read.found.tool_version()),
             backstay_version: env!("CARGO_PKG_VERSION").to_owned(),
-            extensions: Default::default(),
+            extensions: read.timescaledb.iter().map(|v| (TIMESCALEDB.to_owned(), v.clone())).collect(),
             tables: Vec::new(),
+            timescaledb: None,
             needs,
             warnings: read.found.warnings(),
             members: Vec::new(),

@@ -21,7 +21,7 @@ use backstay_engine::postgres::dump::RelationName;
 use backstay_engine::postgres::reload::{ReloadTarget, swap};
 use backstay_model::dump::DumpContent;
 use backstay_model::plan::Refusal;
-use backstay_model::plan::reload::{Consent, Destination, ReloadPlan, at_stake, refusal};
+use backstay_model::plan::reload::{Consent, Destination, ReloadChecks, ReloadPlan, at_stake, refusal};
 use backstay_model::{BackupId, Finding, FindingLevel};
 use serde::Serialize;
 
@@ -41,6 +41,8 @@ pub use target::Server;
 pub enum Wanted {
     Database(String),
     Swap(String),
+    /// Only to see whether it can be restored.
+    Test,
 }
 
 /// What a person may say of one reload.
@@ -85,6 +87,10 @@ pub struct ReloadReport {
     pub kept: Option<String>,
     /// Sessions that a swap ended.
     pub sessions_ended: u64,
+    /// What was looked at of a database that nobody used before.
+    pub checks: Option<ReloadChecks>,
+    /// Nothing that came to light since the plan is an error.
+    pub sound: bool,
 }
 
 /// A plan, and everything that was opened to make it.
@@ -122,8 +128,10 @@ pub async fn prepare<'a>(
     run.progress.enter("ask the server");
     let settings = request.server.settings(instance)?;
     let target = target::open(run, &settings).await?;
+    let time = run.clock.now().strftime("%Y%m%dT%H%M%SZ").to_string();
     let name = match &request.wanted {
         Wanted::Database(name) | Wanted::Swap(name) => name.clone(),
+        Wanted::Test => swap::temporary_name(&swap::kept_name(&of, &time)),
     };
     let record = &input.chosen.record;
     // One that is shut cannot be looked into.
@@ -135,6 +143,7 @@ pub async fn prepare<'a>(
     let destination = match &request.wanted {
         Wanted::Database(name) => Destination::Database { name: name.clone() },
         Wanted::Swap(name) => Destination::Swap { name: name.clone(), kept },
+        Wanted::Test => Destination::Test { name: name.clone() },
     };
     if matches!(destination, Destination::Swap { .. }) && matches!(record.content, DumpContent::Parts { .. })
     {
@@ -147,6 +156,10 @@ pub async fn prepare<'a>(
     let into = into.filter(|_| facts.is_there);
     let looked = target.preflight(into.filter(|_| apart.is_none()), &input.needs(request)?).await?;
     refusals.extend(looked.refusals);
+    let is_whole = !request.is_of_parts() && !matches!(record.content, DumpContent::Parts { .. });
+    if into.is_some() && facts.is_used && is_whole && input.timescaledb() == Some(true) {
+        refusals.push(fill::refuse_used(&name));
+    }
     let mut findings = input.chosen.findings.clone();
     findings.extend(looked.findings);
     findings.extend(remains);
@@ -174,6 +187,8 @@ pub async fn prepare<'a>(
     };
     let hooks = match &plan.destination {
         Destination::Database { .. } if !facts.is_there => Hooks::default(),
+        // The application goes on while something is only tried.
+        Destination::Test { .. } => Hooks::default(),
         _ => request.hooks.clone(),
     };
     plan.steps = steps(&plan, &facts, request, &input, &hooks);
@@ -190,6 +205,7 @@ fn way_back(destination: &Destination, safety_dump: bool) -> String {
             "the old one is kept as {kept}: `ALTER DATABASE … RENAME TO` gives it its name back, \
              `DROP DATABASE \"{kept}\"` lets it go when {name} is as it should be"
         ),
+        Destination::Test { name } => format!("{name} is dropped again in any case"),
         Destination::Database { name } if safety_dump => format!(
             "the dump of {name} as it was is the newest of `backstay list --type dump` that says `before a restore`: \
              `backstay restore … --backup ID` brings it back"
@@ -224,6 +240,14 @@ fn steps(
         Destination::Swap { name, .. } => {
             steps.push(format!("make a database beside {name}, and put {what} of {} into it", plan.file));
         }
+        Destination::Test { name } => {
+            steps.push(format!("make database {name}, and put {what} of {} into it", plan.file));
+            steps.push(
+                "look at what came: all of it, its indexes, keys and sequences, and rows of it".to_owned(),
+            );
+            steps.push(format!("drop {name} again, however it ended"));
+            return steps;
+        }
         Destination::Database { name } if facts.is_there => {
             let how = if request.jobs > 1 && input.is_seekable() {
                 "in several transactions"
@@ -237,6 +261,10 @@ fn steps(
         }
     }
     steps.push("set the sequences right, look at the foreign keys that were not, and analyse".to_owned());
+    if !facts.is_used || matches!(plan.destination, Destination::Swap { .. }) {
+        steps
+            .push("look at what came: all of it, its indexes, keys and sequences, and rows of it".to_owned());
+    }
     if let Destination::Swap { name, kept } = &plan.destination {
         steps.push(match facts.is_there {
             true => {
@@ -258,17 +286,20 @@ impl Prepared<'_> {
             return Err(Error::Refused { refusal: refusal.clone() });
         }
         let watch = Stopwatch::start();
-        let (run, hooks) = (self.run, &self.hooks.clone());
+        let (run, hooks) = (self.run, self.hooks.clone());
         run.check_cancelled()?;
         // The application can run on as long as that takes.
         let prepared = self.taken_apart().await?;
-        let done = match hooks::before(run, hooks).await {
+        let told = prepared.plan.findings.len();
+        let done = match hooks::before(run, &hooks).await {
             Ok(()) => prepared.change().await,
             Err(error) => Err(error),
         };
-        let started = hooks::after(run, hooks, done.is_ok()).await;
+        let started = hooks::after(run, &hooks, done.is_ok()).await;
         let mut report = done?;
         report.plan.findings.extend(started);
+        let new = report.plan.findings.iter().skip(told);
+        report.sound = !new.into_iter().any(|finding| finding.level == FindingLevel::Error);
         report.duration_seconds = watch.seconds();
         Ok(report)
     }
@@ -299,6 +330,8 @@ impl Prepared<'_> {
             safety: None,
             kept: None,
             sessions_ended: 0,
+            checks: None,
+            sound: true,
             plan,
         };
         if report.plan.safety_dump {
@@ -317,14 +350,16 @@ impl Prepared<'_> {
             report.safety = of_target.dumps.into_iter().next_back();
         }
         let into = match &report.plan.destination {
-            Destination::Database { name } => name.clone(),
+            Destination::Database { name } | Destination::Test { name } => name.clone(),
             Destination::Swap { kept, .. } => swap::temporary_name(kept),
         };
         let _mark = match &report.plan.destination {
             Destination::Swap { name, .. } => target.mark(&into, name).await,
-            Destination::Database { .. } => None,
+            Destination::Database { .. } | Destination::Test { .. } => None,
         };
         let is_new = !matches!(report.plan.destination, Destination::Database { .. }) || !facts.is_there;
+        let is_test = matches!(report.plan.destination, Destination::Test { .. });
+        let is_used = !is_new && facts.is_used;
         let filling = fill::Filling {
             run,
             policy,
@@ -332,19 +367,28 @@ impl Prepared<'_> {
             target: &target,
             into: &into,
             is_new,
-            is_for_queries: true,
+            is_for_queries: !is_test,
+            is_used,
+            is_to_swap: matches!(report.plan.destination, Destination::Swap { .. }),
+            is_test,
         };
         let shelf = input.chosen.shelf.location().to_owned();
         let filled = filling.fill(input).await.map_err(|error| error.of_shelf(&shelf))?;
         report.restored_bytes = filled.raw_bytes;
+        report.checks = filled.checks;
         // Of what was restored; that a newer dump was passed over is no fault of this one.
         let bad = filled.findings.iter().find(|finding| finding.level == FindingLevel::Error);
         let bad = bad.map(|finding| format!("{}: {}", finding.subject, finding.message));
         report.plan.findings.extend(filled.findings);
+        if is_test {
+            run.progress.enter("drop what was tried");
+            let dropped = fill::drop_within(&target, &into, fill::Made::Surely, fill::DROP_LIMIT).await;
+            report.plan.findings.extend(dropped.err().map(|error| left(&into, &error)));
+        }
         if let Destination::Swap { name, kept } = &report.plan.destination {
             if let Some(reason) = bad {
-                target.drop_database(&into).await?;
-                return Err(Error::SwapNotSound { name: name.clone(), reason });
+                let error = Error::SwapNotSound { name: name.clone(), reason };
+                return Err(fill::let_go(&target, &into, fill::Made::Surely, error, fill::DROP_LIMIT).await);
             }
             run.progress.enter("swap the databases");
             // Not ended half-way, whoever asks and however often: the old one would stay shut.
@@ -372,4 +416,12 @@ impl Prepared<'_> {
         }
         Ok(report)
     }
+}
+
+fn left(database: &str, error: &backstay_engine::Error) -> Finding {
+    Finding::error(
+        database,
+        format!("was only tried, and cannot be dropped: {error}"),
+        format!("`DROP DATABASE \"{database}\" WITH (FORCE)`"),
+    )
 }

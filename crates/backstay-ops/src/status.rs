@@ -99,12 +99,11 @@ async fn probe(settings: &PostgresSettings) -> Probed {
     let asked = async {
         let address = settings.address()?;
         let session = Session::open(&address).await?;
+        // First, for the other has sessions in every database, which may not have ended yet.
+        let left = left_by_swaps(&session).await;
         let server = facts::read(&session, &address).await?;
         // Of a standby, the primary knows who works on what; and what is left is its own.
-        let left = match server.in_recovery {
-            true => Vec::new(),
-            false => left_by_swaps(&session).await.unwrap_or_default(),
-        };
+        let left = if server.in_recovery { Vec::new() } else { left.unwrap_or_default() };
         Ok::<_, backstay_engine::Error>((server, left))
     };
     match asked.await {

@@ -299,10 +299,10 @@ pub struct RestoreArguments {
     #[arg(long, value_name = "DIR", group = "destination")]
     pub into: Option<PathBuf>,
     /// Put a tablespace to the directory NEW; OLD is where it lay, its name or its number
-    #[arg(long, value_name = "OLD=NEW", value_parser = tablespace, conflicts_with_all = ["into_database", "swap"])]
+    #[arg(long, value_name = "OLD=NEW", value_parser = tablespace, conflicts_with_all = ["into_database", "swap", "test"])]
     pub tablespace: Vec<(String, PathBuf)>,
     /// Start a private server on the restored directory and prove that it is readable
-    #[arg(long, conflicts_with_all = ["into_database", "swap"])]
+    #[arg(long, conflicts_with_all = ["into_database", "swap", "test"])]
     pub start: bool,
     /// Say what would be done, and do nothing
     #[arg(long)]
@@ -321,6 +321,9 @@ pub struct ReloadArguments {
     /// Restore a dump beside this database, check it, and put it in its place; the old one is kept
     #[arg(long, value_name = "NAME", group = "destination", conflicts_with_all = ["table", "schema"])]
     pub swap: Option<String>,
+    /// Restore a dump beside everything else, check it, say what was found, and drop it again
+    #[arg(long, group = "destination", conflicts_with_all = ["force", "confirm", "no_safety_backup"])]
+    pub test: bool,
     /// Another server: an instance of the configuration, or an address
     #[arg(long, value_name = "INSTANCE|URL", conflicts_with = "into")]
     pub to_server: Option<String>,

@@ -104,8 +104,8 @@ impl Classified for Error {
             }
             Error::NoLog { .. } => one("`backstay archive NAME` takes the names of instances of PostgreSQL".to_owned()),
             Error::NoDestination => {
-                one("say `--into DIR`, or for a dump `--into-database NAME` or `--swap NAME`; only `--backup ID` of a dump of \
-                     roles and tablespaces goes without".to_owned())
+                one("say `--into DIR`, or for a dump `--into-database NAME`, `--swap NAME` or `--test`; only `--backup ID` of a \
+                     dump of roles and tablespaces goes without".to_owned())
             }
         }
     }

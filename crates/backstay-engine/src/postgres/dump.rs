@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use backstay_model::dump::{DumpFormat, DumpedTable};
+use backstay_model::dump::{DumpFormat, DumpedTable, TimescaleCounts};
 use tokio_util::sync::CancellationToken;
 
 pub use self::chosen::RelationName;
@@ -105,6 +105,8 @@ pub struct DumpFacts {
     pub extensions: BTreeMap<String, String>,
     /// The largest of those that are dumped, [`TABLES_NAMED`] at most.
     pub tables: Vec<DumpedTable>,
+    /// Of a whole database.
+    pub timescaledb: Option<TimescaleCounts>,
     /// How many are dumped in all.
     pub tables_in_all: u64,
 }

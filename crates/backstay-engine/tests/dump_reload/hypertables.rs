@@ -106,7 +106,7 @@ fn hypertables_come_back_equal_with_their_chunks_and_jobs() {
             };
             let options = ReloadOptions { input, ..ReloadOptions::default() };
             reload(&target, &name, &options, &dumped.bytes).await.unwrap();
-            assert_eq!(timescale.finish(&target).await.unwrap(), []);
+            assert_eq!(timescale.finish(&target, true).await.unwrap(), []);
             target.analyze(&name, Duration::from_secs(60)).await.unwrap();
             assert_eq!(chunks(&name), before, "{format}");
             assert_eq!(look(&server, &name), rows, "{format}");

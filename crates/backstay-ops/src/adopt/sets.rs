@@ -159,6 +159,7 @@ impl Adopting<'_> {
             inside: DumpInside::InfluxPortable,
             archive: None,
             found: Found::Snapshot(SnapshotFacts::Influx(checked)),
+            timescaledb: None,
             names: None,
             raw_bytes: own.raw_bytes,
             sha256: own.sha256,

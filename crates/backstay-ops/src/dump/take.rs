@@ -105,6 +105,7 @@ impl Taking<'_> {
             backstay_version: env!("CARGO_PKG_VERSION").to_owned(),
             extensions: facts.extensions,
             tables: facts.tables,
+            timescaledb: facts.timescaledb,
             needs: needed::of(needed, &named.content),
             members: Vec::new(),
             warnings: warnings.clone(),

@@ -66,6 +66,9 @@ impl Apart<'_> {
             into: self.temporary,
             is_new: true,
             is_for_queries: false,
+            is_used: false,
+            is_to_swap: false,
+            is_test: false,
         };
         let mut findings = filling.fill(input).await?.findings;
         let taken = self.take_out().await;

@@ -3,30 +3,34 @@
 use std::time::{Duration, Instant};
 
 use backstay_engine::postgres::reload::{
-    Archive, DirectoryUnpack, ReloadInput, ReloadOptions, ReloadRun, ReloadTarget, Selection,
+    Archive, DirectoryUnpack, Expected, ReloadInput, ReloadOptions, ReloadRun, ReloadTarget, Selection,
     TimescaleReload, archive,
 };
 use backstay_model::Finding;
-use backstay_model::dump::DumpWarning;
+use backstay_model::dump::{DumpContent, DumpWarning};
 use backstay_model::error::Classified as _;
 use backstay_model::plan::Refusal;
+use backstay_model::plan::reload::ReloadChecks;
 use backstay_repo::dump::DumpInside;
 use bytes::Bytes;
 
 use super::ReloadRequest;
-use super::input::Input;
+use super::input::{Input, TIMESCALEDB};
 use crate::context::off_thread;
 use crate::dump::DumpPolicy;
 use crate::error::{Error, Result};
 use crate::run::Run;
 
 pub(super) mod spool;
+mod used;
 
 use spool::{SpoolFile, Spooling};
+pub(super) use used::refuse_used;
 
-const TIMESCALEDB: &str = "timescaledb";
 /// A foreign key of a large table is looked at for as long as a scan of it takes.
 const LOOK_LIMIT: Duration = Duration::from_secs(6 * 60 * 60);
+/// Of the looks at what was restored, all together.
+const CHECK_LIMIT: Duration = Duration::from_secs(10 * 60);
 /// A server that restarts, or fails over, answers again before long.
 pub(super) const DROP_LIMIT: Duration = Duration::from_secs(30);
 const DROP_AGAIN: Duration = Duration::from_millis(500);
@@ -41,11 +45,19 @@ pub(super) struct Filling<'a> {
     pub is_new: bool,
     /// Somebody is going to ask it something.
     pub is_for_queries: bool,
+    /// Somebody has something in it.
+    pub is_used: bool,
+    /// It gets another name when it is sound.
+    pub is_to_swap: bool,
+    /// It goes in any case, and nobody is to work in it.
+    pub is_test: bool,
 }
 
 pub(super) struct Filled {
     pub raw_bytes: u64,
     pub findings: Vec<Finding>,
+    /// What was looked at; nothing where others have things of their own.
+    pub checks: Option<ReloadChecks>,
 }
 
 /// Whether a database is there that a restore asked for.
@@ -67,13 +79,11 @@ pub(super) async fn let_go(
 ) -> Error {
     match drop_within(target, database, made, limit).await {
         Ok(()) => failed,
-        Err(error) => {
-            tracing::warn!(%error, database, "half of a restore is left");
-            Error::HalfRestored { database: database.to_owned(), source: Box::new(failed) }
-        }
+        Err(_) => Error::HalfRestored { database: database.to_owned(), source: Box::new(failed) },
     }
 }
 
+/// Drops what a restore has made, also when the server takes its time.
 pub(super) async fn drop_within(
     target: &ReloadTarget,
     database: &str,
@@ -87,12 +97,16 @@ pub(super) async fn drop_within(
             Made::Perhaps => target.take_back(database).await,
         };
         match dropped {
+            Ok(()) => return Ok(()),
             // A server that lost a process ends all sessions, and is back a moment later.
             Err(error) if error.kind().is_retryable() && Instant::now() < deadline => {
                 tracing::debug!(%error, database, "half of a restore cannot be dropped yet");
                 tokio::time::sleep(DROP_AGAIN).await;
             }
-            ended => return ended,
+            Err(error) => {
+                tracing::warn!(%error, database, "half of a restore is left");
+                return Err(error);
+            }
         }
     }
 }
@@ -120,7 +134,6 @@ impl Filling<'_> {
     }
 
     async fn put(&self, mut input: Input) -> Result<Filled> {
-        let (run, raw_bytes) = (self.run, input.chosen.record.raw_bytes);
         let spool = self.policy.spool()?;
         // A directory says what it holds only when it lies somewhere.
         let unpacked = match input.is_packed() {
@@ -137,15 +150,47 @@ impl Filling<'_> {
             }
         }
         let timescale = self.timescale(&mut input).await?;
-        let jobs = if timescale.is_some() { 1 } else { self.request.jobs };
+        match self.rows(input, unpacked, &spool, timescale.is_some()).await {
+            Ok((said, raw_bytes, expected)) => {
+                let mut filled = self.settle(timescale, &expected).await?;
+                filled.findings.splice(0..0, said.into_iter().map(of_child));
+                Ok(Filled { raw_bytes, ..filled })
+            }
+            Err(error) => {
+                // What was made goes as a whole; what somebody else made is as it was.
+                if let Some(timescale) = timescale.filter(|_| !self.is_new)
+                    && let Err(error) = timescale.give_up(self.target).await
+                {
+                    tracing::warn!(%error, database = self.into, "TimescaleDB was not told that nothing came");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// All that the dump holds. What was said, how much it was, and what is there now.
+    async fn rows(
+        &self,
+        mut input: Input,
+        unpacked: Option<(DirectoryUnpack, std::path::PathBuf)>,
+        spool: &std::path::Path,
+        has_timescaledb: bool,
+    ) -> Result<(Vec<DumpWarning>, u64, Expected)> {
+        let (run, raw_bytes) = (self.run, input.chosen.record.raw_bytes);
+        let jobs = if has_timescaledb { 1 } else { self.request.jobs };
         let options = self.options(&input).await?;
+        let expected = Expected::of_record(&input.chosen.record);
+        let expected = match &input.archive {
+            Some(archive) => expected.and_archive(archive, options.entries.as_deref()),
+            None => expected,
+        };
         let mut file = None;
         let from = match (&unpacked, input.inside) {
             (Some((_, path)), _) => ReloadInput::Lying { path: path.clone(), jobs },
             // Of chosen entries, `pg_restore` is done before the file ends: it would commit
             // before the last byte was checked.
             (None, DumpInside::CustomArchive) if jobs > 1 || self.request.is_of_parts() => {
-                let spooled = self.spool(&mut input, &spool).await?;
+                let spooled = self.spool(&mut input, spool).await?;
                 let path = spooled.path().to_owned();
                 file = Some(spooled);
                 ReloadInput::Lying { path, jobs }
@@ -165,22 +210,27 @@ impl Filling<'_> {
             }
         };
         drop((unpacked, file));
-        let mut findings: Vec<Finding> = said.into_iter().map(of_child).collect();
-        findings.extend(self.settle(timescale).await?);
-        Ok(Filled { raw_bytes, findings })
+        Ok((said, raw_bytes, expected))
     }
 
     async fn timescale(&self, input: &mut Input) -> Result<Option<TimescaleReload>> {
-        let known = input.chosen.record.extensions.get(TIMESCALEDB).cloned();
-        let has = match &input.archive {
-            Some(archive) => archive.has_timescaledb(),
-            // Of what others took, no sidecar says it.
-            None => known.is_some() || (input.is_statements() && input.makes_extension(TIMESCALEDB).await?),
-        };
-        if !has || !self.is_new || self.request.is_of_parts() {
+        if self.request.is_of_parts() || matches!(input.chosen.record.content, DumpContent::Parts { .. }) {
             return Ok(None);
         }
-        Ok(Some(TimescaleReload::begin(self.target, self.into, known.as_deref()).await?))
+        let known = input.timescaledb();
+        let has = match known {
+            Some(has) => has,
+            // Of what others took, no sidecar says it.
+            None => input.is_statements() && input.makes_extension(TIMESCALEDB).await?,
+        };
+        if !has {
+            return Ok(None);
+        }
+        if self.is_used {
+            return Err(Error::Refused { refusal: refuse_used(self.into) });
+        }
+        let version = input.timescaledb_version();
+        Ok(Some(TimescaleReload::begin(self.target, self.into, version).await?))
     }
 
     async fn options(&self, input: &Input) -> Result<ReloadOptions> {
@@ -281,36 +331,54 @@ impl Filling<'_> {
         spooling.finish()
     }
 
-    /// What a restore leaves to others. The rows are there by now: what cannot be done or
-    /// looked at any more is told beside them, and never as if nothing had happened.
-    async fn settle(&self, timescale: Option<TimescaleReload>) -> Result<Vec<Finding>> {
+    /// What a restore leaves to others, and what it looks at. The rows are there by now: what
+    /// cannot be done or looked at any more is told beside them, and never as if nothing had
+    /// happened.
+    async fn settle(&self, timescale: Option<TimescaleReload>, expected: &Expected) -> Result<Filled> {
         let (run, request) = (self.run, self.request);
-        let mut findings = Vec::new();
-        if let Some(timescale) = timescale {
-            run.progress.enter("tell TimescaleDB");
-            let told = timescale.finish(self.target).await;
-            findings.extend(self.unless_failed(told, "TimescaleDB was not told that the restore is over")?);
-        }
-        if request.is_of_parts() || request.triggers_off {
+        let mut filled = Filled { raw_bytes: 0, findings: Vec::new(), checks: None };
+        let is_unlike = request.is_of_parts() || request.triggers_off;
+        if is_unlike {
             run.progress.enter("set the sequences");
             let set = self.target.set_sequences(self.into, &request.tables).await;
-            findings.extend(self.unless_failed(set.map(|_| Vec::new()), "the sequences were not set right")?);
+            let set = set.map(|_| Vec::new());
+            filled.findings.extend(self.unless_failed(set, "the sequences were not set right")?);
+        }
+        if !self.is_used {
+            run.progress.enter("look at what was restored");
+            // Before jobs of TimescaleDB change it.
+            let looked = self.target.check_sound(self.into, expected, CHECK_LIMIT, &run.cancel).await;
+            let looked = looked.map(|sound| {
+                filled.checks = Some(sound.checks);
+                sound.findings
+            });
+            let found = self.unless_failed(looked, "what was restored was not looked at to the end")?;
+            filled.findings.extend(found);
+        }
+        if let Some(timescale) = timescale.filter(|_| !self.is_test) {
+            run.progress.enter("tell TimescaleDB");
+            let told = timescale.finish(self.target, !self.is_to_swap).await;
+            let told = self.unless_failed(told, "TimescaleDB was not told that the restore is over")?;
+            filled.findings.extend(told);
+        }
+        if is_unlike {
             run.progress.enter("look at the foreign keys");
             let looked = self.target.check_foreign_keys(self.into, &request.tables, LOOK_LIMIT, &run.cancel);
-            findings.extend(self.unless_failed(looked.await, "the foreign keys were not looked at")?);
+            let found = self.unless_failed(looked.await, "the foreign keys were not looked at")?;
+            filled.findings.extend(found);
         }
         if !self.is_for_queries {
-            return Ok(findings);
+            return Ok(filled);
         }
         run.progress.enter("analyse");
         if let Err(error) = self.target.analyze(self.into, LOOK_LIMIT).await {
-            findings.push(Finding::warning(
+            filled.findings.push(Finding::warning(
                 self.into,
                 format!("could not be analysed: {error}"),
                 "run `ANALYZE` in it, or its queries may be slow",
             ));
         }
-        Ok(findings)
+        Ok(filled)
     }
 
     /// A failure after the rows have come. A database that was made for them goes when

@@ -21,6 +21,7 @@ use crate::run::Run;
 const STATEMENTS_HEAD_BYTES: usize = 64 << 10;
 /// The table of contents of a directory of ours stands first; more is read a second time.
 const CONTENTS_HEAD_BYTES: usize = 8 << 20;
+pub(super) const TIMESCALEDB: &str = "timescaledb";
 
 pub(super) struct Input {
     pub chosen: Chosen,
@@ -140,6 +141,20 @@ impl Input {
         }
         let entries = archive.select(&request.tables, &request.schemas, Selection::Whole)?;
         Ok(known.and_archive(archive, entries, owners, privileges))
+    }
+
+    /// Whether TimescaleDB is in it, as far as that is known without reading on.
+    pub fn timescaledb(&self) -> Option<bool> {
+        let is_recorded = || self.chosen.record.extensions.contains_key(TIMESCALEDB).then_some(true);
+        self.archive.as_ref().map(Archive::has_timescaledb).or_else(is_recorded)
+    }
+
+    /// Where the dump's record knows it.
+    pub fn timescaledb_version(&self) -> Option<&str> {
+        let record = &self.chosen.record;
+        let of_statements =
+            || record.needs.get(record.content.database()?).and_then(|needs| needs.versions.get(TIMESCALEDB));
+        record.extensions.get(TIMESCALEDB).or_else(of_statements).map(String::as_str)
     }
 
     /// Whether statements make this extension. `pg_dump` writes that behind the schemas, and

@@ -3,10 +3,11 @@
 //! Sizes need the tables themselves, which somebody may hold: they are waited for a
 //! moment and then taken from the statistics. Nothing here may end the transaction.
 
-use backstay_model::dump::DumpedTable;
+use backstay_model::dump::{DumpedTable, TimescaleCounts};
 
 use super::super::client_programs::ClientPrograms;
 use super::super::connect::{Session, column};
+use super::super::reload::timescale::counts;
 use super::chosen::Chosen;
 use super::{DumpFacts, TABLES_NAMED};
 use crate::Result;
@@ -81,7 +82,22 @@ pub(super) async fn look(
     facts
         .tables
         .sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| (&a.schema, &a.name).cmp(&(&b.schema, &b.name))));
+    if chosen.numbers.is_none() {
+        facts.timescaledb = timescaledb(session).await?;
+    }
     Ok(facts)
+}
+
+/// Nothing when its catalogue is another one, or is kept from our role.
+async fn timescaledb(session: &Session) -> Result<Option<TimescaleCounts>> {
+    session.execute(ACTION, "SAVEPOINT counts").await?;
+    let counted = counts::count(session).await;
+    session.execute(ACTION, "ROLLBACK TO SAVEPOINT counts").await?;
+    match counted {
+        Ok(counts) => Ok(counts),
+        Err(crate::Error::Server { .. }) => Ok(None),
+        Err(lost) => Err(lost),
+    }
 }
 
 /// As they are, in the order of the numbers; nothing when a table cannot be had.

@@ -15,6 +15,7 @@ use super::cluster_part::connected;
 use super::pieces::{Piece, Pieces};
 use super::role_names::{in_grants, in_policy, policy_head, role};
 use super::script::{Token, tokens};
+use super::timescale::version;
 use super::words::Words;
 
 /// Longer statements are passed over.
@@ -104,6 +105,8 @@ struct Naming {
     /// The beginning of a statement.
     held: Vec<u8>,
     is_too_long: bool,
+    /// Those of TimescaleDB's own account.
+    rows: Option<Vec<u8>>,
     /// Names of other letters than those of ASCII can be read.
     is_utf8: bool,
 }
@@ -141,6 +144,8 @@ impl ScriptScan {
     pub fn pass_rows(&mut self, bytes: &[u8]) -> usize {
         match self.is_strange {
             true => bytes.len(),
+            // A few, among which one is looked for.
+            false if self.naming.rows.is_some() => 0,
             false => self.pieces.pass_rows(bytes),
         }
     }
@@ -183,7 +188,7 @@ impl Names {
 
     /// Of all kinds.
     fn count(&self) -> usize {
-        let StatementNeeds { roles, tablespaces, extensions } = &self.needs;
+        let StatementNeeds { roles, tablespaces, extensions, versions: _ } = &self.needs;
         let made = self.makes_roles.len() + self.makes_tablespaces.len();
         roles.len() + tablespaces.len() + extensions.len() + made
     }
@@ -243,6 +248,16 @@ impl Names {
 
 impl Naming {
     fn take(&mut self, piece: &Piece<'_>) {
+        if let (Some(rows), Piece::Rows(bytes)) = (&mut self.rows, piece) {
+            let room = version::ROWS_MAX_BYTES.saturating_sub(rows.len());
+            rows.extend_from_slice(&bytes[..bytes.len().min(room)]);
+            return;
+        }
+        if !matches!(piece, Piece::Gap(_))
+            && let Some(version) = self.rows.take().and_then(|rows| version::in_rows(&rows))
+        {
+            self.names().needs.versions.insert(version::TIMESCALEDB.to_owned(), version);
+        }
         match piece {
             Piece::Command(line) => {
                 if !line.starts_with(b"\\c") {
@@ -275,7 +290,13 @@ impl Naming {
     fn end(&mut self, words: &Words) {
         const LOOKED_AT: [&str; 8] = ["alter", "call", "create", "do", "grant", "reset", "revoke", "set"];
         let first = words.first().first().map_or("", String::as_str);
-        if self.is_elsewhere || !LOOKED_AT.contains(&first) {
+        if self.is_elsewhere {
+            return;
+        }
+        if self.held.starts_with(version::COPY) {
+            self.rows = Some(Vec::new());
+        }
+        if !LOOKED_AT.contains(&first) {
             return;
         }
         let tokens = match self.is_too_long {
@@ -295,11 +316,17 @@ impl Naming {
             let is_known = name.is_ascii() || (is_utf8 && !name.contains(char::REPLACEMENT_CHARACTER));
             is_known && name.len() <= NAME_MAX_BYTES
         };
-        let names = self.connected.as_ref().and_then(|database| self.databases.get_mut(database));
-        let names = names.unwrap_or(&mut self.own);
+        let names = self.names();
         let before = names.count();
         names.statement(words, tokens.as_deref(), can_read);
-        self.count += names.count() - before;
+        let found = names.count() - before;
+        self.count += found;
+    }
+
+    /// Of where the script is.
+    fn names(&mut self) -> &mut Names {
+        let names = self.connected.as_ref().and_then(|database| self.databases.get_mut(database));
+        names.unwrap_or(&mut self.own)
     }
 }
 

@@ -53,6 +53,8 @@ impl DumpNeeds {
         let Some(named) = named else { return self };
         self.roles.extend(named.roles.iter().cloned());
         self.tablespaces.extend(named.tablespaces.iter().cloned());
+        let versions = named.versions.iter().map(|(name, version)| (name.clone(), Some(version.clone())));
+        self.extensions.extend(versions);
         self.and_extensions(named.extensions.iter().map(String::as_str).collect())
     }
 
@@ -211,7 +213,18 @@ impl ReloadTarget {
                 ));
                 continue;
             };
-            let Some(wanted) = wanted else { continue };
+            let Some(wanted) = wanted else {
+                if name == SAME_VERSION {
+                    found.findings.push(Finding::warning(
+                        format!("extension {name}"),
+                        format!("of which version of {name} the dump is, it does not say"),
+                        format!(
+                            "if its source had another one than {default}, install that at the server first"
+                        ),
+                    ));
+                }
+                continue;
+            };
             let here = installed.unwrap_or_else(|| default.clone());
             if name == SAME_VERSION {
                 if !versions.contains(&wanted) || (here != wanted && here != default) {

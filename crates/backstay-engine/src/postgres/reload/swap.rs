@@ -82,7 +82,16 @@ async fn wake(target: &ReloadTarget, databases: &Databases) -> Vec<Finding> {
     let mut findings = Vec::new();
     let kept = (databases.old_is_open == Some(true)).then_some(databases.kept.as_str());
     for name in [Some(databases.name.as_str()), kept].into_iter().flatten() {
-        if let Err(error) = timescale::start_workers(target, name).await {
+        let started = match timescale::start_workers(target, name).await {
+            // The one that is kept rests with right; the other takes a worker first.
+            Ok(true) if name == databases.name => timescale::scheduler_runs(target, name).await,
+            Ok(_) => Ok(true),
+            Err(error) => Err(error),
+        };
+        if matches!(started, Ok(false)) {
+            findings.push(timescale::not_running(name));
+        }
+        if let Err(error) = started {
             findings.push(Finding::warning(
                 format!("TimescaleDB in {name}"),
                 format!("may not run its jobs: {error}"),

@@ -5,6 +5,9 @@
 //! rest meanwhile. Afterwards it is told again, and looked at until it holds: the second
 //! call is known to be necessary at times before jobs run.
 
+pub(in crate::postgres) mod counts;
+pub(super) mod version;
+
 use std::time::{Duration, Instant};
 
 use backstay_model::Finding;
@@ -60,6 +63,8 @@ pub struct TimescaleReload {
     database: String,
     /// Of its functions, quoted.
     schema: String,
+    /// The extension was not there before.
+    is_made: bool,
 }
 
 impl TimescaleReload {
@@ -72,6 +77,9 @@ impl TimescaleReload {
     ) -> Result<TimescaleReload> {
         // The first thing in a session of its own: its library is loaded by what is there.
         let session = target.session(Some(database)).await?;
+        let statement = "SELECT count(*) FROM pg_extension WHERE extname = 'timescaledb'";
+        let row = session.row("look for the extension timescaledb", statement, &[]).await?;
+        let is_made = column::<i64>(&row, 0)? == 0;
         let version =
             version.map(|version| format!(" VERSION '{}'", version.replace('\'', "''"))).unwrap_or_default();
         let statement = format!("CREATE EXTENSION IF NOT EXISTS timescaledb WITH SCHEMA public{version}");
@@ -83,30 +91,39 @@ impl TimescaleReload {
         let schema = quoted_identifier(&column::<String>(&row, 0)?);
         let statement = format!("SELECT {schema}.timescaledb_pre_restore()");
         session.query("tell TimescaleDB that a restore begins", &statement, &[]).await?;
-        Ok(TimescaleReload { database: database.to_owned(), schema })
+        Ok(TimescaleReload { database: database.to_owned(), schema, is_made })
     }
 
-    /// Tells it that the restore is over, and looks whether it acts on it.
-    pub async fn finish(self, target: &ReloadTarget) -> Result<Vec<Finding>> {
+    /// Nothing was put back after all: a database that somebody made is as it was.
+    pub async fn give_up(self, target: &ReloadTarget) -> Result<()> {
+        let session = target.session(Some(&self.database)).await?;
+        let statement = format!("SELECT {}.timescaledb_post_restore()", self.schema);
+        session.query("tell TimescaleDB that the restore is over", &statement, &[]).await?;
+        if self.is_made {
+            let session = target.session(Some(&self.database)).await?;
+            session.execute("drop the extension timescaledb", "DROP EXTENSION timescaledb").await?;
+        }
+        Ok(())
+    }
+
+    /// Tells it that the restore is over, and looks whether it acts on it. Where the database
+    /// is to get another name first, its scheduler is started after that.
+    pub async fn finish(self, target: &ReloadTarget, is_to_run: bool) -> Result<Vec<Finding>> {
         let mut holds = false;
         for _ in 0..TRIES {
             let session = target.session(Some(&self.database)).await?;
             let statement = format!("SELECT {}.timescaledb_post_restore()", self.schema);
             session.query("tell TimescaleDB that the restore is over", &statement, &[]).await?;
             drop(session);
-            holds = self.holds(target).await?;
+            holds = is_over(target, &self.database).await?
+                && (!is_to_run || scheduler_runs(target, &self.database).await?);
             if holds {
                 break;
             }
         }
         let mut findings = Vec::new();
         if !holds {
-            findings.push(Finding::warning(
-                format!("TimescaleDB in {}", self.database),
-                "does not run its jobs: its scheduler did not start",
-                "`SELECT _timescaledb_functions.start_background_workers()`; see the server's log and \
-                 `timescaledb.max_background_workers`",
-            ));
+            findings.push(not_running(&self.database));
         }
         let jobs = TimescaleJob::list(&target.address().with_database(&self.database)).await?;
         let session = target.session(Some(&self.database)).await?;
@@ -123,43 +140,56 @@ impl TimescaleReload {
         }
         Ok(findings)
     }
+}
 
-    /// Whether the restore is over for new sessions, and the scheduler runs where it may.
-    async fn holds(&self, target: &ReloadTarget) -> Result<bool> {
-        let session = target.session(Some(&self.database)).await?;
-        let statement = "SELECT current_setting('timescaledb.restoring', true) IS DISTINCT FROM 'on', \
-                                coalesce(current_setting('timescaledb.max_background_workers', true), '0') = '0'";
-        let row = session.row("look at TimescaleDB", statement, &[]).await?;
-        let (over, rests): (bool, bool) = (column(&row, 0)?, column(&row, 1)?);
-        if !over || rests {
-            return Ok(over);
+/// Whether the restore is over for new sessions.
+async fn is_over(target: &ReloadTarget, database: &str) -> Result<bool> {
+    let session = target.session(Some(database)).await?;
+    let statement = "SELECT current_setting('timescaledb.restoring', true) IS DISTINCT FROM 'on'";
+    column(&session.row("look at TimescaleDB", statement, &[]).await?, 0)
+}
+
+/// Whether its scheduler runs where it may; waits for it a while.
+pub(super) async fn scheduler_runs(target: &ReloadTarget, database: &str) -> Result<bool> {
+    let session = target.session(Some(database)).await?;
+    let statement = "SELECT coalesce(current_setting('timescaledb.max_background_workers', true), '0') = '0'";
+    if column::<bool>(&session.row("look at TimescaleDB", statement, &[]).await?, 0)? {
+        return Ok(true);
+    }
+    let statement = "SELECT count(*) FROM pg_stat_activity \
+                     WHERE datname = current_database() AND backend_type ILIKE '%timescaledb%scheduler%'";
+    let deadline = Instant::now() + SCHEDULER_LIMIT;
+    loop {
+        let row = session.row("look for the scheduler of TimescaleDB", statement, &[]).await?;
+        if column::<i64>(&row, 0)? > 0 {
+            return Ok(true);
         }
-        let statement = "SELECT count(*) FROM pg_stat_activity \
-                         WHERE datname = current_database() AND backend_type ILIKE '%timescaledb%scheduler%'";
-        let deadline = Instant::now() + SCHEDULER_LIMIT;
-        loop {
-            let row = session.row("look for the scheduler of TimescaleDB", statement, &[]).await?;
-            if column::<i64>(&row, 0)? > 0 {
-                return Ok(true);
-            }
-            if Instant::now() >= deadline {
-                return Ok(false);
-            }
-            tokio::time::sleep(LOOK_AGAIN).await;
+        if Instant::now() >= deadline {
+            return Ok(false);
         }
+        tokio::time::sleep(LOOK_AGAIN).await;
     }
 }
 
+pub(super) fn not_running(database: &str) -> Finding {
+    Finding::error(
+        format!("TimescaleDB in {database}"),
+        "does not run its jobs: its scheduler did not start",
+        "`SELECT _timescaledb_functions.start_background_workers()`; see the server's log, \
+         `timescaledb.max_background_workers` and `max_worker_processes`",
+    )
+}
+
 /// Starts the scheduler again where it was ended as any other session; nothing where
-/// there is no TimescaleDB.
-pub(super) async fn start_workers(target: &ReloadTarget, database: &str) -> Result<()> {
+/// there is no TimescaleDB. Whether there is.
+pub(super) async fn start_workers(target: &ReloadTarget, database: &str) -> Result<bool> {
     let session = target.session(Some(database)).await?;
     // Its schema was another one before version 2.12.
     let statement = "SELECT n.nspname::text FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace \
                      WHERE p.proname = 'start_background_workers' AND n.nspname LIKE '\\_timescaledb%'";
     let rows = session.query("find the functions of TimescaleDB", statement, &[]).await?;
-    let Some(row) = rows.first() else { return Ok(()) };
+    let Some(row) = rows.first() else { return Ok(false) };
     let schema = quoted_identifier(&column::<String>(row, 0)?);
     let statement = format!("SELECT {schema}.start_background_workers()");
-    session.query("start the jobs of TimescaleDB", &statement, &[]).await.map(drop)
+    session.query("start the jobs of TimescaleDB", &statement, &[]).await.map(|_| true)
 }

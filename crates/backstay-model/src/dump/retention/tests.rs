@@ -34,6 +34,7 @@ fn record(content: DumpContent, finished_at: Timestamp, random: u32) -> DumpReco
         backstay_version: "0.1.0".to_owned(),
         extensions: BTreeMap::new(),
         tables: Vec::new(),
+        timescaledb: None,
         needs: Default::default(),
         members: Vec::new(),
         warnings: Vec::new(),

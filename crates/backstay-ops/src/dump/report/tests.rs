@@ -30,6 +30,7 @@ fn record() -> DumpRecord {
         backstay_version: "1".to_owned(),
         extensions: std::collections::BTreeMap::new(),
         tables: Vec::new(),
+        timescaledb: None,
         needs: Default::default(),
         members: Vec::new(),
         warnings: Vec::<DumpWarning>::new(),

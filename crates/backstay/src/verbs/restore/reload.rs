@@ -4,7 +4,7 @@ use backstay_model::plan::reload::Consent;
 use backstay_model::{BackupId, Fault};
 use backstay_ops::reload::{self, ReloadRequest, Server, Wanted};
 
-use super::super::DONE;
+use super::super::{DONE, NOT_SOUND};
 use super::show;
 use crate::args::RestoreArguments;
 use crate::error::Error;
@@ -31,7 +31,7 @@ pub async fn run(session: &Session, arguments: &RestoreArguments) -> Result<u8, 
         prepared.carry_out().await?
     };
     output.result(&report, |output| shown::done(output, &report, told)).map_err(Error::Print)?;
-    Ok(DONE)
+    Ok(if report.sound { DONE } else { NOT_SOUND })
 }
 
 fn request(session: &Session, arguments: &RestoreArguments, jobs: u32) -> Result<ReloadRequest, Fault> {
@@ -39,6 +39,7 @@ fn request(session: &Session, arguments: &RestoreArguments, jobs: u32) -> Result
     let wanted = match (&said.into_database, &said.swap) {
         (Some(name), _) => Wanted::Database(name.clone()),
         (None, Some(name)) => Wanted::Swap(name.clone()),
+        (None, None) if said.test => Wanted::Test,
         (None, None) => return Err(Fault::new(Error::NoDestination)),
     };
     let server = match &said.to_server {
@@ -47,7 +48,7 @@ fn request(session: &Session, arguments: &RestoreArguments, jobs: u32) -> Result
     };
     let of_swap = match &wanted {
         Wanted::Swap(name) => Some(name.clone()),
-        Wanted::Database(_) => None,
+        Wanted::Database(_) | Wanted::Test => None,
     };
     Ok(ReloadRequest {
         dump: arguments.backup.as_deref().map(str::parse::<BackupId>).transpose()?,
@@ -60,7 +61,7 @@ fn request(session: &Session, arguments: &RestoreArguments, jobs: u32) -> Result
         owners: !said.no_owner,
         privileges: !said.no_privileges,
         // A database that others use changes in one transaction, unless somebody says otherwise.
-        jobs: said.jobs.unwrap_or(if said.swap.is_some() { jobs } else { 1 }),
+        jobs: said.jobs.unwrap_or(if said.swap.is_some() || said.test { jobs } else { 1 }),
         consent: Consent { force: said.force, confirm: said.confirm.clone() },
         safety_dump: !said.no_safety_backup,
         hooks: session.hooks(&arguments.instance, said.to_server.as_deref())?,

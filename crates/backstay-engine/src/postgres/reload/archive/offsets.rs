@@ -36,6 +36,14 @@ pub struct RowOffsets {
     digits: Vec<u8>,
     begun_at: u64,
     found: Vec<(i32, u64)>,
+    watched: Option<Watched>,
+}
+
+/// An entry whose rows are kept, as they are in the archive.
+struct Watched {
+    entry: i32,
+    limit: usize,
+    bytes: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +68,20 @@ impl RowOffsets {
             digits: Vec::new(),
             begun_at: 0,
             found: Vec::new(),
+            watched: None,
         }
+    }
+
+    /// And keeps the rows of this entry, unless they are more than so many bytes.
+    pub(in crate::postgres::reload) fn watching(archive: &Archive, entry: i32, limit: usize) -> RowOffsets {
+        let watched = Some(Watched { entry, limit, bytes: Vec::new() });
+        RowOffsets { watched, ..RowOffsets::of(archive) }
+    }
+
+    /// The rows of the entry that was watched; nothing when there were too many.
+    pub(in crate::postgres::reload) fn watched(&self) -> Option<&[u8]> {
+        let watched = self.watched.as_ref()?;
+        (watched.bytes.len() <= watched.limit).then_some(watched.bytes.as_slice())
     }
 
     pub fn push(&mut self, mut piece: &[u8]) {
@@ -86,6 +107,12 @@ impl RowOffsets {
                 }
                 State::Bytes { left, large_objects } => {
                     let taken = up_to(piece, left);
+                    if let Some(watched) = &mut self.watched
+                        && self.found.last().is_some_and(|(entry, _)| *entry == watched.entry)
+                        && watched.bytes.len() <= watched.limit
+                    {
+                        watched.bytes.extend_from_slice(&piece[..taken]);
+                    }
                     self.state = match left - taken as u64 {
                         0 => State::Length { large_objects },
                         left => State::Bytes { left, large_objects },

@@ -46,6 +46,13 @@ const ROWS: [&str; 1] = ["TABLE DATA"];
 const RELATIONS: [&str; 6] =
     ["TABLE", "VIEW", "MATERIALIZED VIEW", "FOREIGN TABLE", "SEQUENCE", "PARTITIONED TABLE"];
 
+impl Entry {
+    /// What has a name among tables.
+    pub(in crate::postgres::reload) fn is_relation(&self) -> bool {
+        RELATIONS.contains(&self.kind.as_str())
+    }
+}
+
 impl Archive {
     /// Relations that can be chosen.
     pub fn relations(&self) -> impl Iterator<Item = RelationName> {
