@@ -99,8 +99,9 @@ async fn probe(settings: &PostgresSettings) -> Probed {
     let asked = async {
         let address = settings.address()?;
         let session = Session::open(&address).await?;
-        let server = facts::read(&session, &address).await?;
-        Ok::<_, backstay_engine::Error>((server, left_by_swaps(&session).await?))
+        // First: sessions of ours in other databases would be taken for a swap that runs.
+        let left = left_by_swaps(&session).await?;
+        Ok::<_, backstay_engine::Error>((facts::read(&session, &address).await?, left))
     };
     match asked.await {
         Ok((server, left)) => {
