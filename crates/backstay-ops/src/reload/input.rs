@@ -72,7 +72,7 @@ impl Input {
                 Some(archive)
             }
             DumpInside::PlainSql | DumpInside::PlainCluster
-                if !request.is_of_parts() && !(request.owners && request.privileges) =>
+                if !request.is_of_parts() && (!request.owners || !request.privileges) =>
             {
                 return Err(Error::NoChoiceInStatements { file: chosen.path.to_string() });
             }
