@@ -355,7 +355,8 @@ impl Prepared<'_> {
         };
         let _mark = match &report.plan.destination {
             Destination::Swap { name, .. } => target.mark(&into, name).await,
-            Destination::Database { .. } | Destination::Test { .. } => None,
+            Destination::Test { name } => target.mark(&into, name).await,
+            Destination::Database { .. } => None,
         };
         let is_new = !matches!(report.plan.destination, Destination::Database { .. }) || !facts.is_there;
         let is_test = matches!(report.plan.destination, Destination::Test { .. });

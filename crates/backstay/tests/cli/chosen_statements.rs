@@ -50,7 +50,7 @@ fn left<'a>(
     home: &'a Home,
     script: &str,
     layout: &str,
-) -> Box<dyn Fn(&[&str]) -> Command + 'a> {
+) -> impl Fn(&[&str]) -> Command + use<'a> {
     let _ = std::fs::remove_dir_all(home.path("left"));
     let _ = std::fs::remove_file(home.path("backup.sql.gz"));
     without_backstay(server, home, script);
@@ -65,10 +65,10 @@ fn left<'a>(
     let told = home.run(settings.iter().map(String::as_str).chain(adopt)).good().json();
     // Not every name of a file says of which database it is.
     let id = told["files"][0]["record"]["id"].as_str().unwrap().to_owned();
-    Box::new(move |words: &[&str]| {
+    move |words: &[&str]| {
         let of = ["restore", "orders", "--database", "shop", "--backup", &id];
         home.command(settings.iter().map(String::as_str).chain(of).chain(words.iter().copied()))
-    })
+    }
 }
 
 #[test]
@@ -214,7 +214,7 @@ fn what_fails_or_is_stopped_leaves_nothing_and_what_is_killed_a_database_that_is
     child.wait().unwrap();
     server.query_value("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND pid <> pg_backend_pid()").unwrap();
     no_sessions(&server, "killed");
-    let mut expected = before.clone();
+    let mut expected = before;
     expected.push(temporary.clone());
     expected.sort();
     assert_eq!(databases(&server), expected);
