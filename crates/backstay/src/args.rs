@@ -281,7 +281,7 @@ pub enum VerifyDepth {
 
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("destination"))]
-#[command(group = clap::ArgGroup::new("meant").args(["backup", "into", "into_database", "swap"]).required(true).multiple(true))]
+#[command(group = clap::ArgGroup::new("meant").args(["backup", "into", "into_database", "swap", "test"]).required(true).multiple(true))]
 pub struct RestoreArguments {
     /// The instance
     #[arg(value_name = "INSTANCE")]
