@@ -38,7 +38,7 @@
 //! init::run(&InitOptions { store, key_file, kit }, &dyn Clock, &CancellationToken) -> InitReport
 //! backup::run(&Context, &Instance, &BackupOptions) -> BackupSummary
 //! list::run(&Context, Option<&InstanceId>) -> Listing { backups, findings };  list::show(&Context, &BackupId) -> BackupDetail
-//! status::run(&Context, &Instance) -> InstanceStatus
+//! status::run(&Context, &Instance, Option<&ArchiveExpected>) -> InstanceStatus
 //! verify::run(&Context, &Subject, VerifyLevel) -> VerifyReport
 //! restore::plan(&Context, &Instance, &RestoreOptions) -> RestorePlan
 //! restore::run(&Context, &Instance, &RestoreOptions, RestorePlan) -> RestoreReport
@@ -78,6 +78,7 @@ pub mod key;
 pub mod kit;
 mod known;
 pub mod list;
+mod log_view;
 mod notes;
 pub mod open;
 pub mod reload;

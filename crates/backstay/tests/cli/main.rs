@@ -54,3 +54,4 @@ mod stopped_drills;
 mod story;
 mod tablespaces;
 mod unharmed;
+mod windows;
