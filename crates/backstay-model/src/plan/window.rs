@@ -119,7 +119,7 @@ pub fn windows(lineage: &LineageLog, bases: &[LoggedBase<'_>]) -> Windows {
         found.windows.extend(joined(reached));
     }
     for (timeline, spans) in missing {
-        found.holes.extend(holes(lineage, bases, timeline, spans.into_iter().collect()));
+        found.holes.extend(holes(lineage, bases, timeline, &spans.into_iter().collect()));
     }
     found.newest_timeline = timelines.last().copied();
     if let (Some(base), Some(newest)) = (bases.last(), found.newest_timeline) {
@@ -184,7 +184,7 @@ fn holes(
     lineage: &LineageLog,
     bases: &[LoggedBase<'_>],
     timeline: TimelineId,
-    missing: Coverage,
+    missing: &Coverage,
 ) -> Vec<PositionHole> {
     let own = bases.iter().filter(|base| base.end.0 == timeline);
     let begins: BTreeSet<u64> = own.map(|base| base.from(lineage).0).collect();

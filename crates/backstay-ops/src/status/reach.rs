@@ -70,8 +70,8 @@ pub(super) async fn look(
         let seeker = Seeker { context, instance, index: &view.index, lineage };
         let stretches: Vec<Stretch> = known
             .timelines
-            .iter()
-            .map(|(timeline, _)| Stretch { timeline: *timeline, from: Lsn(0), to: Lsn(u64::MAX) })
+            .keys()
+            .map(|timeline| Stretch { timeline: *timeline, from: Lsn(0), to: Lsn(u64::MAX) })
             .collect();
         reach.newest_commit = seeker.last(&stretches).await?.map(|mark| mark.time);
     }

@@ -36,6 +36,7 @@ mod init;
 mod killed_swaps;
 mod lasting;
 mod linked_log;
+mod log_kept;
 mod lost_servers;
 mod other_engines;
 mod points_in_time;
