@@ -19,6 +19,7 @@ pub mod included;
 pub mod inspect;
 pub mod leftovers;
 pub mod local;
+pub mod log_source;
 pub mod manifest;
 pub mod outcome;
 pub mod page;

@@ -9,6 +9,7 @@
 pub mod parent;
 pub mod reload;
 pub mod restore;
+pub mod window;
 
 pub use parent::{PassedOver, choose_parent};
 pub use restore::{KnownLog, Refusal, RestorePlan, RestoreRequest, TablespacePlace, plan_recovery};

@@ -11,9 +11,14 @@ use serde::{Deserialize, Serialize};
 use crate::drill::DrillReport;
 use crate::finding::Finding;
 use crate::id::{BackupId, InstanceId};
+use crate::lsn::TimelineId;
 use crate::record::EngineKind;
 use crate::summary::BackupSummary;
 use crate::target::RecoveryTarget;
+
+mod archive;
+
+pub use archive::{ArchiveState, ArchiveStatus, SlotStatus};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -27,33 +32,34 @@ pub enum Health {
     Unknown,
 }
 
-/// A span of instants to which the instance can be restored, both ends included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// A span of instants to which the instance can be restored, both ends included: a base,
+/// and the log behind it as far as it goes without a hole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecoveryWindow {
     pub from: Timestamp,
     pub to: Timestamp,
+    pub timeline: Option<TimelineId>,
+    pub from_position: Option<String>,
+    pub to_position: Option<String>,
 }
 
+/// Log that is missing between a base and other log: no instant in it can be restored to,
+/// nor any behind it before the next base.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hole {
+    /// The last commit before it.
     pub from: Timestamp,
-    pub to: Timestamp,
+    /// The first commit behind it, where there is one.
+    pub to: Option<Timestamp>,
     pub why: String,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ArchiveState {
-    /// No log is archived: only the ends of the backups can be reached.
-    Off,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ArchiveStatus {
-    pub state: ArchiveState,
-    pub position: Option<String>,
-    pub source_position: Option<String>,
-    pub lag_bytes: Option<u64>,
+    pub timeline: TimelineId,
+    pub from_position: String,
+    /// `None` where nothing has come from behind it yet.
+    pub to_position: Option<String>,
+    /// The base from which what lies behind it can be reached, and when that ended; `None`
+    /// where there is no such base.
+    pub backup: Option<BackupId>,
+    pub reachable_from: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

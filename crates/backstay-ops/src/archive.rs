@@ -118,7 +118,8 @@ pub async fn run(
     let mut wait = RETRY_FIRST;
     let outcome = loop {
         let reason = match stream::receive(context, instance, options, watcher, &spool, &mut sender).await {
-            Ok(Ended::Asked) | Err(Error::Cancelled) => break Ok(()),
+            Ok(Ended::Asked) => break Ok(()),
+            Err(error) if was_stopped(context, &error) => break Ok(()),
             Ok(Ended::Server) => {
                 wait = RETRY_FIRST;
                 "the server is shut down".to_owned()
@@ -136,10 +137,16 @@ pub async fn run(
     let left = tokio::time::timeout(LAST_SENDING, sender.finish()).await;
     match (outcome, left) {
         (Err(error), _) => Err(error),
-        (Ok(()), Ok(sent)) => sent,
         // It lies in the spool, and goes with the next run.
+        (Ok(()), Ok(Err(error))) if was_stopped(context, &error) => Ok(()),
+        (Ok(()), Ok(sent)) => sent,
         (Ok(()), Err(_)) => Ok(()),
     }
+}
+
+/// What was on its way to the store when somebody asked to stop is no failure.
+fn was_stopped(context: &Context, error: &Error) -> bool {
+    context.cancel.is_cancelled() && error.kind() == ErrorKind::Cancelled
 }
 
 /// A server that starts, stops, or whose old connection still holds the slot.

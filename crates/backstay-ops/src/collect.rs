@@ -15,6 +15,10 @@ use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::notes;
 
+pub(crate) mod log;
+
+pub use log::LogDeletion;
+
 /// What a person may say of one collection.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CollectOptions {
@@ -36,6 +40,10 @@ pub struct CollectReport {
     pub ended_sessions: Vec<EndedSession>,
     /// Every object, and why.
     pub deletions: Vec<Deletion>,
+    /// Log that no backup needs, and how many objects and bytes that is.
+    pub log: Vec<LogDeletion>,
+    pub deleted_log_objects: u64,
+    pub freed_log_bytes: u64,
     /// Notes of verifications and drills that are old and say nothing any more.
     pub deleted_notes: u64,
     pub findings: Vec<Finding>,
@@ -59,6 +67,7 @@ pub async fn run(context: &Context, options: &CollectOptions) -> Result<CollectR
         let (plan, failure) = collection.preview_with_failure().await?;
         let mut planned = report(plan, false);
         planned.failure = failure.map(Error::Repo);
+        planned.look_after_log(context).await?;
         planned.look_after_notes(context).await?;
         return Ok(planned);
     }
@@ -69,6 +78,7 @@ pub async fn run(context: &Context, options: &CollectOptions) -> Result<CollectR
         Ok(done) => done,
         Err(error) if planned.leaves_alone(&error) => {
             planned.failure = Some(Error::Repo(error));
+            planned.look_after_log(context).await?;
             planned.look_after_notes(context).await?;
             return Ok(planned);
         }
@@ -81,11 +91,39 @@ pub async fn run(context: &Context, options: &CollectOptions) -> Result<CollectR
         findings: done.findings,
         ..planned
     };
+    report.look_after_log(context).await?;
     report.look_after_notes(context).await?;
     Ok(report)
 }
 
 impl CollectReport {
+    /// Behind the data: sessions that died have ended by now. An instance that is damaged
+    /// was named already, and keeps its log.
+    async fn look_after_log(&mut self, context: &Context) -> Result<()> {
+        for instance in context.repo.instances().await? {
+            context.check_cancelled()?;
+            let planned = async {
+                let mut plan = log::plan(context, &instance).await?;
+                if self.executed {
+                    log::carry_out(context, &instance, &mut plan).await?;
+                }
+                Ok::<_, Error>(plan)
+            };
+            let plan = match planned.await {
+                Ok(plan) => plan,
+                Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported) => {
+                    log::left(&instance, &error.to_string())
+                }
+                Err(error) => return Err(error),
+            };
+            self.log.extend(plan.deletions);
+            self.findings.extend(plan.findings);
+        }
+        self.deleted_log_objects = self.log.iter().map(|deletion| deletion.objects).sum();
+        self.freed_log_bytes = self.log.iter().map(|deletion| deletion.freed_bytes).sum();
+        Ok(())
+    }
+
     /// The collection is done by now, or its plan made: what keeps the notes from being
     /// looked at is told and loses nobody the report. To be asked to stop is no such thing.
     async fn look_after_notes(&mut self, context: &Context) -> Result<()> {
@@ -120,6 +158,9 @@ fn report(plan: CollectionPlan, executed: bool) -> CollectReport {
         freed_bytes: plan.freed_bytes(),
         ended_sessions: plan.ended,
         deletions: plan.deletions,
+        log: Vec::new(),
+        deleted_log_objects: 0,
+        freed_log_bytes: 0,
         deleted_notes: 0,
         findings: plan.findings,
         failure: None,

@@ -4,18 +4,33 @@
 //! it can still be restored. Only after the grace window does its manifest go,
 //! and only when no running backup builds on it and nobody holds it.
 
+use std::collections::HashSet;
+
 use backstay_model::error::Classified;
-use backstay_model::policy::{ExpirePlan, plan_expire};
-use backstay_model::{BackupId, Finding};
+use backstay_model::policy::{ExpirePlan, LogReason, plan_expire};
+use backstay_model::{BackupId, BackupRecord, Finding};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
+use crate::collect::log::LogPlan;
+use crate::collect::{self, LogDeletion};
 use crate::context::Context;
 use crate::deletion;
 use crate::error::{Error, Result};
 use crate::hold;
 use crate::instance::Instance;
 use crate::known::Known;
+use crate::log_view::LogView;
+
+/// What `expire` would do.
+#[derive(Debug, Clone, Serialize)]
+pub struct ExpireOutlook {
+    #[serde(flatten)]
+    pub plan: ExpirePlan,
+    /// Log that no backup needs then: a collection deletes it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub log: Vec<LogDeletion>,
+}
 
 /// What `expire` did.
 #[derive(Debug, Clone, Serialize)]
@@ -24,22 +39,54 @@ pub struct ExpireReport {
     pub plan: ExpirePlan,
     pub condemned: Vec<BackupId>,
     pub deleted: Vec<BackupId>,
+    /// Log that no backup needs any more: a collection deletes it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub log: Vec<LogDeletion>,
     /// What could not be done yet, and why.
     pub findings: Vec<Finding>,
 }
 
 /// What may go at `as_of`, and why the rest stays.
 pub async fn plan(context: &Context, instance: &Instance, as_of: Timestamp) -> Result<ExpirePlan> {
+    Ok(outlook(context, instance, as_of).await?.plan)
+}
+
+/// The same, with the log that goes then.
+pub async fn outlook(context: &Context, instance: &Instance, as_of: Timestamp) -> Result<ExpireOutlook> {
     let known = Known::read(context, &instance.id).await?;
     let grace = SignedDuration::try_from(instance.policy.grace).unwrap_or(SignedDuration::MAX);
     let plan = plan_expire(&instance.id, &known.backups, &instance.policy.keep, as_of, grace);
-    Ok(ExpirePlan { findings: known.findings, ..plan })
+    let mut plan = ExpirePlan { findings: known.findings, ..plan };
+    // Without those whose time is over by then.
+    let goes: HashSet<&BackupId> = plan.deletable().map(|expired| &expired.id).collect();
+    let stays = known.backups.iter().map(|(record, _)| record).filter(|record| !goes.contains(&record.id));
+    let stays: Vec<&BackupRecord> = stays.collect();
+    let log = log_beside(context, instance, &stays, &known.unreadable).await?;
+    plan.findings.extend(log.findings);
+    Ok(ExpireOutlook { plan, log: log.deletions })
+}
+
+/// The log that goes with them, which a collection deletes.
+async fn log_beside(
+    context: &Context,
+    instance: &Instance,
+    stays: &[&BackupRecord],
+    unreadable: &[(BackupId, String)],
+) -> Result<LogPlan> {
+    let view = LogView::of(context, &instance.id, stays.iter().copied()).await?;
+    // Whoever cannot be read may need any of it.
+    if view.index.is_empty() || !unreadable.is_empty() {
+        return Ok(LogPlan::default());
+    }
+    let mut plan = collect::log::judge(context, &instance.id, &view, stays)?;
+    plan.deletions.retain(|deletion| deletion.reason != LogReason::Superseded);
+    Ok(plan)
 }
 
 pub async fn run(context: &Context, instance: &Instance) -> Result<ExpireReport> {
-    let mut plan = plan(context, instance, context.clock.now()).await?;
+    let ExpireOutlook { mut plan, log } = outlook(context, instance, context.clock.now()).await?;
     let findings = std::mem::take(&mut plan.findings);
-    let mut report = ExpireReport { condemned: Vec::new(), deleted: Vec::new(), findings, plan };
+    let mut report = ExpireReport { condemned: Vec::new(), deleted: Vec::new(), log, findings, plan };
     deletion::sweep(context, &instance.id).await?;
     for expired in report.plan.to_condemn() {
         context.check_cancelled()?;

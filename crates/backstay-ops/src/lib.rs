@@ -23,7 +23,7 @@
 //! | dump | [`dump::run`] | [`dump::DumpReport`] |
 //! | list, show, verify, expire of dumps | [`dump::shelved::look`], [`dump::shelved::show`], [`dump::verify::run`], [`dump::expire::run`] | [`dump::shelved::Shelved`], [`dump::shelved::DumpDetail`], [`dump::verify::DumpVerification`], [`dump::expire::DumpExpireReport`] |
 //! | restore of a dump | [`reload::prepare`] | [`reload::ReloadReport`] |
-//! | expire | [`expire::plan`], [`expire::run`] | [`model::policy::ExpirePlan`], [`expire::ExpireReport`] |
+//! | expire | [`expire::outlook`], [`expire::run`] | [`expire::ExpireOutlook`], [`expire::ExpireReport`] |
 //! | export | [`export::dump`], [`export::base`] | [`export::ExportReport`] |
 //! | hold | [`hold::on_dump`], [`hold::on_base`] | [`hold::HoldReport`] |
 //! | collect | [`collect::run`] | [`collect::CollectReport`] |
@@ -38,7 +38,7 @@
 //! init::run(&InitOptions { store, key_file, kit }, &dyn Clock, &CancellationToken) -> InitReport
 //! backup::run(&Context, &Instance, &BackupOptions) -> BackupSummary
 //! list::run(&Context, Option<&InstanceId>) -> Listing { backups, findings };  list::show(&Context, &BackupId) -> BackupDetail
-//! status::run(&Context, &Instance) -> InstanceStatus
+//! status::run(&Context, &Instance, Option<&ArchiveExpected>) -> InstanceStatus
 //! verify::run(&Context, &Subject, VerifyLevel) -> VerifyReport
 //! restore::plan(&Context, &Instance, &RestoreOptions) -> RestorePlan
 //! restore::run(&Context, &Instance, &RestoreOptions, RestorePlan) -> RestoreReport
@@ -48,7 +48,7 @@
 //! dump::verify::run(&Run, &DumpPolicy, &InstanceId, &VerifyOptions) -> DumpVerification
 //! dump::expire::plan(&Run, &DumpPolicy, &InstanceId, as_of) -> DumpExpire;  dump::expire::run(&Run, &DumpPolicy, &InstanceId) -> DumpExpireReport
 //! reload::prepare(&Run, &Instance, &DumpPolicy, &ReloadRequest) -> Prepared { plan };  Prepared::carry_out() -> ReloadReport
-//! expire::plan(&Context, &Instance, as_of: Timestamp) -> ExpirePlan;  expire::run(&Context, &Instance) -> ExpireReport
+//! expire::outlook(&Context, &Instance, as_of: Timestamp) -> ExpireOutlook;  expire::plan(…) -> ExpirePlan;  expire::run(&Context, &Instance) -> ExpireReport
 //! export::dump(&Run, &DumpPolicy, &BackupId, &ExportOptions) -> Option<ExportReport>
 //! hold::on_dump(&Run, &DumpPolicy, &BackupId, Option<&Hold>) -> Option<HoldReport>;  hold::on_base(&Context, &BackupId, Option<&Hold>) -> HoldReport
 //! collect::run(&Context, &CollectOptions) -> CollectReport
@@ -78,6 +78,7 @@ pub mod key;
 pub mod kit;
 mod known;
 pub mod list;
+mod log_view;
 mod notes;
 pub mod open;
 pub mod reload;

@@ -3,129 +3,163 @@
 //! A server that is away does not make the status fail: that is the hour at which
 //! somebody asks for it.
 
-use backstay_engine::postgres::connect::Session;
-use backstay_engine::postgres::reload::swap::left_by_swaps;
-use backstay_engine::postgres::{BackupFacts, PostgresSettings, facts};
+use backstay_engine::postgres::BackupFacts;
 use backstay_model::drill::DrillReport;
-use backstay_model::error::Classified;
-use backstay_model::status::{
-    ArchiveState, ArchiveStatus, Health, InstanceStatus, LastDrill, RecoveryWindow,
-};
-use backstay_model::{BackupSummary, ErrorKind, FindingLevel};
+use backstay_model::status::{ArchiveStatus, Health, Hole, InstanceStatus, LastDrill};
+use backstay_model::{BackupRecord, BackupSummary, FindingLevel, Position};
+use jiff::{SignedDuration, Timestamp};
 
 use crate::context::Context;
 use crate::error::Result;
 use crate::future::is_from_the_future;
 use crate::instance::Instance;
 use crate::known::Known;
+use crate::log_view::LogView;
 
-pub async fn run(context: &Context, instance: &Instance) -> Result<InstanceStatus> {
+mod reach;
+mod source;
+
+use reach::Reach;
+use source::Probed;
+
+/// What the configuration says of the archive of an instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArchiveExpected {
+    pub slot: String,
+    /// Somebody wrote down how the log is to be archived.
+    pub is_configured: bool,
+}
+
+/// `expected` is `None` where no log of this engine can be archived.
+pub async fn run(
+    context: &Context,
+    instance: &Instance,
+    expected: Option<&ArchiveExpected>,
+) -> Result<InstanceStatus> {
+    let settings = instance.postgres()?;
     let known = Known::of(context, &instance.id).await?;
     let newest_first = known.newest_first();
     let last_backup = newest_first.first().map(|(record, marks)| BackupSummary::new(record, marks.clone()));
-    let sound: Vec<_> = newest_first.iter().filter(|(_, marks)| !marks.is_damaged()).collect();
-
-    // No log is archived yet: what can be reached are the ends of the sound backups.
-    let recovery_windows = sound
-        .iter()
-        .rev()
-        .map(|(record, _)| RecoveryWindow { from: record.finished_at, to: record.finished_at })
-        .collect();
+    let sound: Vec<&BackupRecord> =
+        newest_first.iter().filter(|(_, marks)| !marks.is_damaged()).map(|(record, _)| record).collect();
+    let oldest_first: Vec<&BackupRecord> = sound.iter().rev().copied().collect();
+    let view = LogView::of(context, &instance.id, oldest_first.iter().copied()).await?;
+    let mut reach = reach::look(context, &instance.id, &view, &oldest_first).await?;
     let now = context.clock.now();
-    let from_the_future = newest_first.first().filter(|(record, _)| is_from_the_future(record, now));
-    let dated = sound.first().filter(|(record, _)| !is_from_the_future(record, now));
-    let recovery_point_age_seconds =
-        dated.map(|(record, _)| now.duration_since(record.finished_at).as_secs_f64().max(0.0));
+    // Behind the look at the store: what the server has written since counts as missing.
+    let probed = source::probe(settings, expected).await;
+    let archive = source::archive(&probed, &reach, expected, now);
+    reach.holes.extend(of_lost_slot(&archive, &reach));
+
+    let recovery_point_age_seconds = recovery_point_age(&sound, &reach, &archive, now);
     let last_drill = known.proofs.last().map(LastDrill::from);
     let objectives = instance.policy.objectives.compare(recovery_point_age_seconds, last_drill.as_ref());
-
-    let Probed { mut health, reason: mut health_reason, system_identifier } =
-        probe(instance.postgres()?).await;
-    if let (Health::Ok, Some((record, _)), Some(found)) = (health, newest_first.first(), system_identifier)
-        && let Ok(facts) = BackupFacts::from_json(&record.facts)
-        && facts.server.system_identifier != found
-    {
-        health = Health::Degraded;
-        health_reason = Some("the server is another cluster than the one in the last backup".to_owned());
-    }
-    if let (Health::Ok, Some(finding)) =
-        (health, known.findings.iter().find(|finding| finding.level == FindingLevel::Error))
-    {
-        (health, health_reason) = (Health::Degraded, Some(finding.message.clone()));
-    }
-    if let (Health::Ok, Some(proof)) = (health, known.proofs.last().filter(|proof| !proof.sound)) {
-        (health, health_reason) = (Health::Degraded, Some(of_failed_drill(proof)));
-    }
-    if let (Health::Ok, Some((record, _))) = (health, from_the_future) {
-        let reason =
-            format!("{} is from the future, so nobody knows how old it is: a clock is wrong", record.id);
-        (health, health_reason) = (Health::Degraded, Some(reason));
-    }
+    let newest = newest_first.first().map(|(record, _)| record);
+    let looked =
+        Looked { instance, known: &known, view: &view, newest, reach: &reach, archive: &archive, now };
+    let (health, health_reason) = looked.health(probed);
     context.check_cancelled()?;
     Ok(InstanceStatus {
         instance: instance.id.clone(),
         engine: instance.kind(),
         health,
         health_reason,
-        recovery_windows,
-        holes: Vec::new(),
+        recovery_windows: reach.windows,
+        holes: reach.holes,
         recovery_point_age_seconds,
-        archive: ArchiveStatus {
-            state: ArchiveState::Off,
-            position: None,
-            source_position: None,
-            lag_bytes: None,
-        },
+        archive,
         last_backup,
         last_drill,
         objectives,
     })
 }
 
+/// How old the newest instant is that can be restored to. Where the store has all that the
+/// server has written, nothing would be lost however long ago the last commit was.
+fn recovery_point_age(
+    sound: &[&BackupRecord],
+    reach: &Reach,
+    archive: &ArchiveStatus,
+    now: Timestamp,
+) -> Option<f64> {
+    if reach.is_open_ended && source::is_up_to_date(archive) {
+        return Some(0.0);
+    }
+    let newest = sound.first().filter(|record| !is_from_the_future(record, now))?;
+    let tolerated = now.checked_add(SignedDuration::from_secs(5)).unwrap_or(now);
+    let reached = reach.windows.iter().map(|window| window.to).filter(|to| *to <= tolerated);
+    let point = reached.chain([newest.finished_at]).max()?;
+    Some(now.duration_since(point).as_secs_f64().max(0.0))
+}
+
+/// Behind what is stored, the server has nothing any more that would follow.
+fn of_lost_slot(archive: &ArchiveStatus, reach: &Reach) -> Option<Hole> {
+    let slot = archive.slot.as_ref().filter(|slot| slot.wal_status.as_deref() == Some("lost"))?;
+    let (timeline, lsn) = reach.stored.filter(|_| archive.lag_bytes.is_some_and(|lag| lag > 0))?;
+    Some(Hole {
+        from: reach.newest_commit?,
+        to: None,
+        why: format!("the slot {} is lost: the server let go of log before it was received", slot.name),
+        timeline,
+        from_position: Position::Wal { timeline, lsn }.to_string(),
+        to_position: None,
+        backup: None,
+        reachable_from: None,
+    })
+}
+
+/// Everything that a health is made of.
+struct Looked<'a> {
+    instance: &'a Instance,
+    known: &'a Known,
+    view: &'a LogView,
+    newest: Option<&'a BackupRecord>,
+    reach: &'a Reach,
+    archive: &'a ArchiveStatus,
+    now: Timestamp,
+}
+
+impl Looked<'_> {
+    /// With the first reason that there is, the gravest first.
+    fn health(&self, probed: Probed) -> (Health, Option<String>) {
+        if probed.health != Health::Ok {
+            return (probed.health, probed.health_reason);
+        }
+        let Looked { instance, known, newest, reach, archive, now, .. } = self;
+        let facts = newest.and_then(|record| BackupFacts::from_json(&record.facts).ok());
+        let is_another = facts.zip(probed.system_identifier);
+        let is_another = is_another.is_some_and(|(facts, found)| facts.server.system_identifier != found);
+        let error = known.findings.iter().find(|finding| finding.level == FindingLevel::Error);
+        let unsound = known.proofs.last().filter(|proof| !proof.sound);
+        let reasons = [
+            is_another.then(|| "the server is another cluster than the one in the last backup".to_owned()),
+            error.map(|finding| finding.message.clone()),
+            reach.stopped.as_ref().map(|reason| {
+                format!("{reason}; `backstay backup {}` makes a base from which the log goes on", instance.id)
+            }),
+            archive.fault(instance.id.as_str()),
+            self.damaged_history(),
+            unsound.map(of_failed_drill),
+            newest.filter(|record| is_from_the_future(record, *now)).map(|record| {
+                format!("{} is from the future, so nobody knows how old it is: a clock is wrong", record.id)
+            }),
+        ];
+        match reasons.into_iter().flatten().next() {
+            Some(reason) => (Health::Degraded, Some(reason)),
+            None => (Health::Ok, None),
+        }
+    }
+
+    fn damaged_history(&self) -> Option<String> {
+        let (_, object, reason) = self.view.damaged_histories.first()?;
+        Some(format!("where a timeline came from is not known, {object} does not open: {reason}"))
+    }
+}
+
 /// What the last drill says, which outweighs every sound one before it.
 fn of_failed_drill(proof: &DrillReport) -> String {
     let fault = proof.fault().map(|fault| format!(": {fault}")).unwrap_or_default();
     format!("the drill of backup {} at {} was NOT sound{fault}", proof.backup, proof.at)
-}
-
-struct Probed {
-    health: Health,
-    reason: Option<String>,
-    system_identifier: Option<u64>,
-}
-
-/// Whether the server answers as it should, and who it is.
-async fn probe(settings: &PostgresSettings) -> Probed {
-    let asked = async {
-        let address = settings.address()?;
-        let session = Session::open(&address).await?;
-        // First, for the other has sessions in every database, which may not have ended yet.
-        let left = left_by_swaps(&session).await;
-        let server = facts::read(&session, &address).await?;
-        // Of a standby, the primary knows who works on what; and what is left is its own.
-        let left = if server.in_recovery { Vec::new() } else { left.unwrap_or_default() };
-        Ok::<_, backstay_engine::Error>((server, left))
-    };
-    match asked.await {
-        Ok((server, left)) => {
-            let reason = left.first().map(|finding| {
-                format!("database {}: {}; {}", finding.subject, finding.message, finding.remedy)
-            });
-            let health = if left.is_empty() { Health::Ok } else { Health::Degraded };
-            Probed { health, reason, system_identifier: Some(server.system_identifier) }
-        }
-        Err(error) => {
-            let health = match error.kind() {
-                ErrorKind::Unavailable => Health::Down,
-                // It is there, and does not let us look.
-                ErrorKind::Denied | ErrorKind::Conflict => Health::Degraded,
-                _ => Health::Unknown,
-            };
-            let hint = error.hints().into_iter().next().map(|hint| format!("; {hint}")).unwrap_or_default();
-            let reason = Some(format!("{}{hint}", with_causes(&error)));
-            Probed { health, reason, system_identifier: None }
-        }
-    }
 }
 
 pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {

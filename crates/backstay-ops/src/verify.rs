@@ -16,6 +16,8 @@ use crate::context::{Context, workers};
 use crate::error::{Error, Result};
 use crate::notes::{self, Seen, Verification};
 
+mod log;
+
 /// What is to be looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Subject {
@@ -61,6 +63,11 @@ async fn all_of(context: &Context, instance: &InstanceId, level: VerifyLevel) ->
     match context.repo.vanished(instance, context.clock.now()).await {
         Ok(findings) => findings.into_iter().for_each(|finding| report.found(finding)),
         Err(error) => report.not_seen(unseen(instance.as_str(), error)?),
+    }
+    if level >= VerifyLevel::Structure {
+        let errors = |seen: &&Seen| seen.findings.iter().any(|finding| finding.level == FindingLevel::Error);
+        let unsound = seen.iter().filter(errors).map(|seen| seen.backup.clone()).collect();
+        log::look(context, instance, level, &unsound, &mut report).await?;
     }
     if found == 0 {
         report.found(Finding::info(

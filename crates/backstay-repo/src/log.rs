@@ -12,6 +12,7 @@ mod glance;
 mod index;
 mod object;
 mod reader;
+mod remove;
 pub mod spool;
 
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use backstay_model::{InstanceId, LogId, LogMark, LogSpan};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-pub use self::glance::LogGlance;
+pub use self::glance::{LogEdges, LogGlance};
 pub use self::index::{LogIndex, LogObject, TimelineLog};
 pub use self::object::LogHead;
 pub use self::reader::LogRead;

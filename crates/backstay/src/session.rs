@@ -14,6 +14,7 @@ use backstay_ops::archive::{ArchiveOptions, DEFAULT_RPO};
 use backstay_ops::dump::{DumpPolicy, KEEP_REPORTS};
 use backstay_ops::instance::{DEFAULT_GRACE, EngineSettings};
 use backstay_ops::reload::{Hooks, Server};
+use backstay_ops::status::ArchiveExpected;
 use backstay_ops::wal::FetchProgram;
 use backstay_ops::{Clock, Context, Instance, Policy, Run, SystemClock};
 use backstay_repo::key::{KeySecret, read_key_file};
@@ -22,7 +23,7 @@ use jiff::SignedDuration;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::GlobalOptions;
-use crate::config::archive::usual_spool;
+use crate::config::archive::{ArchiveSettings, usual_spool};
 use crate::config::catalogue::{CataloguePlace, usual_place};
 use crate::config::dump::DumpKeepSettings;
 use crate::config::secret::SecretSource;
@@ -257,6 +258,15 @@ impl Session {
             synchronous: settings.archive.synchronous,
             compression_level: self.config.settings.repository.level(),
         })
+    }
+
+    /// What a status should find of the archive of an instance; nothing for engines without one.
+    pub fn archive_expected(&self, id: &InstanceId) -> Option<ArchiveExpected> {
+        let (_, InstanceSettings::Postgresql(settings)) = self.config.instance(id.as_str()).ok()? else {
+            return None;
+        };
+        let is_configured = settings.archive != ArchiveSettings::default();
+        Some(ArchiveExpected { slot: settings.archive.slot(id), is_configured })
     }
 
     /// The commands around a restore of a dump.

@@ -69,7 +69,7 @@ async fn a_backup_from_the_future_has_no_age_and_gives_its_time_to_no_other() {
     house.clock.turn(YEAR);
     let wrong = backup::run(&house.context, &house.instance, &BackupOptions::default()).await.unwrap();
     house.clock.turn(-YEAR);
-    let told = status::run(&house.context, &house.instance).await.unwrap();
+    let told = status::run(&house.context, &house.instance, None).await.unwrap();
     assert_eq!((told.health, told.recovery_point_age_seconds), (Health::Degraded, None), "{told:?}");
     let mut right = Vec::new();
     for _ in 0..2 {
@@ -77,7 +77,7 @@ async fn a_backup_from_the_future_has_no_age_and_gives_its_time_to_no_other() {
         house.clock.turn(SignedDuration::from_hours(24));
     }
     assert!(right.iter().all(|summary| summary.finished_at < wrong.finished_at), "{right:?}");
-    let told = status::run(&house.context, &house.instance).await.unwrap();
+    let told = status::run(&house.context, &house.instance, None).await.unwrap();
     assert!(told.recovery_point_age_seconds.unwrap() > 80_000.0, "{told:?}");
     assert_eq!(told.health, Health::Ok, "{told:?}");
     // Retention goes on beside it.

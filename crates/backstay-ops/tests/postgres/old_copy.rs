@@ -28,7 +28,7 @@ async fn an_old_copy_of_the_store_is_named_by_every_look_and_stops_no_backup() {
     copy(&house.repository(), &house.place("copy"));
     let lost = backup::run(context, orders, &options).await.unwrap();
     assert!(list::run(context, None).await.unwrap().findings.is_empty());
-    assert_eq!(status::run(context, orders).await.unwrap().health, Health::Ok);
+    assert_eq!(status::run(context, orders, None).await.unwrap().health, Health::Ok);
 
     std::fs::remove_dir_all(house.repository()).unwrap();
     copy(&house.place("copy"), &house.repository());
@@ -39,7 +39,7 @@ async fn an_old_copy_of_the_store_is_named_by_every_look_and_stops_no_backup() {
         assert_eq!(listing.backups.len(), 1);
         assert!(listing.findings[0].message.starts_with(lost.id.as_str()), "{:?}", listing.findings);
     }
-    let status = status::run(context, orders).await.unwrap();
+    let status = status::run(context, orders, None).await.unwrap();
     assert_eq!(status.health, Health::Degraded);
     assert!(status.health_reason.unwrap().contains("is gone from the store"));
     let report = verify::run(context, &Subject::All, VerifyLevel::Existence).await.unwrap();
@@ -55,5 +55,5 @@ async fn an_old_copy_of_the_store_is_named_by_every_look_and_stops_no_backup() {
     assert!(list::run(context, None).await.unwrap().findings.is_empty());
     let report = verify::run(context, &Subject::All, VerifyLevel::Digest).await.unwrap();
     assert_eq!(report.exit_code(), 0, "{report:?}");
-    assert_eq!(status::run(context, orders).await.unwrap().health, Health::Ok);
+    assert_eq!(status::run(context, orders, None).await.unwrap().health, Health::Ok);
 }

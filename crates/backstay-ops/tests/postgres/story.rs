@@ -134,7 +134,7 @@ async fn a_drill_proves_measures_and_leaves_nothing() {
     assert!(report.checks.len() >= 2);
     assert_eq!(std::fs::read_dir(&options.directory).unwrap().count(), 0, "the drill left something");
 
-    let state = status::run(&house.context, &house.instance).await.unwrap();
+    let state = status::run(&house.context, &house.instance, None).await.unwrap();
     assert_eq!(state.health, Health::Ok, "{:?}", state.health_reason);
     // Through JSON, which may lose the last digit.
     let noted_seconds = state.last_drill.unwrap().recovery_time_seconds.unwrap();
@@ -156,7 +156,7 @@ async fn a_drill_proves_measures_and_leaves_nothing() {
 
     // The server being away is what status is for.
     house.server.stop(testkit::StopMode::Fast).unwrap();
-    let state = status::run(&house.context, &house.instance).await.unwrap();
+    let state = status::run(&house.context, &house.instance, None).await.unwrap();
     assert_eq!(state.health, Health::Down);
     assert!(state.last_backup.is_some() && state.health_reason.is_some());
 }

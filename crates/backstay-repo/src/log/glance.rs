@@ -7,7 +7,7 @@ use backstay_model::{InstanceId, LogId, LogMark};
 
 use super::LogObject;
 use super::object::{self, LogHead};
-use crate::container::Container;
+use crate::container::{Container, FramePlace};
 use crate::frame::FrameOpener;
 use crate::layout::InstanceLayout;
 use crate::repo::Repo;
@@ -19,6 +19,17 @@ use crate::{Error, Result};
 pub struct LogGlance {
     pub head: LogHead,
     container: Container,
+}
+
+/// The first and the last frame of the content of an object; they may be one.
+#[derive(Debug, Clone)]
+pub struct LogEdges {
+    pub first: Vec<u8>,
+    /// Where the last one belongs.
+    pub last_at: u64,
+    pub last: Vec<u8>,
+    /// Of the object, that were read for it.
+    pub stored_bytes: u64,
 }
 
 impl Repo {
@@ -55,6 +66,29 @@ impl Repo {
             true => Ok(marks),
             false => Err(damaged("it has not as many marks as its head says")),
         }
+    }
+
+    /// The edges of the content, when the frames of it are as long as the head says.
+    pub async fn edges_of(&self, glance: &LogGlance) -> Result<LogEdges> {
+        let (head, container) = (&glance.head, &glance.container);
+        let damaged = |reason: &str| Error::damaged(container.name(), reason.to_owned());
+        let behind = u64::from(head.content_frames) + 1;
+        let frames = container.frames().get(1..behind as usize).filter(|frames| !frames.is_empty());
+        let frames = frames.ok_or_else(|| damaged("it has not as many frames as its head says"))?;
+        let raw: u64 = frames.iter().map(|frame| u64::from(frame.entry.raw_length)).sum();
+        if raw != head.span.length() {
+            return Err(damaged("its content is not as long as its head says"));
+        }
+        let last_number = head.content_frames;
+        let first = self.log_frames(container, 1..2).await?.pop().unwrap_or_default();
+        let last = match last_number {
+            1 => first.clone(),
+            number => self.log_frames(container, number..number + 1).await?.pop().unwrap_or_default(),
+        };
+        let stored =
+            |frame: Option<&FramePlace>| frame.map_or(0, |frame| u64::from(frame.entry.stored_length));
+        let stored_bytes = stored(frames.first()) + if last_number > 1 { stored(frames.last()) } else { 0 };
+        Ok(LogEdges { first, last_at: head.span.end - last.len() as u64, last, stored_bytes })
     }
 
     /// Frames that lie one behind the other, fetched at once.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use backstay_model::BackupId;
+use backstay_model::{BackupId, InstanceId};
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -109,6 +109,21 @@ pub(super) async fn sessions(
         session.objects.sort();
     }
     Ok(sessions)
+}
+
+impl Repo {
+    /// Whether a backup of this instance may be under way: its session has an intent, and
+    /// neither a manifest nor a tombstone. Asked before the backups are listed, one that ends
+    /// in between is among these.
+    pub async fn is_being_written(&self, instance: &InstanceId) -> Result<bool> {
+        let layout = InstanceLayout::new(instance.clone());
+        for session in sessions(self, &layout).await?.into_keys() {
+            if !self.store().exists(&layout.backup(&session)).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
 }
 
 /// When the last sign of the session was given, by its own clock.

@@ -1,6 +1,7 @@
 //! What a collection deleted, or would delete.
 
-use backstay_ops::collect::CollectReport;
+use backstay_model::policy::LogReason;
+use backstay_ops::collect::{CollectReport, LogDeletion};
 
 use super::Output;
 use super::lines::{count, findings, quiet, size};
@@ -15,6 +16,10 @@ pub fn report(output: &Output, report: &CollectReport) -> String {
         true => format!("deleted {objects}, {} freed\n", size(report.freed_bytes)),
         false => format!("would delete {objects} and free {}\n", size(report.freed_bytes)),
     };
+    for deletion in &report.log {
+        let verb = if report.executed { "deleted" } else { "would delete" };
+        text.push_str(&format!("  {verb} {}\n", log_of(deletion)));
+    }
     if report.deleted_notes > 0 {
         let notes = count(report.deleted_notes, "old note", "old notes");
         let verb = if report.executed { "deleted" } else { "would delete" };
@@ -40,4 +45,21 @@ pub fn report(output: &Output, report: &CollectReport) -> String {
         text.push_str(&table.text());
     }
     text + &findings(output, &report.findings)
+}
+
+/// `log of orders, timeline 1, up to 0/5000000: 64.0 MiB in 12 objects: older than …`
+pub fn log_of(deletion: &LogDeletion) -> String {
+    let what = match (&deletion.reason, deletion.to) {
+        (_, Some(to)) => format!("up to {to}"),
+        (LogReason::Superseded, None) => "in small parts".to_owned(),
+        (_, None) => "all of it".to_owned(),
+    };
+    format!(
+        "log of {}, timeline {}, {what}: {} in {}: {}",
+        deletion.instance,
+        deletion.timeline,
+        size(deletion.freed_bytes),
+        count(deletion.objects, "object", "objects"),
+        deletion.reason
+    )
 }

@@ -2,12 +2,27 @@
 
 use backstay_model::InstanceId;
 use backstay_model::policy::ExpirePlan;
+use backstay_ops::collect::LogDeletion;
 use backstay_ops::dump::expire::{DumpExpire, DumpExpireReport};
-use backstay_ops::expire::ExpireReport;
+use backstay_ops::expire::{ExpireOutlook, ExpireReport};
 
 use super::lines::{count, findings, quiet, size, time};
 use super::table::{Align, Table};
-use super::{Output, dumps};
+use super::{Output, collect, dumps};
+
+/// The backups, and the log that goes with them.
+pub fn outlook(output: &Output, outlook: &ExpireOutlook) -> String {
+    plan(output, &outlook.plan) + &log(&outlook.log)
+}
+
+fn log(deletions: &[LogDeletion]) -> String {
+    let mut text = String::new();
+    for deletion in deletions {
+        let goes = collect::log_of(deletion);
+        text.push_str(&format!("  {goes}; `backstay collect` deletes it\n"));
+    }
+    text
+}
 
 pub fn plan(output: &Output, plan: &ExpirePlan) -> String {
     if plan.keep.is_empty() && plan.expire.is_empty() {
@@ -63,6 +78,7 @@ pub fn report(output: &Output, report: &ExpireReport) -> String {
             text.push_str(&format!("  {id} {what}\n"));
         }
     }
+    text.push_str(&log(&report.log));
     text + &findings(output, &report.findings)
 }
 

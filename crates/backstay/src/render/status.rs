@@ -1,6 +1,9 @@
 //! How each instance is: what could be lost, how long it would take, what is promised.
 
-use backstay_model::status::{ArchiveState, Health, InstanceStatus, LastDrill};
+use std::collections::BTreeSet;
+
+use backstay_model::TimelineId;
+use backstay_model::status::{ArchiveState, ArchiveStatus, Health, Hole, InstanceStatus, LastDrill};
 
 use super::lines::{findings, labelled, size, span, time};
 use super::{Output, Tone};
@@ -23,17 +26,15 @@ fn one(output: &Output, status: &InstanceStatus) -> String {
     let mut line = |label: &str, value: String| text.push_str(&labelled(label, &value));
     line("last backup", last_backup(status));
     line("can be restored to", windows(status));
-    for hole in &status.holes {
-        line("hole", format!("{} to {}: {}", time(hole.from), time(hole.to), hole.why));
+    for text in holes(status) {
+        line("hole", text);
     }
     line("would be lost", lost(status));
     line("would take", recovery_time(status));
-    line(
-        "archive",
-        match status.archive.state {
-            ArchiveState::Off => "off: only the ends of the backups can be restored to".to_owned(),
-        },
-    );
+    line("archive", archive(&status.archive));
+    if let Some(slot) = slot(&status.archive) {
+        line("slot", slot);
+    }
     if let Some(drill) = &status.last_drill {
         text.push_str(&findings(output, &drill.findings));
     }
@@ -58,19 +59,90 @@ fn windows(status: &InstanceStatus) -> String {
     // More than a handful is a wall of times; `list` has them all.
     const SHOWN: usize = 3;
     let windows = &status.recovery_windows;
+    let timelines: BTreeSet<TimelineId> = windows.iter().filter_map(|window| window.timeline).collect();
     let mut texts: Vec<String> = windows
         .iter()
         .rev()
         .take(SHOWN)
-        .map(|window| match window.from == window.to {
-            true => time(window.to),
-            false => format!("{} to {}", time(window.from), time(window.to)),
+        .map(|window| {
+            // One timeline is the usual case, and goes without saying.
+            let timeline = window.timeline.filter(|_| timelines.len() > 1);
+            let timeline = timeline.map(|number| format!(" on timeline {number}")).unwrap_or_default();
+            match window.from == window.to {
+                true => format!("{}{timeline}", time(window.to)),
+                false => format!("{} to {}{timeline}", time(window.from), time(window.to)),
+            }
         })
         .collect();
     if windows.len() > SHOWN {
         texts.push(format!("and {} earlier", windows.len() - SHOWN));
     }
     if texts.is_empty() { "nothing".to_owned() } else { texts.join(", ") }
+}
+
+/// Newest first, as the windows are.
+fn holes(status: &InstanceStatus) -> Vec<String> {
+    const SHOWN: usize = 5;
+    let mut texts: Vec<String> = status.holes.iter().rev().take(SHOWN).map(hole).collect();
+    if status.holes.len() > SHOWN {
+        texts.push(format!("and {} earlier; `--json` tells them all", status.holes.len() - SHOWN));
+    }
+    texts
+}
+
+fn hole(hole: &Hole) -> String {
+    let instants = match hole.to {
+        Some(to) => format!("{} to {}", time(hole.from), time(to)),
+        None => format!("from {} on", time(hole.from)),
+    };
+    let positions = match &hole.to_position {
+        Some(to) => format!("{} to {to}", hole.from_position),
+        None => format!("from {} on", hole.from_position),
+    };
+    let again = match (&hole.backup, hole.reachable_from) {
+        (Some(backup), Some(at)) => format!("again from {} on, with backup {backup}", time(at)),
+        _ => "nothing behind it can be restored to".to_owned(),
+    };
+    format!("{instants} ({positions}): {}; {again}", hole.why)
+}
+
+fn archive(archive: &ArchiveStatus) -> String {
+    let state = match archive.state {
+        ArchiveState::Off => return "off: only the ends of the backups can be restored to".to_owned(),
+        ArchiveState::Running if archive.pushed => "running, pushed by the server",
+        ArchiveState::Running => "running",
+        ArchiveState::Stopped => "NOT running",
+        ArchiveState::Unknown => "not known, the server could not be asked",
+    };
+    let mut text = state.to_owned();
+    match &archive.position {
+        Some(position) => text.push_str(&format!("; stored up to {position}")),
+        None => text.push_str("; nothing is stored yet"),
+    }
+    match archive.lag_bytes {
+        Some(0) => text.push_str(", all that there is"),
+        Some(lag) => text.push_str(&format!(", {} behind the server", size(lag))),
+        None => {}
+    }
+    if let Some(age) = archive.newest_commit_age_seconds {
+        text.push_str(&format!("; newest commit {} old", span(age)));
+    }
+    text
+}
+
+fn slot(archive: &ArchiveStatus) -> Option<String> {
+    let slot = archive.slot.as_ref()?;
+    let mut text = slot.name.clone();
+    if let Some(status) = &slot.wal_status {
+        text.push_str(&format!(": {status}"));
+    }
+    if let Some(held) = slot.retained_bytes {
+        text.push_str(&format!(", the server holds {} for it", size(held)));
+    }
+    if let Some(limit) = slot.limit_bytes {
+        text.push_str(&format!(", at most {}", size(limit)));
+    }
+    Some(text)
 }
 
 fn lost(status: &InstanceStatus) -> String {

@@ -8,11 +8,12 @@ use backstay_model::plan::{Refusal, RestorePlan, TablespacePlace};
 use backstay_model::policy::ExpirePlan;
 use backstay_model::policy::retention::{Expired, KeepReason, Kept, Period};
 use backstay_model::status::{
-    ArchiveState, ArchiveStatus, Health, InstanceStatus, LastDrill, ObjectivesReport, RecoveryWindow,
+    ArchiveState, ArchiveStatus, Health, Hole, InstanceStatus, LastDrill, ObjectivesReport, RecoveryWindow,
+    SlotStatus,
 };
 use backstay_model::summary::BackupSummary;
 use backstay_model::verify::VerifyReport;
-use backstay_model::{BackupType, EngineKind, ErrorKind, Finding, RecoveryTarget};
+use backstay_model::{BackupType, EngineKind, ErrorKind, Finding, RecoveryTarget, TimelineId};
 use backstay_ops::key::KeySlot;
 use backstay_ops::list::BackupDetail;
 use backstay_ops::restore::RestoreReport;
@@ -148,15 +149,13 @@ fn the_status_of_two_instances() {
         recovery_windows: vec![RecoveryWindow {
             from: at("2026-11-21T02:43:02Z"),
             to: at("2026-11-21T02:43:02Z"),
+            timeline: Some(TimelineId(1)),
+            from_position: Some("1@0/3000138".into()),
+            to_position: Some("1@0/3000138".into()),
         }],
         holes: Vec::new(),
         recovery_point_age_seconds: Some(11_100.0),
-        archive: ArchiveStatus {
-            state: ArchiveState::Off,
-            position: None,
-            source_position: None,
-            lag_bytes: None,
-        },
+        archive: ArchiveStatus::off(),
         last_backup: Some(summary(21, BackupType::Incremental)),
         last_drill: Some(LastDrill {
             at: at("2026-11-21T04:00:00Z"),
@@ -185,6 +184,75 @@ fn the_status_of_two_instances() {
         ..good.clone()
     };
     assert_snapshot!(status::status(&Output::plain(), &[good, bad]));
+}
+
+#[test]
+fn the_status_of_an_archived_log_with_holes() {
+    let window = |timeline, from: &str, to: &str| RecoveryWindow {
+        from: at(from),
+        to: at(to),
+        timeline: Some(TimelineId(timeline)),
+        from_position: Some(format!("{timeline}@0/3000138")),
+        to_position: Some(format!("{timeline}@0/9000000")),
+    };
+    let hole = Hole {
+        from: at("2026-11-20T11:00:00Z"),
+        to: Some(at("2026-11-20T11:05:00Z")),
+        why: "it was stored, and is gone from the store".into(),
+        timeline: TimelineId(1),
+        from_position: "1@0/4000000".into(),
+        to_position: Some("1@0/5000000".into()),
+        backup: Some("20261121T024300Z-7q3f".parse().unwrap()),
+        reachable_from: Some(at("2026-11-21T02:43:02Z")),
+    };
+    let last = Hole {
+        from: at("2026-11-21T05:00:00Z"),
+        to: None,
+        why: "the slot backstay_orders is lost: the server let go of log before it was received".into(),
+        timeline: TimelineId(2),
+        from_position: "2@0/9000000".into(),
+        to_position: None,
+        backup: None,
+        reachable_from: None,
+    };
+    let status = InstanceStatus {
+        instance: "orders".parse().unwrap(),
+        engine: EngineKind::Postgresql,
+        health: Health::Degraded,
+        health_reason: Some("the archive does not run".into()),
+        recovery_windows: vec![
+            window(1, "2026-11-20T02:43:02Z", "2026-11-20T11:00:00Z"),
+            window(2, "2026-11-21T02:43:02Z", "2026-11-21T05:00:00Z"),
+        ],
+        holes: vec![hole, last],
+        recovery_point_age_seconds: Some(90.0),
+        archive: ArchiveStatus {
+            state: ArchiveState::Stopped,
+            position: Some("2@0/9000000".into()),
+            source_position: Some("2@0/D000000".into()),
+            lag_bytes: Some(64 << 20),
+            newest_commit_at: Some(at("2026-11-21T05:00:00Z")),
+            newest_commit_age_seconds: Some(90.0),
+            slot: Some(SlotStatus {
+                name: "backstay_orders".into(),
+                wal_status: Some("lost".into()),
+                retained_bytes: None,
+                limit_bytes: Some(32 << 20),
+            }),
+            ..ArchiveStatus::off()
+        },
+        last_backup: None,
+        last_drill: None,
+        objectives: ObjectivesReport { rpo_seconds: None, rpo_met: None, rto_seconds: None, rto_met: None },
+    };
+    let mut well = status.clone();
+    (well.health, well.health_reason, well.holes) = (Health::Ok, None, Vec::new());
+    well.recovery_windows.remove(0);
+    well.archive.state = ArchiveState::Running;
+    (well.archive.lag_bytes, well.archive.source_position) = (Some(0), well.archive.position.clone());
+    well.archive.slot.as_mut().unwrap().wal_status = Some("reserved".into());
+    well.archive.slot.as_mut().unwrap().retained_bytes = Some(16 << 20);
+    assert_snapshot!(status::status(&Output::plain(), &[status, well]));
 }
 
 #[test]

@@ -1,10 +1,9 @@
 //! `backstay expire`: what may go and why each stays, backups and dumps.
 
-use backstay_model::policy::ExpirePlan;
 use backstay_model::{Fault, InstanceId};
 use backstay_ops::Context;
 use backstay_ops::dump::expire::{self as dumps, DumpExpire, DumpExpireReport};
-use backstay_ops::expire::ExpireReport;
+use backstay_ops::expire::{ExpireOutlook, ExpireReport};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -28,7 +27,7 @@ struct Of<B, D> {
     dumps: Option<D>,
 }
 
-type Planned = Of<ExpirePlan, DumpExpire>;
+type Planned = Of<ExpireOutlook, DumpExpire>;
 type Done = Of<ExpireReport, DumpExpireReport>;
 
 pub async fn run(session: &Session, arguments: &ExpireArguments) -> Result<u8, Fault> {
@@ -57,7 +56,7 @@ pub async fn run(session: &Session, arguments: &ExpireArguments) -> Result<u8, F
         if arguments.dry_run {
             let backups = async {
                 let Some(context) = &context else { return Ok(None) };
-                Ok(Some(backstay_ops::expire::plan(context, &instance?, as_of).await?))
+                Ok(Some(backstay_ops::expire::outlook(context, &instance?, as_of).await?))
             };
             let backups = told(session, &mut verdict, backups).await?;
             let dumps = told(session, &mut verdict, plan_of_dumps(session, kept, as_of)).await?;
@@ -76,7 +75,7 @@ pub async fn run(session: &Session, arguments: &ExpireArguments) -> Result<u8, F
         output.result(&plans, |output| {
             text(&plans, |of: &Planned| {
                 joined(
-                    of.backups.as_ref().map(|plan| expire::plan(output, plan)),
+                    of.backups.as_ref().map(|plan| expire::outlook(output, plan)),
                     of.dumps.as_ref().map(|planned| expire::dump_plan(output, &of.instance, planned)),
                 )
             })

@@ -14,10 +14,11 @@ pub async fn run(session: &Session, arguments: &StatusArguments) -> Result<u8, F
     let context = session.context().await?;
     let mut told = Vec::new();
     let mut verdict = Verdict::default();
-    for (_, instance) in instances {
+    for (id, instance) in instances {
         let looked = async {
             let instance = instance?;
-            backstay_ops::status::run(&context, &instance).await.map_err(Fault::from)
+            let expected = session.archive_expected(&id);
+            backstay_ops::status::run(&context, &instance, expected.as_ref()).await.map_err(Fault::from)
         };
         match looked.await {
             Ok(status) => told.push(status),

@@ -51,7 +51,7 @@ impl LineageLog {
     /// What there is for each leg of a way. A segment in which a timeline changed is kept
     /// under the new name as well, from its beginning: what lies before the switch there is
     /// what the old timeline has.
-    pub(super) fn along(&self, legs: &[Leg]) -> BTreeMap<TimelineId, Coverage> {
+    pub(crate) fn along(&self, legs: &[Leg]) -> BTreeMap<TimelineId, Coverage> {
         let of = |timeline: TimelineId| {
             self.timelines.get(&timeline).map(|there| there.spans().to_vec()).unwrap_or_default()
         };
@@ -71,7 +71,7 @@ impl LineageLog {
 
     /// The log of a way from a position on, to where it is followed; each stretch in the
     /// timeline that has it.
-    pub(super) fn stretches(&self, legs: &[Leg], from: Lsn, to: Lsn) -> Vec<Stretch> {
+    pub(crate) fn stretches(&self, legs: &[Leg], from: Lsn, to: Lsn) -> Vec<Stretch> {
         let mut stretches = Vec::new();
         let mut at = from;
         for leg in legs {

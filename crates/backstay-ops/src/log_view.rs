@@ -1,0 +1,123 @@
+//! The archived log of an instance, for whoever shows it, checks it or lets it go.
+//!
+//! What a restore plans with ends at the first history that does not open. Here that is
+//! told, and the rest is looked at all the same.
+
+use std::collections::BTreeMap;
+
+use backstay_engine::postgres::BackupFacts;
+use backstay_engine::postgres::receive::{log_id, timeline_of};
+use backstay_model::error::{Classified, ErrorKind};
+use backstay_model::log::history::History;
+use backstay_model::plan::KnownLog;
+use backstay_model::plan::restore::{BaseLog, LineageLog};
+use backstay_model::plan::window::LoggedBase;
+use backstay_model::{BackupRecord, InstanceId, LogId, TimelineId};
+use backstay_repo::layout::InstanceLayout;
+use backstay_repo::log::LogIndex;
+
+use crate::context::Context;
+use crate::error::Result;
+
+pub(crate) mod holes;
+pub(crate) mod marks;
+
+/// What is there.
+pub(crate) struct LogView {
+    pub index: LogIndex,
+    pub known: KnownLog,
+    /// Objects of histories that do not open, and why.
+    pub damaged_histories: Vec<(LogId, String, String)>,
+    no_log: LineageLog,
+}
+
+impl LogView {
+    /// For showing and checking, of these backups.
+    pub async fn of<'a>(
+        context: &Context,
+        instance: &InstanceId,
+        records: impl IntoIterator<Item = &'a BackupRecord>,
+    ) -> Result<LogView> {
+        let index = context.repo.log_index(instance).await?;
+        let mut view = LogView {
+            index,
+            known: KnownLog::default(),
+            damaged_histories: Vec::new(),
+            no_log: LineageLog::default(),
+        };
+        for record in records {
+            // One whose facts do not open is restored with its own log, or not at all.
+            let Ok(facts) = BackupFacts::from_json(&record.facts) else { continue };
+            let base = BaseLog {
+                lineage: log_id(facts.server.system_identifier, facts.timeline).lineage,
+                segment_bytes: facts.server.wal_segment_size,
+                ends_its_segment: !facts.from_standby,
+            };
+            view.known.bases.insert(record.id.clone(), base);
+        }
+        let mut with_history = Vec::new();
+        for (log, timeline) in view.index.timelines() {
+            let Some(number) = timeline_of(log) else { continue };
+            let lineage = view.known.lineages.entry(log.lineage.clone()).or_default();
+            let coverage = timeline.coverage();
+            if !coverage.spans().is_empty() {
+                lineage.timelines.insert(number, coverage);
+            }
+            if timeline.has_history {
+                with_history.push((log.clone(), number));
+            }
+        }
+        for (log, number) in with_history {
+            view.read_history(context, instance, log, number).await?;
+        }
+        Ok(view)
+    }
+
+    async fn read_history(
+        &mut self,
+        context: &Context,
+        instance: &InstanceId,
+        log: LogId,
+        number: TimelineId,
+    ) -> Result<()> {
+        let name = InstanceLayout::new(instance.clone()).log_history(&log);
+        let name = name.map_err(backstay_repo::Error::from)?.to_string();
+        let parsed = match context.repo.log_history(instance, &log).await {
+            // It went since the listing.
+            Ok(None) => return Ok(()),
+            Ok(Some(text)) => History::parse(&text).map_err(|error| error.to_string()),
+            Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported) => {
+                Err(error.to_string())
+            }
+            Err(error) => return Err(error.into()),
+        };
+        match parsed {
+            Ok(history) => {
+                self.known.lineages.entry(log.lineage).or_default().histories.insert(number, history);
+            }
+            Err(reason) => self.damaged_histories.push((log, name, reason)),
+        }
+        Ok(())
+    }
+
+    pub fn lineage(&self, name: &str) -> &LineageLog {
+        self.known.lineages.get(name).unwrap_or(&self.no_log)
+    }
+
+    /// Bases by their lineage, in the order in which they are given.
+    pub fn bases<'a>(
+        &'a self,
+        records: impl IntoIterator<Item = &'a BackupRecord>,
+    ) -> BTreeMap<&'a str, Vec<LoggedBase<'a>>> {
+        let mut bases: BTreeMap<&str, Vec<LoggedBase<'_>>> = BTreeMap::new();
+        for base in records.into_iter().filter_map(|record| LoggedBase::of(record, &self.known)) {
+            bases.entry(&base.log.lineage).or_default().push(base);
+        }
+        bases
+    }
+}
+
+/// The name of one timeline of a lineage.
+pub(crate) fn log_of(lineage: &str, timeline: TimelineId) -> LogId {
+    LogId { lineage: lineage.to_owned(), timeline: format!("{:08X}", timeline.0) }
+}

@@ -1,0 +1,118 @@
+//! What the server says of itself and of its log.
+
+use backstay_engine::postgres::connect::Session;
+use backstay_engine::postgres::log_source::{self, LogSource};
+use backstay_engine::postgres::receive::log_id;
+use backstay_engine::postgres::reload::swap::left_by_swaps;
+use backstay_engine::postgres::{PostgresSettings, facts};
+use backstay_model::error::Classified;
+use backstay_model::status::{ArchiveState, ArchiveStatus, Health, SlotStatus};
+use backstay_model::{ErrorKind, Position, TimelineId};
+use jiff::Timestamp;
+
+use super::reach::Reach;
+use super::{ArchiveExpected, with_causes};
+
+/// Whether the server answers as it should, and who it is.
+pub(super) struct Probed {
+    pub health: Health,
+    pub health_reason: Option<String>,
+    pub system_identifier: Option<u64>,
+    pub log: Option<LogSource>,
+}
+
+pub(super) async fn probe(settings: &PostgresSettings, expected: Option<&ArchiveExpected>) -> Probed {
+    let asked = async {
+        let address = settings.address()?;
+        let session = Session::open(&address).await?;
+        // First, for the other has sessions in every database, which may not have ended yet.
+        let left = left_by_swaps(&session).await;
+        let server = facts::read(&session, &address).await?;
+        // Of a standby, the primary knows who works on what; and what is left is its own.
+        let left = if server.in_recovery { Vec::new() } else { left.unwrap_or_default() };
+        let log = match expected {
+            Some(expected) => Some(log_source::look(&session, &expected.slot).await?),
+            None => None,
+        };
+        Ok::<_, backstay_engine::Error>((server, left, log))
+    };
+    match asked.await {
+        Ok((server, left, log)) => Probed {
+            health: if left.is_empty() { Health::Ok } else { Health::Degraded },
+            health_reason: left.first().map(|finding| {
+                format!("database {}: {}; {}", finding.subject, finding.message, finding.remedy)
+            }),
+            system_identifier: Some(server.system_identifier),
+            log,
+        },
+        Err(error) => {
+            let health = match error.kind() {
+                ErrorKind::Unavailable => Health::Down,
+                // It is there, and does not let us look.
+                ErrorKind::Denied | ErrorKind::Conflict => Health::Degraded,
+                _ => Health::Unknown,
+            };
+            let hint = error.hints().into_iter().next().map(|hint| format!("; {hint}")).unwrap_or_default();
+            Probed {
+                health,
+                health_reason: Some(format!("{}{hint}", with_causes(&error))),
+                system_identifier: None,
+                log: None,
+            }
+        }
+    }
+}
+
+/// How the archive is: what is stored beside what the server has.
+pub(super) fn archive(
+    probed: &Probed,
+    reach: &Reach,
+    expected: Option<&ArchiveExpected>,
+    now: Timestamp,
+) -> ArchiveStatus {
+    let Some(expected) = expected else { return ArchiveStatus::off() };
+    // The store may have the log of another cluster only.
+    let own = probed.system_identifier.map(|system| log_id(system, TimelineId(1)).lineage);
+    let is_own = own.is_none_or(|own| reach.lineage.as_ref().is_none_or(|stored| *stored == own));
+    let stored = reach.stored.filter(|_| is_own);
+    let position = |(timeline, lsn)| Position::Wal { timeline, lsn }.to_string();
+    let is_expected = expected.is_configured || reach.stored.is_some();
+    let source = probed.log.as_ref();
+    let state = match source {
+        None if is_expected => ArchiveState::Unknown,
+        None => ArchiveState::Off,
+        Some(source) => {
+            let is_taken = source.pushes || source.slot.as_ref().is_some_and(|slot| slot.is_active);
+            match is_taken {
+                true => ArchiveState::Running,
+                false if is_expected || source.slot.is_some() => ArchiveState::Stopped,
+                false => ArchiveState::Off,
+            }
+        }
+    };
+    let held = source.and_then(|source| source.slot.as_ref());
+    let age = |at: Timestamp| now.duration_since(at).as_secs_f64().max(0.0);
+    ArchiveStatus {
+        state,
+        position: stored.map(position),
+        source_position: source
+            .filter(|_| state != ArchiveState::Off)
+            .map(|source| position((source.timeline, source.position))),
+        lag_bytes: source.zip(stored).map(|(source, (_, stored))| source.position - stored),
+        pushed: source.is_some_and(|source| source.pushes),
+        push_fails: source.is_some_and(|source| source.pushes && source.push_fails),
+        newest_commit_at: reach.newest_commit,
+        newest_commit_age_seconds: reach.newest_commit.map(age),
+        slot: held.map(|held| SlotStatus {
+            name: expected.slot.clone(),
+            wal_status: held.status.clone(),
+            retained_bytes: held.retained_bytes,
+            limit_bytes: source.and_then(|source| source.keep_limit_bytes),
+        }),
+    }
+}
+
+/// The archive was where the server was: what is younger than its last commit does not exist.
+pub(super) fn is_up_to_date(archive: &ArchiveStatus) -> bool {
+    archive.lag_bytes == Some(0)
+}
