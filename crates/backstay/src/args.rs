@@ -366,7 +366,7 @@ pub struct ReloadArguments {
 impl ReloadArguments {
     /// Nobody said which database it goes into.
     pub fn is_without_place(&self) -> bool {
-        self.into_database.is_none() && self.swap.is_none()
+        self.into_database.is_none() && self.swap.is_none() && !self.test
     }
 }
 
