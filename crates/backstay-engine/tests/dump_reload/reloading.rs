@@ -257,7 +257,11 @@ fn a_server_that_dies_under_a_reload_is_an_error() {
                 Ok(()) => run.finish().await.unwrap_err(),
             };
             assert_eq!(error.kind(), ErrorKind::Unavailable, "{}", told(&error));
-            server.start().unwrap();
+            // Killed while it made an unlogged table, PostgreSQL 17 may end its recovery with "could not
+            // create file … File exists"; the next one clears that away.
+            if server.start().is_err() {
+                server.start().unwrap();
+            }
             assert!(target.is_empty("back").await.unwrap());
         });
     });
