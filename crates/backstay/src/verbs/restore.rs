@@ -4,6 +4,7 @@ use std::path::Path;
 
 use backstay_model::plan::Refusal;
 use backstay_model::{BackupId, Fault, RecoveryTarget};
+use backstay_ops::reload::Server;
 use backstay_ops::restore::RestoreOptions;
 use serde::Serialize;
 
@@ -60,6 +61,15 @@ async fn base(session: &Session, arguments: &RestoreArguments, into: &Path) -> R
         .map_err(Error::Print)?;
     let sound = report.proof.as_ref().is_none_or(|proof| proof.sound);
     Ok(if sound { DONE } else { NOT_SOUND })
+}
+
+/// The server that a dump goes to.
+fn server(session: &Session, arguments: &RestoreArguments) -> Result<Server, Fault> {
+    let said = &arguments.reload;
+    match &said.to_server {
+        Some(name) => session.other_server(name, said.password_file.as_deref()),
+        None => Ok(Server::Own),
+    }
 }
 
 /// Shows a plan before anything is done. The exit code, where that was all.

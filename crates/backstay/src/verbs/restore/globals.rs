@@ -2,11 +2,10 @@
 
 use backstay_model::plan::reload::Consent;
 use backstay_model::{BackupId, Fault};
-use backstay_ops::reload::Server;
 use backstay_ops::reload::globals::{self, GlobalsRequest};
 
 use super::super::DONE;
-use super::show;
+use super::{server, show};
 use crate::args::RestoreArguments;
 use crate::error::Error;
 use crate::render::globals as shown;
@@ -21,10 +20,7 @@ pub async fn run(session: &Session, arguments: &RestoreArguments) -> Result<u8, 
         return Err(nowhere());
     }
     let said = &arguments.reload;
-    let server = match &said.to_server {
-        Some(name) => session.other_server(name, said.password_file.as_deref())?,
-        None => Server::Own,
-    };
+    let server = server(session, arguments)?;
     let consent = Consent { force: said.force, confirm: said.confirm.clone() };
     let request = GlobalsRequest { dump, server, consent };
     let run = session.run();

@@ -2,10 +2,10 @@
 
 use backstay_model::plan::reload::Consent;
 use backstay_model::{BackupId, Fault};
-use backstay_ops::reload::{self, ReloadRequest, Server, Wanted};
+use backstay_ops::reload::{self, ReloadRequest, Wanted};
 
 use super::super::{DONE, NOT_SOUND};
-use super::show;
+use super::{server, show};
 use crate::args::RestoreArguments;
 use crate::error::Error;
 use crate::render::reload as shown;
@@ -42,10 +42,7 @@ fn request(session: &Session, arguments: &RestoreArguments, jobs: u32) -> Result
         (None, None) if said.test => Wanted::Test,
         (None, None) => return Err(Fault::new(Error::NoDestination)),
     };
-    let server = match &said.to_server {
-        Some(name) => session.other_server(name, said.password_file.as_deref())?,
-        None => Server::Own,
-    };
+    let server = server(session, arguments)?;
     let of_swap = match &wanted {
         Wanted::Swap(name) => Some(name.clone()),
         Wanted::Database(_) | Wanted::Test => None,
