@@ -12,6 +12,7 @@ mod dump;
 mod measure;
 mod report;
 mod tools;
+mod wal;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -32,6 +33,8 @@ pub enum Bench {
     Postgres(Options),
     /// Portable dumps, against the pipe of a shell and PostgreSQL's own tools
     Dump(dump::Options),
+    /// The log, against pg_receivewal, pgBackRest and cp
+    Wal(wal::Options),
 }
 
 #[derive(Args)]
@@ -97,6 +100,7 @@ pub fn run(bench: &Bench) -> Result<()> {
     match bench {
         Bench::Postgres(options) => base(options),
         Bench::Dump(options) => dump::run(options),
+        Bench::Wal(options) => wal::run(options),
     }
 }
 

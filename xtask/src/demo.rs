@@ -5,6 +5,7 @@
 //! when the demo ends, fails, is interrupted or is killed; `--keep` gives the
 //! workspace away instead.
 
+mod any_instant;
 mod comparison;
 mod dumps;
 mod onward;
@@ -51,7 +52,7 @@ pub struct Options {
     unoptimised: bool,
 }
 
-fn version(text: &str) -> Result<PostgresVersion, String> {
+pub fn version(text: &str) -> Result<PostgresVersion, String> {
     let known = PostgresVersion::ALL.into_iter().find(|version| version.to_string() == text);
     known.ok_or_else(|| "the versions with a test server are 15 and 17".to_owned())
 }
@@ -169,6 +170,9 @@ fn tell(
 
     story.chapter("One table, one database")?;
     dumps::give_back(&mut story, &backstay, &server, &place)?;
+
+    story.chapter("Any instant")?;
+    any_instant::go_back(&mut story, &backstay, &server, &place)?;
 
     story.chapter("And without Backstay?")?;
     let shown = second_reader::compare(&mut story, &backstay, &place, &second, python)?;

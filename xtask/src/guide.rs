@@ -31,6 +31,9 @@ use crate::{backstay, servers};
 pub struct Options {
     /// Only the pages whose name contains this
     filter: Option<String>,
+    /// Print what each command printed, as a reader of the page would see it
+    #[arg(long)]
+    show: bool,
 }
 
 pub fn run(options: &Options) -> Result<()> {
@@ -44,7 +47,7 @@ pub fn run(options: &Options) -> Result<()> {
     for page in &pages {
         let name = page.strip_prefix(project()).unwrap_or(page).display().to_string();
         let begun = Instant::now();
-        match run_page(page, &installation, &program) {
+        match run_page(page, &installation, &program, options.show) {
             Ok(commands) => {
                 println!("{name}: {commands} commands as written ({:.1} s)", begun.elapsed().as_secs_f64());
             }
@@ -75,7 +78,7 @@ fn pages(filter: Option<&str>) -> Result<Vec<PathBuf>> {
 }
 
 /// Runs one page and says how many commands it had.
-fn run_page(page: &Path, installation: &Installation, program: &Path) -> Result<usize> {
+fn run_page(page: &Path, installation: &Installation, program: &Path, show: bool) -> Result<usize> {
     let text = fs::read_to_string(page)?;
     let parts = parts(&text)?;
     let server = Postgres::start_new(installation, &PostgresOptions::default())?;
@@ -90,6 +93,9 @@ fn run_page(page: &Path, installation: &Installation, program: &Path) -> Result<
             Part::Command(command) => {
                 commands += 1;
                 let (output, status) = session.run(&command.text)?;
+                if show {
+                    println!("$ {}\n{output}", command.text);
+                }
                 if status != 0 && !command.may_fail {
                     bail!("line {}: `{}` ended with {status}\n{output}", command.line, command.text);
                 }

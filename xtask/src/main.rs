@@ -19,6 +19,7 @@ mod reference;
 mod servers;
 mod setup;
 mod test;
+mod torture;
 
 use std::process::ExitCode;
 
@@ -44,6 +45,9 @@ enum Chore {
     Reference(reference::Options),
     /// Prepare the real servers that tests run against; does nothing when they are there
     Servers,
+    /// Try to lose a commit
+    #[command(subcommand)]
+    Torture(torture::Torture),
     /// Check everything: format, lints, guide, all tests on real servers
     Test(test::Options),
 }
@@ -56,6 +60,7 @@ fn main() -> ExitCode {
         Chore::Reference(options) => reference::run(&options),
         Chore::Servers => servers::run(),
         Chore::Test(options) => test::run(&options),
+        Chore::Torture(torture) => torture::run(&torture),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

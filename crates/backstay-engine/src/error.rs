@@ -254,6 +254,16 @@ impl Error {
             None => Error::ConnectionLost { action, source: Box::new(source) },
         }
     }
+
+    /// Whether the server ended this to let somebody else go on: the same may well succeed
+    /// when it is begun anew.
+    pub fn is_deadlock(&self) -> bool {
+        match self {
+            Error::ClientProgram { why, .. } => *why == Failure::Deadlock,
+            Error::Server { source, .. } => source.code == "40P01",
+            _ => false,
+        }
+    }
 }
 
 /// An `ErrorResponse` of a server.

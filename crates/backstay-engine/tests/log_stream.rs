@@ -64,7 +64,8 @@ impl Receiver {
 
     async fn report(&mut self) {
         let end = self.stream.received();
-        let report = StandbyReport { written: end, flushed: end, time: Timestamp::UNIX_EPOCH };
+        let report =
+            StandbyReport { written: end, flushed: end, time: Timestamp::UNIX_EPOCH, wants_answer: false };
         self.stream.report(&mut self.walsender, report).await.unwrap();
     }
 

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use backstay_engine::postgres::connect::{Session, column};
 use backstay_engine::postgres::prove::{self, ProveOptions};
 use backstay_engine::postgres::scratch::{Scratch, ScratchOptions};
-use testkit::{Postgres, PostgresOptions, PostgresVersion, StopMode, require_postgres};
+use testkit::{Postgres, PostgresOptions, StopMode, require_timescaledb};
 use tokio_util::sync::CancellationToken;
 
 /// Rows of every chunk, sums over the hypertable, and what is compressed.
@@ -59,11 +59,7 @@ fn compress(server: &Postgres) -> bool {
 
 #[test]
 fn a_copy_has_every_chunk_and_its_jobs_rest() {
-    let Some(installation) = require_postgres(PostgresVersion::V17) else { return };
-    if !installation.has_extension("timescaledb") {
-        eprintln!("SKIPPED: this PostgreSQL 17 has no TimescaleDB; `cargo xtask servers` prepares one");
-        return;
-    }
+    let Some(installation) = require_timescaledb() else { return };
     let options = PostgresOptions::default()
         .configure("shared_preload_libraries = timescaledb")
         .configure("timescaledb.telemetry_level = off");

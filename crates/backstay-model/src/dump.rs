@@ -219,6 +219,14 @@ impl DumpContent {
         }
     }
 
+    /// All of which it holds something.
+    pub fn databases(&self) -> Vec<&str> {
+        match self {
+            DumpContent::Cluster { databases } => databases.iter().map(String::as_str).collect(),
+            one => one.database().into_iter().collect(),
+        }
+    }
+
     /// Whether the whole of this database can be restored from it.
     pub fn has_whole(&self, database: &str) -> bool {
         match self {

@@ -34,7 +34,9 @@ pub use error::{ErrorKind, Fault};
 pub use finding::{Finding, FindingLevel};
 pub use hold::Hold;
 pub use id::{BackupId, InstanceId, RepositoryId};
-pub use log::{Coverage, LogId, LogMark, LogMarkKind, LogSpan};
+pub use log::{
+    Coverage, GapReason, LagLevel, LagLimit, LogGap, LogId, LogMark, LogMarkKind, LogSpan, OnMaxLag,
+};
 pub use lsn::{Lsn, TimelineId};
 pub use position::Position;
 pub use progress::{Progress, ProgressReading};

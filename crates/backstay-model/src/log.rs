@@ -14,9 +14,13 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 mod coverage;
+mod gap;
 pub mod history;
+mod lag;
 
 pub use coverage::Coverage;
+pub use gap::{GapReason, LogGap};
+pub use lag::{LagLevel, LagLimit, OnMaxLag};
 
 /// One timeline of one lineage.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

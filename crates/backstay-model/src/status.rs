@@ -52,6 +52,9 @@ pub struct Hole {
     /// The first commit behind it, where there is one.
     pub to: Option<Timestamp>,
     pub why: String,
+    /// When it was decided to go on behind it; `None` for one that nobody decided.
+    #[serde(default)]
+    pub given_up_at: Option<Timestamp>,
     pub timeline: TimelineId,
     pub from_position: String,
     /// `None` where nothing has come from behind it yet.

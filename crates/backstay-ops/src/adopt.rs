@@ -13,6 +13,7 @@ use std::sync::Arc;
 use backstay_engine::postgres::dump::RelationName;
 use backstay_engine::postgres::inspect::InspectKind;
 use backstay_engine::postgres::reload::{Archive, ArchiveReader, ScriptNames, VersionScan};
+use backstay_model::dump::template::Matched;
 use backstay_model::dump::{
     DumpCipher, DumpCompression, DumpContent, DumpFormat, DumpRecord, DumpShape, Tier,
 };
@@ -22,6 +23,8 @@ use backstay_repo::dump::{DumpError, DumpInside, DumpLayer, DumpReader, HMAC_SUF
 use backstay_repo::shelf::{DiskShelf, Shelf, ShelfFile, ShelfPath};
 use backstay_repo::store::StoreError;
 use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
 use serde::Serialize;
 
 use crate::dump::DumpPolicy;
@@ -36,6 +39,7 @@ mod sets;
 /// The sidecar where the layout's own name is taken by somebody else's.
 const OTHER_SIDECAR: &str = ".meta.json";
 const TIMESCALEDB: &str = "timescaledb";
+const UNPACK: &str = "unpack it with `tar -xf`, and give the directory to `backstay adopt`";
 /// Ours are far below; somebody else's of the name is not read.
 const SIDECAR_MAX_BYTES: u64 = 4 << 20;
 
@@ -187,7 +191,11 @@ impl Adopting<'_> {
                 return match error.kind() {
                     ErrorKind::Corrupt => Ok(Some(Fate::Damaged { reason })),
                     ErrorKind::Denied => Ok(Some(Fate::Closed { reason })),
-                    ErrorKind::Unsupported => Ok(Some(Fate::Later { what: reason })),
+                    ErrorKind::Unsupported => {
+                        let hint = error.hints().into_iter().next();
+                        let what = hint.map_or(reason.clone(), |hint| format!("{reason}; {hint}"));
+                        Ok(Some(Fate::Later { what }))
+                    }
                     // Somebody's rotation was faster.
                     ErrorKind::NotFound => Ok(None),
                     _ => Err(error),
@@ -205,7 +213,10 @@ impl Adopting<'_> {
             DumpInside::TarArchive | DumpInside::DirectoryTar => DumpFormat::Directory,
             _ => match read.found.format() {
                 Some(format) => format,
-                None => return Ok(Some(Fate::Later { what })),
+                None => {
+                    let what = format!("{what}, without one dump where it begins; {UNPACK}");
+                    return Ok(Some(Fate::Later { what }));
+                }
             },
         };
         let mut record = self.record(file, &read, format)?;
@@ -247,7 +258,7 @@ impl Adopting<'_> {
 
     /// To its end: only then it is known to be whole.
     async fn read(&self, path: &ShelfPath) -> Result<Option<Read>> {
-        let mut reader = DumpReader::open(self.shelf, path, self.policy.passphrase.as_ref()).await?;
+        let mut reader = DumpReader::open_with_any(self.shelf, path, &self.policy.passphrases()).await?;
         let inside = reader.known().map_err(backstay_repo::Error::from)?;
         let layers = reader.layers().to_vec();
         let mut archive = None;
@@ -324,8 +335,14 @@ impl Adopting<'_> {
             // A layout whose names say no database is for one.
             (None, None, None) => content(self.instance.postgres()?.address()?.database().to_owned(), None),
         };
-        let guessed = read.found.content().is_none() && read.archive.is_none() && located.is_none();
-        let named = located.as_ref().map(|located| located.time);
+        // A person who takes one by hand may take it of any database.
+        let says_whose = |located: &Matched| !located.is_by_hand || located.database.is_some();
+        let is_said = located.as_ref().is_some_and(says_whose);
+        let guessed = read.found.content().is_none() && read.archive.is_none() && !is_said;
+        let named = located.as_ref().map(|located| match located.is_of_day {
+            true => within_day(located.time, file, read),
+            false => located.time,
+        });
         let time = named.or_else(|| read.found.taken_at()).or(file.modified);
         let time = time.unwrap_or(Timestamp::UNIX_EPOCH);
         let tier = located.and_then(|located| located.tier).unwrap_or(Tier::Daily);
@@ -390,6 +407,19 @@ impl Adopting<'_> {
         }
         Ok(taken)
     }
+}
+
+/// When in the day of its name a dump was taken: as it says itself, which is by the clock on
+/// some wall and so may be ahead of the file; or as the file says, unless it is a copy of
+/// another day.
+fn within_day(midnight: Timestamp, file: &ShelfFile, read: &Read) -> Timestamp {
+    let in_utc = |at: DateTime| at.to_zoned(TimeZone::UTC).ok().map(|at| at.timestamp());
+    let begun_at = read.archive.as_ref().and_then(|archive| archive.begun_at).and_then(in_utc);
+    let own = begun_at.or_else(|| read.found.taken_at());
+    let own = own.filter(|own| file.modified.is_none_or(|modified| *own <= modified));
+    let day = |at: &Timestamp| at.to_zoned(TimeZone::UTC).date();
+    let mut known = own.into_iter().chain(file.modified);
+    known.find(|at| day(at) == day(&midnight)).unwrap_or(midnight)
 }
 
 /// An archive with tables and no rows, or with rows and no tables, holds parts: it must

@@ -5,27 +5,39 @@
 //! in the spool, and nothing leaves the spool before the store has it.
 //!
 //! Invariant: what is received goes on exactly where the log ended, on the timeline that
-//! it ended on. Where it cannot, that is a hole, and it is told.
+//! it ended on. Where it cannot, that ends it, unless somebody chose to go on behind a gap:
+//! then that is noted before anything is given up, and a new base is taken.
 //!
 //! Refuses another cluster behind the same address, and a server whose log is behind what
 //! was received of it.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use backstay_engine::postgres::receive::SlotWatch;
 use backstay_model::error::{Classified, ErrorKind};
-use backstay_model::{LogId, LogSpan};
+use backstay_model::{LagLimit, LogId, OnMaxLag};
 use backstay_repo::log::spool::LogSpool;
+use tokio::sync::Notify;
 
 use crate::context::{Context, off_thread};
 use crate::error::{Error, Result};
 use crate::instance::Instance;
 
+mod base;
 mod begin;
+mod connection;
+mod event;
+mod gap;
+mod lag;
+mod room;
 mod sender;
 mod stream;
 
+pub use event::{ArchiveEvent, ArchiveWatcher};
+use lag::Lag;
 use sender::Sender;
 
 /// One spool, for whoever receives and whoever sends. Only threads that may block lock it.
@@ -47,6 +59,12 @@ const CUT_BYTES: u64 = backstay_repo::log::SPAN_BYTES_MAX;
 /// Between two attempts to reach a server, growing from the first to the last.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 const RETRY_LAST: Duration = Duration::from_secs(15);
+/// Another beginning that needs no waiting: so many in a row.
+const AT_ONCE: u32 = 4;
+/// Where commits wait for us, they wait for the next attempt too.
+const RETRY_LAST_SYNCHRONOUS: Duration = Duration::from_secs(1);
+/// So long a store may take to say what is there, before the log goes on without it.
+const STORE_LIMIT: Duration = Duration::from_secs(15);
 /// How long the last spans may take to reach the store after somebody asked to stop: what
 /// is not there by then stays in the spool, and goes with the next run.
 const LAST_SENDING: Duration = Duration::from_secs(30);
@@ -67,24 +85,23 @@ pub struct ArchiveOptions {
     /// it with `synchronous_standby_names`.
     pub synchronous: bool,
     pub compression_level: i32,
+    /// How much the server may hold for the archive.
+    pub max_lag: Option<LagLimit>,
+    /// What is done when it does, and about log that it let go of by itself.
+    pub on_max_lag: OnMaxLag,
+    /// Once, log that the server has let go of is a gap, and no end of the archive.
+    pub accept_gap: bool,
 }
 
-/// What an archive does, as it happens.
-#[derive(Debug, Clone, PartialEq)]
-pub enum ArchiveEvent {
-    /// The log comes in, from this position on.
-    Began { log: LogId, from: u64 },
-    /// Another timeline goes on from here.
-    Timeline { log: LogId, from: u64 },
-    /// The store has it.
-    Sent { log: LogId, span: LogSpan },
-    /// The server is away, or does not let us in: it is tried again.
-    Waiting { reason: String },
-}
-
-/// Whoever wants to know what an archive does.
-pub trait ArchiveWatcher: Send + Sync {
-    fn see(&self, event: ArchiveEvent);
+impl ArchiveOptions {
+    /// A server that is back is found before what it writes then is too old.
+    fn longest_retry(&self) -> Duration {
+        if self.synchronous {
+            RETRY_LAST_SYNCHRONOUS
+        } else {
+            self.rpo.clamp(RETRY_LAST_SYNCHRONOUS, RETRY_LAST)
+        }
+    }
 }
 
 /// How a stream ended without an error.
@@ -93,48 +110,90 @@ enum Ended {
     Asked,
     /// The server went down, in order.
     Server,
+    /// There is another beginning to be made, at once.
+    Again,
+}
+
+/// What one run knows over all of its connections.
+struct Archive<'a> {
+    context: &'a Context,
+    instance: &'a Instance,
+    options: &'a ArchiveOptions,
+    watcher: &'a dyn ArchiveWatcher,
+    spool: Spool,
+    sender: Sender<'a>,
+    lag: Lag<'a>,
+    /// Looks at the slot while nothing is read from the connection.
+    slot: SlotWatch,
+    /// Log that the server let go of is a gap.
+    accepts_gap: bool,
+    /// The server did not have this segment any more.
+    log_gone: Option<String>,
+    /// The lineage that the store has confirmed, and the histories that it has.
+    lineage: Option<String>,
+    histories: BTreeSet<LogId>,
+    /// Durable in the spool.
+    durable: Option<(LogId, u64)>,
+    wants_base: &'a Notify,
 }
 
 /// Receives until somebody asks to stop; what was received goes to the store then, so the calls
-/// of its repository must not end with `context.cancel`. A server that is away is tried again; only what
-/// no waiting can mend ends it with an error.
+/// of its repository must not end with `context.cancel`. A server or a store that is away is tried
+/// again, a spool without room is waited for; only what no waiting can mend ends it with an error.
 ///
 /// # Errors
 ///
-/// [`Error::OtherCluster`], [`Error::ServerBehind`], and those of the engine and the
-/// repository that another attempt would meet again.
+/// [`Error::OtherCluster`], [`Error::ServerBehind`], [`Error::SlotLost`], [`Error::LogGone`], and those
+/// of the engine and the repository that another attempt would meet again.
 pub async fn run(
     context: &Context,
     instance: &Instance,
     options: &ArchiveOptions,
     watcher: &dyn ArchiveWatcher,
 ) -> Result<()> {
-    let directory = options.spool.clone();
-    let opened = off_thread(move || Ok(LogSpool::open(&directory, CUT_BYTES)?)).await?;
-    let spool = Spool(Arc::new(Mutex::new(opened)));
+    let wants_base = Notify::new();
+    let over = context.cancel.child_token();
+    let receiving = async {
+        let ended = receive(context, instance, options, watcher, &wants_base).await;
+        over.cancel();
+        ended
+    };
+    let of_bases = Context { cancel: over.clone(), ..context.clone() };
+    let taking = base::take_when_wanted(&of_bases, instance, options, watcher, &wants_base);
+    tokio::join!(receiving, taking).0
+}
+
+async fn receive(
+    context: &Context,
+    instance: &Instance,
+    options: &ArchiveOptions,
+    watcher: &dyn ArchiveWatcher,
+    wants_base: &Notify,
+) -> Result<()> {
+    let opened = room::open_spool(context, options, watcher).await;
+    let Some(spool) = opened? else { return Ok(()) };
     spool.with(begin::look_after_a_crash).await?;
     let mut sender = Sender::new(context, instance, options, watcher, spool.clone());
     context.unless_cancelled(sender.take_over()).await?;
-    let mut wait = RETRY_FIRST;
-    let outcome = loop {
-        let reason = match stream::receive(context, instance, options, watcher, &spool, &mut sender).await {
-            Ok(Ended::Asked) => break Ok(()),
-            Err(error) if was_stopped(context, &error) => break Ok(()),
-            Ok(Ended::Server) => {
-                wait = RETRY_FIRST;
-                "the server is shut down".to_owned()
-            }
-            Err(error) if !is_worth_another_try(&error) => break Err(error),
-            Err(error) => crate::status::with_causes(&error),
-        };
-        watcher.see(ArchiveEvent::Waiting { reason });
-        sender.rest(wait).await?;
-        if context.cancel.is_cancelled() {
-            break Ok(());
-        }
-        wait = (wait * 2).min(RETRY_LAST);
+    let gives_up = options.on_max_lag == OnMaxLag::Gap;
+    let mut archive = Archive {
+        context,
+        instance,
+        options,
+        watcher,
+        spool,
+        sender,
+        lag: Lag::new(watcher, options.max_lag),
+        slot: SlotWatch::new(instance.postgres()?)?,
+        accepts_gap: gives_up || options.accept_gap,
+        log_gone: None,
+        lineage: None,
+        histories: BTreeSet::new(),
+        durable: None,
+        wants_base,
     };
-    let left = tokio::time::timeout(LAST_SENDING, sender.finish()).await;
+    let outcome = archive.receive_on().await;
+    let left = tokio::time::timeout(LAST_SENDING, archive.sender.finish()).await;
     match (outcome, left) {
         (Err(error), _) => Err(error),
         // It lies in the spool, and goes with the next run.
@@ -144,18 +203,79 @@ pub async fn run(
     }
 }
 
+impl Archive<'_> {
+    /// One connection after the other.
+    async fn receive_on(&mut self) -> Result<()> {
+        let mut wait = RETRY_FIRST;
+        let mut at_once = 0;
+        loop {
+            let (reason, hints) = match connection::receive(self).await {
+                Ok(Ended::Asked) => return Ok(()),
+                Err(error) if was_stopped(self.context, &error) => return Ok(()),
+                Ok(Ended::Again) if at_once < AT_ONCE => {
+                    at_once += 1;
+                    continue;
+                }
+                Ok(Ended::Again) => ("the archive begins anew, again and again".to_owned(), Vec::new()),
+                Ok(Ended::Server) => {
+                    wait = RETRY_FIRST;
+                    ("the server is shut down".to_owned(), Vec::new())
+                }
+                Err(Error::Engine(backstay_engine::Error::WalMissing { segment })) => {
+                    if !self.accepts_gap {
+                        return Err(Error::LogGone { instance: self.instance.id.clone(), segment });
+                    }
+                    if self.log_gone.is_none() && at_once < AT_ONCE {
+                        at_once += 1;
+                        self.log_gone = Some(segment);
+                        continue;
+                    }
+                    (format!("the server does not have the segment {segment}"), Vec::new())
+                }
+                Err(error) if !is_worth_another_try(&error) => return Err(error),
+                Err(error) => {
+                    self.give_up_what_is_not_durable(&error).await?;
+                    (crate::status::with_causes(&error), error.hints())
+                }
+            };
+            self.watcher.see(ArchiveEvent::Waiting { reason, hints });
+            self.sender.rest(wait).await?;
+            if self.context.cancel.is_cancelled() {
+                return Ok(());
+            }
+            wait = (wait * 2).min(self.options.longest_retry());
+            at_once = 0;
+        }
+    }
+
+    /// Log is not given up twice for one word.
+    fn gap_was_accepted(&mut self) {
+        self.accepts_gap = self.options.on_max_lag == OnMaxLag::Gap;
+        self.log_gone = None;
+    }
+}
+
+/// What the store is asked before a connection begins, within a limit.
+async fn within<T>(asked: impl Future<Output = backstay_repo::Result<T>>) -> Result<T> {
+    match tokio::time::timeout(STORE_LIMIT, asked).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(Error::StoreSilent { seconds: STORE_LIMIT.as_secs() }),
+    }
+}
+
 /// What was on its way to the store when somebody asked to stop is no failure.
 fn was_stopped(context: &Context, error: &Error) -> bool {
     context.cancel.is_cancelled() && error.kind() == ErrorKind::Cancelled
 }
 
-/// A server that starts, stops, or whose old connection still holds the slot.
+/// A server that starts, stops, or whose old connection still holds the slot; a store that is
+/// away; a disk without room.
 fn is_worth_another_try(error: &Error) -> bool {
     match error {
         Error::Engine(backstay_engine::Error::SlotInUse { .. }) => true,
-        // Log that is gone does not come back.
-        Error::Engine(backstay_engine::Error::WalMissing { .. }) => false,
         Error::Engine(error) => error.kind() == ErrorKind::Unavailable,
-        _ => false,
+        Error::Repo(error) if error.is_full_spool() => true,
+        Error::GapNotNoted { .. } => true,
+        error => gap::is_away(error),
     }
 }

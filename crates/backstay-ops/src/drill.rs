@@ -8,6 +8,7 @@
 //! that could not look is an error, and changes no note.
 
 mod course;
+mod instant;
 mod leftovers;
 
 use std::fs::Permissions;
@@ -16,7 +17,6 @@ use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use backstay_engine::postgres::BackupFacts;
-use backstay_engine::postgres::recovery::RecoverySettings;
 use backstay_model::drill::DrillReport;
 use backstay_model::error::Classified as _;
 use backstay_model::plan::{RestorePlan, RestoreRequest};
@@ -37,6 +37,7 @@ use crate::status::with_causes;
 use crate::wal::FetchProgram;
 
 use course::Course;
+use instant::Draw;
 use leftovers::Alive;
 
 pub use course::could_not_look;
@@ -44,7 +45,9 @@ pub use course::could_not_look;
 /// What a person may say of one drill.
 #[derive(Debug, Clone)]
 pub struct DrillOptions {
-    pub target: RecoveryTarget,
+    /// Any instant of the archived log when none is said, or the latest state where there
+    /// is no such log.
+    pub target: Option<RecoveryTarget>,
     /// Where to restore to; a directory of its own is made below.
     pub directory: PathBuf,
     /// Leave the restored directory there.
@@ -80,7 +83,7 @@ pub async fn run(context: &Context, instance: &Instance, options: &DrillOptions)
         removed
     };
     drilled?;
-    let report = course.report(&instance.id, &options.target, at);
+    let report = course.report(&instance.id, at);
     let mut report = report.ok_or_else(|| Error::broken("a drill has ended without a backup"))?;
     report.findings.extend(left);
     report.kept_at = kept_at;
@@ -118,23 +121,23 @@ async fn plan(
     scratch: &Path,
     course: &mut Course,
 ) -> Result<(RestorePlan, Manifest, Where, Option<LogSupply>)> {
-    let request = RestoreRequest {
+    let mut request = RestoreRequest {
         instance: instance.id.clone(),
         backup: None,
-        target: options.target.clone(),
+        target: options.target.clone().unwrap_or_default(),
         stop: StopOptions::default(),
         into: scratch.join(DATA).display().to_string(),
         start: true,
+        standby: false,
     };
-    let (plan, manifest, facts) = choose(context, &request, course).await?;
+    let drawn = options.target.is_none();
+    let (plan, manifest, facts) = choose(context, &mut request, drawn, course).await?;
     recover::check(instance, &facts.server)?;
     // The places of the tablespaces are in use by the source.
     let moved = facts.server.tablespaces.iter();
     let moved = moved.map(|space| (space.oid.to_string(), scratch.join(format!("tablespace-{}", space.oid))));
     let supply = LogSupply::of(&instance.id, plan.recovery.as_ref(), &facts.server, options.fetch.as_ref())?;
-    let recovery = supply.as_ref().map(|supply| {
-        RecoverySettings::new(&supply.recovery, &supply.program.from_repository(&supply.source))
-    });
+    let recovery = supply.as_ref().map(LogSupply::settings);
     let place = Where { directory: scratch.join(DATA), moved: moved.collect(), recovery };
     Ok((plan, manifest, place, supply))
 }
@@ -143,7 +146,8 @@ async fn plan(
 /// writes to the place it had, wherever the rest was put.
 async fn choose(
     context: &Context,
-    request: &RestoreRequest,
+    request: &mut RestoreRequest,
+    is_drawn: bool,
     course: &mut Course,
 ) -> Result<(RestorePlan, Manifest, BackupFacts)> {
     context.progress.enter("plan");
@@ -152,11 +156,21 @@ async fn choose(
     known.log = context.unless_cancelled(log).await?;
     // What the last drill said is no news to this one.
     known.backups.iter_mut().for_each(|(_, marks)| marks.drill_sound = None);
+    let said = Some(&request.target).filter(|_| !is_drawn);
+    let mut draw = context.unless_cancelled(Draw::of(context, &request.instance, &known, said)).await?;
+    if is_drawn {
+        draw.next(request)?;
+    }
     let mut newest_passed = None;
     let mut passed = Vec::new();
     loop {
+        course.target = request.target.clone();
         let (mut plan, manifest) = restore::choose_among(context, request, &mut known).await?;
         if let Some(refusal) = plan.refusals.first() {
+            if refusal.kind == ErrorKind::Unrecoverable && !draw.is_over() {
+                draw.next(request)?;
+                continue;
+            }
             let refused = Error::Refused { refusal: refusal.clone() };
             course.backup = course::refused_as_damaged(request, &known);
             return Err(newest_passed.unwrap_or(refused));

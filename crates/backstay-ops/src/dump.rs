@@ -118,13 +118,14 @@ pub(crate) async fn of_server(
     };
     let apart = request.safety.then(|| DumpPolicy { layout: names::apart(&policy.layout), ..policy.clone() });
     let policy = apart.as_ref().unwrap_or(policy);
-    let naming = names::Naming { run, layout: &policy.layout, instance: &instance.id, shelf: &*place.shelf };
+    let (layout, database) = (&policy.layout, policy.database.as_deref());
+    let naming = names::Naming { run, layout, database, instance: &instance.id, shelf: &*place.shelf };
     let (named, at) =
         if request.safety { naming.ahead(wanted).await? } else { naming.by_the_clock(wanted).await? };
     let set = if named.len() > 1 { Some(new_id(at)?) } else { None };
     let mut report = DumpReport { dumps: Vec::new(), duration_seconds: 0.0, findings: Vec::new() };
     let place = &place;
-    let taking = |id, set| take::Taking { run, instance, address, policy, place, request, id, set };
+    let taking = |id, set| take::Taking { run, instance, address, policy, place, request, at, id, set };
     if let Some(first) = &set {
         let taking = taking(first.clone(), set.clone());
         for dump in &named {

@@ -31,6 +31,12 @@ pub enum Error {
         "the server of {instance} is another cluster (system identifier {found}) than the one whose log is archived ({expected})"
     )]
     OtherCluster { instance: InstanceId, found: String, expected: String },
+    #[error("the dump lost a deadlock with others {times} times, and is given up")]
+    DumpDeadlocks {
+        times: u32,
+        #[source]
+        source: Box<backstay_engine::Error>,
+    },
     #[error("the log of {instance} has a hole on timeline {timeline}, from {from} to {to}")]
     LogHole { instance: InstanceId, timeline: TimelineId, from: Lsn, to: Lsn },
     #[error("the recovery of {instance} ended before {target}: the log does not hold it")]
@@ -59,7 +65,13 @@ pub enum Error {
     #[error("the server is at {server}, and its log was received to {received}")]
     ServerBehind { received: String, server: String },
     #[error("the server has given up the replication slot {slot}, and log that was held for it is gone")]
-    SlotLost { slot: String },
+    SlotLost { instance: InstanceId, slot: String },
+    #[error("the server has let go of log that was not received: it does not have the segment {segment}")]
+    LogGone { instance: InstanceId, segment: String },
+    #[error("log cannot be given up: nobody would know why it is missing: {reason}")]
+    GapNotNoted { reason: String },
+    #[error("the store does not answer within {seconds} s")]
+    StoreSilent { seconds: u64 },
     #[error("what the server sends is not its log")]
     LogDamaged {
         #[source]
@@ -224,6 +236,7 @@ impl Classified for Error {
             Error::Engine(error) => error.kind(),
             Error::Repo(error) => error.kind(),
             Error::Id(error) => error.kind(),
+            Error::DumpDeadlocks { source, .. } => source.kind(),
             Error::LogHole { .. } | Error::TargetNotReached { .. } => ErrorKind::Unrecoverable,
             Error::NotThisLog { .. } => ErrorKind::Invalid,
             Error::NoBaseYet { .. } => ErrorKind::NotFound,
@@ -234,7 +247,8 @@ impl Classified for Error {
             },
             Error::OtherCluster { .. } => ErrorKind::Invalid,
             Error::ServerBehind { .. } => ErrorKind::Conflict,
-            Error::SlotLost { .. } => ErrorKind::Unrecoverable,
+            Error::SlotLost { .. } | Error::LogGone { .. } => ErrorKind::Unrecoverable,
+            Error::GapNotNoted { .. } | Error::StoreSilent { .. } => ErrorKind::Unavailable,
             Error::LogDamaged { .. } => ErrorKind::Corrupt,
             Error::Refused { refusal } => refusal.kind,
             Error::NoSuchBackup { .. } => ErrorKind::NotFound,

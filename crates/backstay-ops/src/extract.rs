@@ -84,7 +84,7 @@ pub async fn prepare<'a>(
     let is_meant =
         |record: &DumpRecord| record.instance == instance.id && !record.shape.format.is_of_pg_dump();
     let none = |shelf| Error::NothingToExtract { instance: instance.id.clone(), shelf };
-    let chosen = choose::pick(run, policy, request.dump.as_ref(), is_meant, none).await?;
+    let chosen = choose::pick(run, policy, request.dump.as_ref(), None, is_meant, none).await?;
     let record = &chosen.record;
     if record.shape.format.is_of_pg_dump() {
         return Err(Error::NotReloadable {
@@ -162,7 +162,7 @@ impl Prepared<'_> {
 
     async fn unpack(&self) -> Result<(SnapshotFacts, Option<Placed>, u64)> {
         let Chosen { shelf, path, record, .. } = &self.chosen;
-        let mut reader = DumpReader::open(shelf, path, self.policy.passphrase.as_ref()).await?;
+        let mut reader = DumpReader::open_with_any(shelf, path, &self.policy.passphrases()).await?;
         let inside = reader.known().map_err(backstay_repo::Error::from)?;
         let kind = inside::snapshot_kind(inside, record.engine);
         let kind = kind.ok_or_else(|| inside::not_reloadable(path, inside))?;

@@ -28,6 +28,8 @@ pub(crate) struct LogView {
     pub known: KnownLog,
     /// Objects of histories that do not open, and why.
     pub damaged_histories: Vec<(LogId, String, String)>,
+    /// The same of gaps.
+    pub damaged_gaps: Vec<(String, String)>,
     no_log: LineageLog,
 }
 
@@ -43,6 +45,7 @@ impl LogView {
             index,
             known: KnownLog::default(),
             damaged_histories: Vec::new(),
+            damaged_gaps: Vec::new(),
             no_log: LineageLog::default(),
         };
         for record in records {
@@ -67,10 +70,29 @@ impl LogView {
                 with_history.push((log.clone(), number));
             }
         }
+        view.read_gaps(context, instance).await?;
         for (log, number) in with_history {
             view.read_history(context, instance, log, number).await?;
         }
         Ok(view)
+    }
+
+    async fn read_gaps(&mut self, context: &Context, instance: &InstanceId) -> Result<()> {
+        for (log, timeline) in self.index.timelines() {
+            for place in &timeline.gaps {
+                match context.repo.log_gap(instance, log, *place).await {
+                    Ok(gap) => {
+                        self.known.lineages.entry(log.lineage.clone()).or_default().gaps.extend(gap);
+                    }
+                    Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported) => {
+                        let name = context.repo.log_gap_name(instance, log, *place)?;
+                        self.damaged_gaps.push((name.to_string(), error.to_string()));
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        Ok(())
     }
 
     async fn read_history(

@@ -50,7 +50,8 @@ pub enum Wanted {
 pub struct ReloadRequest {
     /// The newest whole one of the database when none is named.
     pub dump: Option<BackupId>,
-    /// Whose dump; the database of the address when none is named.
+    /// Whose dump, where somebody said it: else of the database that is to be swapped, or of
+    /// the one of the address.
     pub database: Option<String>,
     pub wanted: Wanted,
     pub server: Server,
@@ -282,8 +283,8 @@ fn steps(
 impl Prepared<'_> {
     /// Does what the plan says.
     pub async fn carry_out(self) -> Result<ReloadReport> {
-        if let Some(refusal) = self.plan.refusals.first() {
-            return Err(Error::Refused { refusal: refusal.clone() });
+        if let Some(refusal) = fill::all_in_one(self.plan.refusals.clone()) {
+            return Err(Error::Refused { refusal });
         }
         let watch = Stopwatch::start();
         let (run, hooks) = (self.run, self.hooks.clone());

@@ -15,7 +15,7 @@ use backstay_model::error::Classified;
 use backstay_model::plan::restore::{Refusal, RestoreRequest};
 use backstay_model::plan::{RestorePlan, plan_recovery};
 use backstay_model::{
-    BackupId, ErrorKind, InstanceId, RecoveryTarget, StopOptions, TargetAction, VerifyLevel,
+    BackupId, ErrorKind, InstanceId, RecoveryTarget, Secret, StopOptions, TargetAction, VerifyLevel,
 };
 use backstay_repo::manifest::Manifest;
 use serde::Serialize;
@@ -58,6 +58,15 @@ pub struct RestoreOptions {
     pub start: bool,
     /// Damage that the plan meets is not noted, either.
     pub dry_run: bool,
+    /// It follows the archive until somebody promotes it, instead of opening.
+    pub standby: Option<Standby>,
+}
+
+/// How a standby gets what the archive does not have yet.
+#[derive(Debug, Clone, Default)]
+pub struct Standby {
+    /// The server to stream from, in the words of `primary_conninfo`.
+    pub primary_conninfo: Option<Secret>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -83,6 +92,7 @@ pub async fn plan(context: &Context, instance: &Instance, options: &RestoreOptio
         stop: options.stop,
         into: options.into.display().to_string(),
         start: options.start,
+        standby: options.standby.is_some(),
     };
     let notes = if options.dry_run { Notes::None } else { Notes::Written };
     let place = place_options(options, None);
@@ -99,6 +109,11 @@ pub async fn plan(context: &Context, instance: &Instance, options: &RestoreOptio
             continue;
         }
         plan.tablespaces = place::tablespaces(&facts, &place);
+        let has_source =
+            |standby: &Standby| standby.primary_conninfo.is_some() || !known.log.lineages.is_empty();
+        if options.standby.as_ref().is_some_and(|standby| !has_source(standby)) {
+            plan.refuse(nothing_to_follow(&instance.id));
+        }
         let mut checks = vec![fit];
         if options.start {
             checks.push(recover::check(instance, &facts.server));
@@ -111,6 +126,15 @@ pub async fn plan(context: &Context, instance: &Instance, options: &RestoreOptio
         }
         return Ok(plan);
     }
+}
+
+fn nothing_to_follow(instance: &InstanceId) -> Refusal {
+    let hints = vec![
+        "`--primary-conninfo 'host=…'` names the server that it streams from".to_owned(),
+        format!("`backstay archive {instance}` makes an archive that it can follow"),
+    ];
+    let message = format!("no log of {instance} is archived: a standby would have nothing to follow");
+    Refusal::new(ErrorKind::Unrecoverable, message, hints)
 }
 
 /// Whether damage that a plan meets leaves a trace.
@@ -192,8 +216,20 @@ pub async fn run(
     let clock = Stopwatch::start();
     let manifest = context.repo.manifest(&instance.id, &base).await?;
     let facts = BackupFacts::from_json(&manifest.record.facts)?;
-    let supply = LogSupply::of(&instance.id, plan.recovery.as_ref(), &facts.server, options.fetch.as_ref())?;
-    let place = place_options(options, supply.as_ref());
+    let (recovery, fetch) = (plan.recovery.as_ref(), options.fetch.as_ref());
+    let supply = LogSupply::of(&instance.id, recovery, &facts.server, fetch)?;
+    let settings = match &options.standby {
+        Some(Standby { primary_conninfo: primary }) => {
+            Some(recover::of_a_standby(&instance.id, recovery, &facts.server, fetch, primary.as_ref())?)
+        }
+        None => supply.as_ref().map(LogSupply::settings),
+    };
+    // One that was proved and has opened needs no more log.
+    let asks_later = match &supply {
+        Some(supply) => !options.start || supply.recovery.action == TargetAction::Pause,
+        None => options.standby.is_some(),
+    };
+    let place = place_options(options, settings);
     let placed = match place::run(context, manifest.clone(), &place).await {
         Ok(placed) => placed,
         Err(error) => return Err(failed(context, options, &manifest, supply.is_some(), error).await),
@@ -208,11 +244,8 @@ pub async fn run(
     };
     report.plan.findings.extend(placed.findings.iter().cloned());
     report.plan.findings.extend(included::at_restore(&placed.facts.server, &placed.directory));
-    // One that was proved and has opened needs no more log.
-    if let Some(supply) = &supply
-        && (!options.start || supply.recovery.action == TargetAction::Pause)
-    {
-        report.plan.findings.extend(recover::called_by_another(&placed.directory, supply));
+    if let Some(program) = options.fetch.as_ref().filter(|_| asks_later) {
+        report.plan.findings.extend(recover::called_by_another(&placed.directory, program));
     }
     if options.start {
         let server = recover::start(context, instance, &placed, supply.as_ref(), Afterlife::Used).await?;
@@ -231,10 +264,7 @@ pub async fn run(
     Ok(report)
 }
 
-fn place_options(options: &RestoreOptions, supply: Option<&LogSupply>) -> place::Where {
-    let recovery = supply.map(|supply| {
-        RecoverySettings::new(&supply.recovery, &supply.program.from_repository(&supply.source))
-    });
+fn place_options(options: &RestoreOptions, recovery: Option<RecoverySettings>) -> place::Where {
     place::Where { directory: options.into.clone(), moved: options.tablespaces.clone(), recovery }
 }
 

@@ -6,7 +6,7 @@
 use backstay_engine::postgres::BackupFacts;
 use backstay_model::drill::DrillReport;
 use backstay_model::status::{ArchiveStatus, Health, Hole, InstanceStatus, LastDrill};
-use backstay_model::{BackupRecord, BackupSummary, FindingLevel, Position};
+use backstay_model::{BackupRecord, BackupSummary, FindingLevel, LagLimit, Position};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::context::Context;
@@ -16,7 +16,7 @@ use crate::instance::Instance;
 use crate::known::Known;
 use crate::log_view::LogView;
 
-mod reach;
+pub(crate) mod reach;
 mod source;
 
 use reach::Reach;
@@ -28,6 +28,8 @@ pub struct ArchiveExpected {
     pub slot: String,
     /// Somebody wrote down how the log is to be archived.
     pub is_configured: bool,
+    /// How much the server may hold for it.
+    pub max_lag: Option<LagLimit>,
 }
 
 /// `expected` is `None` where no log of this engine can be archived.
@@ -49,7 +51,7 @@ pub async fn run(
     // Behind the look at the store: what the server has written since counts as missing.
     let probed = source::probe(settings, expected).await;
     let archive = source::archive(&probed, &reach, expected, now);
-    reach.holes.extend(of_lost_slot(&archive, &reach));
+    reach.holes.extend(open_hole(&archive, &reach));
 
     let recovery_point_age_seconds = recovery_point_age(&sound, &reach, &archive, now);
     let last_drill = known.proofs.last().map(LastDrill::from);
@@ -93,13 +95,25 @@ fn recovery_point_age(
 }
 
 /// Behind what is stored, the server has nothing any more that would follow.
-fn of_lost_slot(archive: &ArchiveStatus, reach: &Reach) -> Option<Hole> {
-    let slot = archive.slot.as_ref().filter(|slot| slot.wal_status.as_deref() == Some("lost"))?;
-    let (timeline, lsn) = reach.stored.filter(|_| archive.lag_bytes.is_some_and(|lag| lag > 0))?;
+fn open_hole(archive: &ArchiveStatus, reach: &Reach) -> Option<Hole> {
+    let lost = archive.slot.as_ref().filter(|slot| slot.wal_status.as_deref() == Some("lost"));
+    // A slot that is well holds what follows, whatever was to be given up.
+    let gap = reach.open_gap.as_ref().filter(|_| lost.is_some() || archive.slot.is_none());
+    let (timeline, lsn, why) = match (gap, lost) {
+        (Some(gap), _) => (gap.timeline, gap.from, gap.to_string()),
+        (None, Some(slot)) => {
+            let stored = reach.stored.filter(|_| archive.lag_bytes.is_some_and(|lag| lag > 0));
+            let why =
+                format!("the slot {} is lost: the server let go of log before it was received", slot.name);
+            stored.map(|(timeline, lsn)| (timeline, lsn, why))?
+        }
+        (None, None) => return None,
+    };
     Some(Hole {
-        from: reach.newest_commit?,
+        from: reach.newest_commit.or(gap.map(|gap| gap.at))?,
         to: None,
-        why: format!("the slot {} is lost: the server let go of log before it was received", slot.name),
+        why,
+        given_up_at: gap.map(|gap| gap.at),
         timeline,
         from_position: Position::Wal { timeline, lsn }.to_string(),
         to_position: None,

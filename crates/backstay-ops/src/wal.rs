@@ -22,10 +22,13 @@ use crate::context::{Context, off_thread};
 use crate::error::{Error, Result};
 use crate::known::Known;
 
+mod ahead;
 mod command;
 pub(crate) mod desk;
 mod name;
+mod way;
 
+pub use ahead::{DEFAULT_AHEAD, push_ahead};
 pub use command::FetchProgram;
 pub use desk::ask as ask_desk;
 pub use name::LogFileName;
@@ -42,6 +45,12 @@ pub struct LogSource {
     /// The recovery stops here at the latest, or says that it could not: a server reads
     /// ahead, and a hole behind this is none of its.
     pub needed_to: Option<Lsn>,
+    /// The timeline that the recovery follows to its end; none for a standby, which goes to the
+    /// newest there is.
+    pub follows: Option<TimelineId>,
+    /// A standby asks, which takes no absence for the end: whatever keeps a file away is an
+    /// absence to it, and it asks again.
+    pub standby: bool,
 }
 
 impl LogSource {
@@ -101,7 +110,12 @@ async fn answer(context: &Context, source: &LogSource, name: &LogFileName) -> Re
     let Some(number) = LogFileName::number(segment, source.segment_bytes) else { return Ok(Answer::Absent) };
     let start = number * source.segment_bytes;
     let span = LogSpan { start, end: start + source.segment_bytes };
-    if span.length() == SPAN_BYTES_MAX {
+    let left_at = way::left_at(context, source, timeline).await?.map_or(u64::MAX, |left| left.0);
+    if left_at <= span.start {
+        return Ok(Answer::Absent);
+    }
+    let until = span.end.min(left_at);
+    if span.length() == SPAN_BYTES_MAX && until == span.end {
         // A segment that was complete lies there as one object, under a name that is known.
         match context.repo.read_log_span(&source.instance, &log, span).await {
             Ok(read) => return Ok(there(read.content)),
@@ -112,12 +126,12 @@ async fn answer(context: &Context, source: &LogSource, name: &LogFileName) -> Re
     let listed = context.repo.timeline_log(&source.instance, &log).await?;
     let coverage = listed.coverage();
     let is_own = source.own_to.is_some_and(|own_to| span.end <= own_to.0);
-    if is_own && !coverage.contains(&span) {
+    if is_own && !coverage.contains(&LogSpan { start, end: until }) {
         return Ok(Answer::Absent);
     }
     let Some(end) = coverage.end().filter(|end| *end > span.start) else { return Ok(Answer::Absent) };
-    let reach = coverage.reach(span.start).unwrap_or(span.start);
-    if reach < span.end && reach < end {
+    let reach = coverage.reach(span.start).unwrap_or(span.start).min(until);
+    if reach < until && reach < end {
         if source.needed_to.is_some_and(|to| to.0 <= span.start) {
             return Ok(Answer::Absent);
         }
@@ -129,7 +143,10 @@ async fn answer(context: &Context, source: &LogSource, name: &LogFileName) -> Re
             to: Lsn(missing.end),
         });
     }
-    let (bytes, _) = context.repo.read_log(&source.instance, &log, &listed, span).await?;
+    let (mut bytes, _) = context.repo.read_log(&source.instance, &log, &listed, span).await?;
+    if let Some(behind) = bytes.get_mut((until - start) as usize..) {
+        behind.fill(0);
+    }
     Ok(Answer::There { bytes, end: (reach < span.end).then_some(Lsn(reach)) })
 }
 
@@ -215,6 +232,17 @@ pub async fn push(
     };
     let bytes = Bytes::from(bytes);
     let log = log_id(system, timeline);
+    if let Some(whole) = LogSpan::new(start, end).filter(|span| span.length() == SPAN_BYTES_MAX) {
+        // One that went ahead lies there under a name that is known.
+        match context.repo.log_holds(instance, &log, whole, &bytes).await? {
+            Some(true) => return Ok(Pushed::Known),
+            Some(false) => {
+                let object = context.repo.log_object_name(instance, &log, whole)?.to_string();
+                return Err(backstay_repo::Error::LogDiffers { object }.into());
+            }
+            None => {}
+        }
+    }
     let there = context.repo.timeline_log(instance, &log).await?;
     let mut pushed = Pushed::Known;
     let mut from = start;

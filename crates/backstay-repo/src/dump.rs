@@ -21,6 +21,7 @@ mod openpgp;
 mod openssl;
 mod reader;
 mod seal;
+mod tar;
 mod writer;
 mod zstd;
 

@@ -157,6 +157,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// The disk of the spool has no room: it may have some again.
+    pub fn is_full_spool(&self) -> bool {
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        matches!(self, Error::Spool { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))
+    }
+
     pub fn damaged(object: &ObjectName, reason: impl Into<String>) -> Self {
         Error::Damaged { object: object.to_string(), reason: reason.into() }
     }

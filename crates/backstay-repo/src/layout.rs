@@ -31,6 +31,7 @@ const COPIES: &str = "copies";
 const PROBE: &str = "probe";
 const LOG: &str = "log";
 const HISTORY: &str = "history";
+const GAP: &str = "gap";
 
 #[derive(Debug, thiserror::Error)]
 #[error("{0:?} is not an object name: segments of letters, digits, '.', '_' and '-', joined by '/'")]
@@ -228,11 +229,20 @@ pub struct DataObject {
     pub number: u32,
 }
 
+/// Where log was given up: how far it was received, and how far the server had written, on
+/// a timeline that may have been another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GapPlace {
+    pub from: u64,
+    pub server: u64,
+}
+
 /// One object of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogItem {
     Span(LogSpan),
     History,
+    Gap(GapPlace),
 }
 
 impl InstanceLayout {
@@ -331,6 +341,11 @@ impl InstanceLayout {
         format!("{}/{HISTORY}", self.log_of(log)?.as_str()).parse()
     }
 
+    /// `<instance>/log/<lineage>/<timeline>/gap-<from>-<server>`: log that was given up, and why.
+    pub fn log_gap(&self, log: &LogId, gap: GapPlace) -> Result<ObjectName, NameError> {
+        format!("{}/{GAP}-{:016X}-{:016X}", self.log_of(log)?.as_str(), gap.from, gap.server).parse()
+    }
+
     /// What an object below [`log`](Self::log) is; `None` for what is none of ours.
     pub fn log_object_of(&self, name: &ObjectName) -> Option<(LogId, LogItem)> {
         let (place, item) = self.rest(name, LOG)?.rsplit_once('/')?;
@@ -338,6 +353,10 @@ impl InstanceLayout {
         let item = match item.split_once('-') {
             None if item == HISTORY => LogItem::History,
             None => return None,
+            Some((GAP, places)) => {
+                let (from, server) = places.split_once('-')?;
+                LogItem::Gap(GapPlace { from: position(from)?, server: position(server)? })
+            }
             Some((start, end)) => LogItem::Span(LogSpan::new(position(start)?, position(end)?)?),
         };
         Some((LogId { lineage: lineage.to_owned(), timeline: timeline.to_owned() }, item))

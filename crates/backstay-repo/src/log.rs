@@ -8,6 +8,7 @@
 //! Refuses to know what the bytes mean: marks are positions with a time, and what a
 //! timeline is the engine knows.
 
+mod gap;
 mod glance;
 mod index;
 mod object;

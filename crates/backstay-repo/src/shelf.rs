@@ -35,6 +35,13 @@ pub struct ShelfFile {
     pub modified: Option<Timestamp>,
 }
 
+/// A file of a shelf on its way.
+#[async_trait]
+pub trait ShelfUpload: Upload {
+    /// Lets the commit give it this name, and not the one that it was begun for.
+    async fn rename(&mut self, path: &ShelfPath) -> Result<(), StoreError>;
+}
+
 /// Contract, for all methods: what succeeded is durable and seen by every later call. A
 /// future may be dropped at any point, with the effect of a crash at that point.
 #[async_trait]
@@ -44,7 +51,7 @@ pub trait Shelf: Send + Sync + fmt::Debug {
 
     /// Begins a file, invisible until its commit, which fails with `AlreadyExists` when
     /// the name is taken by then, whatever lies there.
-    async fn create(&self, path: &ShelfPath) -> Result<Box<dyn Upload>, StoreError>;
+    async fn create(&self, path: &ShelfPath) -> Result<Box<dyn ShelfUpload>, StoreError>;
 
     /// Writes a small file whole. `AlreadyExists` when the name is taken.
     async fn put_if_absent(&self, path: &ShelfPath, bytes: Bytes) -> Result<(), StoreError>;

@@ -18,7 +18,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 use backstay_model::Secret;
 use backstay_model::dump::{DumpCipher, DumpCompression, DumpFormat, DumpShape};
 use backstay_repo::dump::{DumpReader, DumpRecipe, DumpWriter};
-use backstay_repo::shelf::{Shelf, ShelfFile, ShelfListing, ShelfLock, ShelfPath};
+use backstay_repo::shelf::{Shelf, ShelfFile, ShelfListing, ShelfLock, ShelfPath, ShelfUpload};
 use backstay_repo::store::{StoreError, Upload};
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -87,6 +87,13 @@ impl Upload for IntoProgram {
     }
 }
 
+#[async_trait]
+impl ShelfUpload for IntoProgram {
+    async fn rename(&mut self, path: &ShelfPath) -> Result<(), StoreError> {
+        nothing(path)
+    }
+}
+
 fn nothing<T>(path: &ShelfPath) -> Result<T, StoreError> {
     Err(StoreError::NotFound { object: path.to_string() })
 }
@@ -97,7 +104,7 @@ impl Shelf for Pipe {
         "a pipe"
     }
 
-    async fn create(&self, _path: &ShelfPath) -> Result<Box<dyn Upload>, StoreError> {
+    async fn create(&self, _path: &ShelfPath) -> Result<Box<dyn ShelfUpload>, StoreError> {
         let input = self.program.lock().await.as_mut().unwrap().stdin.take();
         Ok(Box::new(IntoProgram { input, written_bytes: 0 }))
     }

@@ -17,7 +17,7 @@ mod keeping;
 mod key;
 mod log;
 
-pub use keeping::{ExportArguments, HoldAddArguments, HoldVerb};
+pub use keeping::{ExportArguments, HoldAddArguments, HoldVerb, PassphraseArguments};
 pub use key::{KeyAddArguments, KeyRotateArguments, KeyVerb};
 pub use log::{ArchiveArguments, StopArguments, WalFetchArguments, WalPushArguments, WalVerb};
 
@@ -100,7 +100,7 @@ pub enum Verb {
     /// Check what is stored: exit 0 sound, 20 findings, 21 could not look
     Verify(VerifyArguments),
     /// Bring a backup back into an empty directory
-    Restore(RestoreArguments),
+    Restore(Box<RestoreArguments>),
     /// Restore into a scratch server, prove it, measure it and remove it
     Drill(DrillArguments),
     /// Apply retention: which backups may go, and why each stays
@@ -225,6 +225,8 @@ pub struct AdoptArguments {
     /// Say what each file is, and write nothing
     #[arg(long)]
     pub dry_run: bool,
+    #[command(flatten)]
+    pub passphrases: PassphraseArguments,
 }
 
 #[derive(Debug, Args)]
@@ -267,6 +269,8 @@ pub struct VerifyArguments {
     /// How deep to look
     #[arg(long, value_name = "LEVEL", default_value = "digest")]
     pub level: VerifyDepth,
+    #[command(flatten)]
+    pub passphrases: PassphraseArguments,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -304,6 +308,12 @@ pub struct RestoreArguments {
     /// Start a private server on the restored directory and prove that it is readable
     #[arg(long, conflicts_with_all = ["into_database", "swap", "test"])]
     pub start: bool,
+    /// Make a standby of it, which follows the archive until it is promoted
+    #[arg(long, requires = "into", conflicts_with_all = ["to", "exclusive", "target_timeline", "target_action", "start"])]
+    pub standby: bool,
+    /// The server that the standby streams from as well, in PostgreSQL's words: host=… user=… passfile=…
+    #[arg(long, value_name = "TEXT", requires = "standby")]
+    pub primary_conninfo: Option<String>,
     /// Say what would be done, and do nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -315,7 +325,8 @@ pub struct RestoreArguments {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Restoring a dump")]
 pub struct ReloadArguments {
-    /// The database to restore a dump into; it is made when it is not there
+    /// The database to restore a dump into; it is made when it is not there. {database} in it is the name of the one that is
+    /// restored
     #[arg(long, value_name = "NAME", group = "destination")]
     pub into_database: Option<String>,
     /// Restore a dump beside this database, check it, and put it in its place; the old one is kept
@@ -324,15 +335,17 @@ pub struct ReloadArguments {
     /// Restore a dump beside everything else, check it, say what was found, and drop it again
     #[arg(long, group = "destination", conflicts_with_all = ["force", "confirm", "no_safety_backup"])]
     pub test: bool,
+    #[command(flatten)]
+    pub passphrases: PassphraseArguments,
     /// Another server: an instance of the configuration, or an address
     #[arg(long, value_name = "INSTANCE|URL", conflicts_with = "into")]
     pub to_server: Option<String>,
     /// The file with the password for that address
     #[arg(long, value_name = "FILE", requires = "to_server")]
     pub password_file: Option<PathBuf>,
-    /// Whose dump is restored [default: the database of the instance's address, or of --swap]
+    /// Whose dump is restored, each of them when several are named; of a set of dumps --backup names any [default: the database of the instance's address, or of --swap]
     #[arg(long, value_name = "NAME", conflicts_with = "into", requires = "destination")]
-    pub database: Option<String>,
+    pub database: Vec<String>,
     /// Only this table: TABLE or SCHEMA.TABLE; where it is there already, its rows
     #[arg(long, value_name = "TABLE", conflicts_with_all = ["schema", "into"], requires = "destination")]
     pub table: Vec<RelationName>,
@@ -375,7 +388,7 @@ pub struct DrillArguments {
     /// The instances; all when none is named
     #[arg(value_name = "INSTANCE")]
     pub instances: Vec<String>,
-    /// How far to recover, as in restore
+    /// How far to recover, as in restore [default: any instant of the archived log, or latest where there is none]
     #[arg(long, value_name = "TARGET")]
     pub to: Option<String>,
     /// Leave the restored directory there to be looked at

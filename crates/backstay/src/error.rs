@@ -3,8 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
-use backstay_model::ErrorKind;
 use backstay_model::error::Classified;
+use backstay_model::{ErrorKind, Fault};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -23,6 +23,8 @@ pub enum Error {
     NoLog { instance: String },
     #[error("nobody said where the log of {instance} may lie on this machine")]
     NoSpool { instance: String },
+    #[error("the archive of {instance} cannot be waited for by commits and give up log as well")]
+    SynchronousGap { instance: String },
     #[error("make {}: it exists already", .path.display())]
     Exists { path: PathBuf },
     #[error("write {}", .path.display())]
@@ -51,6 +53,22 @@ pub enum Error {
     NoDestination,
     #[error("`{option}` is for base backups, and {instance} has dumps only")]
     NotForDumps { option: &'static str, instance: String },
+    #[error("`{option}` is for dumps, and this is a base backup")]
+    OnlyForDumps { option: &'static str },
+    #[error("`{option}` is for dumps, and none is to be looked at")]
+    NoDumpsMeant { option: &'static str },
+    #[error("`{option}` is for one database, and several are to be restored")]
+    ForOneDatabase { option: &'static str },
+    #[error("`--into-database` has {{database}} in it, and no `--database` says which that is")]
+    WhichDatabase,
+    #[error("database {database} was not restored; before it {} were", done.join(", "))]
+    SeveralStopped {
+        database: String,
+        /// The databases that are there now.
+        done: Vec<String>,
+        #[source]
+        source: Fault,
+    },
 }
 
 impl Classified for Error {
@@ -59,6 +77,7 @@ impl Classified for Error {
             Error::Print(_) | Error::Start { .. } => ErrorKind::Unavailable,
             Error::Exists { .. } => ErrorKind::Conflict,
             Error::Server { source } => source.kind(),
+            Error::SeveralStopped { source, .. } => source.kind(),
             Error::Write { source, .. } => match source.kind() {
                 io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => ErrorKind::Denied,
                 io::ErrorKind::NotFound => ErrorKind::NotFound,
@@ -68,7 +87,12 @@ impl Classified for Error {
             Error::NoDestination
             | Error::NameOneInstance
             | Error::NoSpool { .. }
+            | Error::SynchronousGap { .. }
             | Error::NotForDumps { .. }
+            | Error::OnlyForDumps { .. }
+            | Error::NoDumpsMeant { .. }
+            | Error::ForOneDatabase { .. }
+            | Error::WhichDatabase
             | Error::WhoseDumps { .. }
             | Error::Store { .. }
             | Error::Passphrase { .. }
@@ -97,11 +121,23 @@ impl Classified for Error {
             Error::WhoseDumps { known } => {
                 one(format!("name the instance with `--instance`: one of {}", known.join(", ")))
             }
-            Error::NotForDumps { option, .. } => vec![format!("leave `{option}` out")],
+            Error::NotForDumps { option, .. } | Error::OnlyForDumps { option } | Error::NoDumpsMeant { option } => {
+                one(format!("leave `{option}` out"))
+            }
+            Error::ForOneDatabase { .. } => one(
+                "several go with `--into-database` of a name that has {database} in it, or with `--test`; restore this one \
+                 by itself"
+                    .to_owned(),
+            ),
+            Error::WhichDatabase => one("name it with `--database`, once for each".to_owned()),
+            Error::SeveralStopped { source, .. } => source.hints(),
             Error::NameOneInstance => one("name it with `--instance`".to_owned()),
             Error::NoSpool { instance } => {
                 one(format!("set `spool` in the section `[instance.{instance}.archive]` to a directory"))
             }
+            Error::SynchronousGap { instance } => one(format!(
+                "take `synchronous = true` or `on_max_lag = \"gap\"` out of `[instance.{instance}.archive]`"
+            )),
             Error::NoLog { .. } => one("`backstay archive NAME` takes the names of instances of PostgreSQL".to_owned()),
             Error::NoDestination => {
                 one("say `--into DIR`, or for a dump `--into-database NAME`, `--swap NAME` or `--test`; only `--backup ID` of a \

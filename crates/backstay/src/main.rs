@@ -21,13 +21,15 @@ use backstay_model::{ErrorKind, Fault};
 use clap::Parser;
 use tokio_util::sync::CancellationToken;
 
-use args::Arguments;
+use args::{Arguments, Verb, WalVerb};
 use error::Error;
 use render::Output;
 use render::errors::Told;
 
 /// Above 125, so that a recovery stops.
 const NOT_FETCHED: u8 = 126;
+/// Up to 125, so that a standby lives on.
+const ASK_AGAIN: u8 = 1;
 /// How long threads that were told to stop may still finish one read or write.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
 
@@ -56,7 +58,8 @@ fn main() -> ExitCode {
 ///
 /// PostgreSQL takes every exit code up to 125 for "there is no such file", which ends the
 /// recovery there, and opens the database with what it has. So nothing but a proven absence
-/// may end with such a code: not a wrong argument, not a panic.
+/// may end with such a code: not a wrong argument, not a panic. A standby asks again after
+/// each of them, and would be ended by any other code: it says `--standby`.
 fn fetch(words: &[OsString]) -> ExitCode {
     let tell = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -73,9 +76,13 @@ fn fetch(words: &[OsString]) -> ExitCode {
     };
     let output = Output::new(&arguments.global);
     logging::start(arguments.global.verbose);
+    let kept_away = match &arguments.verb {
+        Verb::Wal(WalVerb::Fetch(fetch)) if fetch.standby => ASK_AGAIN,
+        _ => NOT_FETCHED,
+    };
     ExitCode::from(run(arguments, output).unwrap_or_else(|fault| {
         output.error(&Told::fault(&fault));
-        NOT_FETCHED
+        kept_away
     }))
 }
 

@@ -9,23 +9,23 @@ use backstay_engine::postgres::PostgresSettings;
 use backstay_model::dump::{DumpShape, Layout, NameTemplate};
 use backstay_model::policy::RetentionPolicy;
 use backstay_model::status::Objectives;
-use backstay_model::{Fault, InstanceId, Progress, Secret};
+use backstay_model::{Fault, InstanceId, OnMaxLag, Progress, Secret};
 use backstay_ops::archive::{ArchiveOptions, DEFAULT_RPO};
 use backstay_ops::dump::{DumpPolicy, KEEP_REPORTS};
 use backstay_ops::instance::{DEFAULT_GRACE, EngineSettings};
 use backstay_ops::reload::{Hooks, Server};
 use backstay_ops::status::ArchiveExpected;
-use backstay_ops::wal::FetchProgram;
+use backstay_ops::wal::{DEFAULT_AHEAD, FetchProgram};
 use backstay_ops::{Clock, Context, Instance, Policy, Run, SystemClock};
 use backstay_repo::key::{KeySecret, read_key_file};
 use backstay_repo::store::limit::Limits;
 use jiff::SignedDuration;
 use tokio_util::sync::CancellationToken;
 
-use crate::args::GlobalOptions;
+use crate::args::{GlobalOptions, PassphraseArguments};
 use crate::config::archive::{ArchiveSettings, usual_spool};
 use crate::config::catalogue::{CataloguePlace, usual_place};
-use crate::config::dump::DumpKeepSettings;
+use crate::config::dump::{DumpKeepSettings, Pointer};
 use crate::config::secret::SecretSource;
 use crate::config::settings::{
     HookSettings, InstanceSettings, KeepSettings, PolicySettings, PostgresqlSettings,
@@ -182,10 +182,14 @@ impl Session {
     ) -> Result<DumpPolicy, Fault> {
         let dump = self.config.dump(settings);
         let preset = layout.or(dump.layout.as_deref()).unwrap_or(DEFAULT_LAYOUT);
-        let mut layout = Layout::preset(preset).map_err(Fault::new)?;
-        name_engine(&mut layout, settings);
+        let mut layout = Layout::preset_of_engine(preset, settings.engine()).map_err(Fault::new)?;
         if let Some(name) = &dump.name {
             rename(&mut layout, name);
+        }
+        match &dump.pointer {
+            Some(Pointer::Named(name)) => layout.pointer = Some(name.clone()),
+            Some(Pointer::None) => layout.pointer = None,
+            None => {}
         }
         let keep = dump.keep.as_ref().map_or(layout.keep, DumpKeepSettings::rules);
         let shape = DumpShape {
@@ -196,9 +200,11 @@ impl Session {
         Ok(DumpPolicy {
             to: dump.to.as_ref().map(|to| to.as_str().to_owned()),
             layout,
+            database: own_database(settings),
             shape,
             level: dump.compression_level,
             passphrase: None,
+            older_passphrases: Vec::new(),
             jobs: dump.jobs.unwrap_or(DEFAULT_JOBS),
             spool: dump.spool.as_ref().map(|spool| self.config.beside(spool)),
             keep,
@@ -213,6 +219,16 @@ impl Session {
             Some(source) => Ok(Some(source.read("dump.passphrase", self.config.directory())?)),
             None => Ok(None),
         }
+    }
+
+    /// What the arguments say may open older dumps. A file lies where the person is who
+    /// names it.
+    pub fn older_passphrases(&self, arguments: &PassphraseArguments) -> Result<Vec<Secret>, Fault> {
+        let read = |file: &PathBuf| {
+            let source = SecretSource::File(std::path::absolute(file).unwrap_or_else(|_| file.clone()));
+            Ok(source.read("--passphrase-file", self.config.directory())?)
+        };
+        arguments.passphrase_file.iter().map(read).collect()
     }
 
     fn server(&self, id: &InstanceId, settings: &PostgresqlSettings) -> config::Result<PostgresSettings> {
@@ -240,7 +256,7 @@ impl Session {
     }
 
     /// How the log of an instance is received.
-    pub fn archive_options(&self, id: &InstanceId) -> Result<ArchiveOptions, Fault> {
+    pub fn archive_options(&self, id: &InstanceId, accept_gap: bool) -> Result<ArchiveOptions, Fault> {
         let (_, settings) = self.config.instance(id.as_str())?;
         let InstanceSettings::Postgresql(settings) = settings else {
             return Err(Error::NoLog { instance: id.to_string() }.into());
@@ -251,13 +267,30 @@ impl Session {
             None => usual_spool(|name| std::env::var_os(name), rustix::process::geteuid().is_root())
                 .ok_or_else(|| Error::NoSpool { instance: id.to_string() })?,
         };
+        if settings.archive.synchronous && settings.archive.on_max_lag() == OnMaxLag::Gap {
+            // A gap would confirm commits that nobody has.
+            return Err(Error::SynchronousGap { instance: id.to_string() }.into());
+        }
         Ok(ArchiveOptions {
             slot: settings.archive.slot(id),
             spool: spool.join(id.as_str()),
             rpo: policy.rpo.map_or(DEFAULT_RPO, |rpo| rpo.0),
             synchronous: settings.archive.synchronous,
             compression_level: self.config.settings.repository.level(),
+            max_lag: settings.archive.limit(),
+            on_max_lag: settings.archive.on_max_lag(),
+            accept_gap,
         })
+    }
+
+    /// How many segments go ahead of the one that the server gives away.
+    pub fn push_ahead(&self, id: &InstanceId) -> u32 {
+        match self.config.instance(id.as_str()) {
+            Ok((_, InstanceSettings::Postgresql(settings))) => {
+                settings.archive.push_ahead.unwrap_or(DEFAULT_AHEAD)
+            }
+            _ => 0,
+        }
     }
 
     /// What a status should find of the archive of an instance; nothing for engines without one.
@@ -265,8 +298,12 @@ impl Session {
         let (_, InstanceSettings::Postgresql(settings)) = self.config.instance(id.as_str()).ok()? else {
             return None;
         };
-        let is_configured = settings.archive != ArchiveSettings::default();
-        Some(ArchiveExpected { slot: settings.archive.slot(id), is_configured })
+        let is_configured = *settings.archive != ArchiveSettings::default();
+        Some(ArchiveExpected {
+            slot: settings.archive.slot(id),
+            is_configured,
+            max_lag: settings.archive.limit(),
+        })
     }
 
     /// The commands around a restore of a dump.
@@ -326,25 +363,11 @@ const DEFAULT_LAYOUT: &str = "plain";
 /// Two read faster than one, and hold few connections.
 const DEFAULT_JOBS: u32 = 2;
 
-/// Scripts that name the engine in their files name each its own.
-fn name_engine(layout: &mut Layout, settings: &InstanceSettings) {
-    let engine = match settings {
-        InstanceSettings::Postgresql(_) => return,
-        InstanceSettings::Influxdb(_) => "influxdb",
-        InstanceSettings::Redis(_) => "redis",
-    };
-    let names = [Some(&mut layout.daily), layout.weekly.as_mut(), layout.monthly.as_mut()];
-    for name in names.into_iter().flatten() {
-        if let Ok(own) = name.to_string().replace("postgresql", engine).parse() {
-            *name = own;
-        }
-    }
-}
-
 /// A name of one's own stands for all tiers, when it tells them apart.
 fn rename(layout: &mut Layout, name: &NameTemplate) {
     let tells_tiers_apart = name.to_string().contains("{tier}");
     layout.daily = name.clone();
+    layout.by_hand = Vec::new();
     layout.weekly = tells_tiers_apart.then(|| name.clone());
     layout.monthly = tells_tiers_apart.then(|| name.clone());
 }
@@ -358,6 +381,14 @@ pub fn overlays(global: &GlobalOptions) -> Overlays {
             .collect(),
         assignments: global.set.clone(),
     }
+}
+
+/// The database of the address, where that is one.
+fn own_database(settings: &InstanceSettings) -> Option<String> {
+    let InstanceSettings::Postgresql(settings) = settings else { return None };
+    let url = settings.url.as_str().to_owned();
+    let address = PostgresSettings { url, ..PostgresSettings::default() }.address().ok()?;
+    Some(address.database().to_owned())
 }
 
 fn retention(keep: &KeepSettings) -> RetentionPolicy {

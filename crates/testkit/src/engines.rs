@@ -6,6 +6,7 @@ use crate::servers::{self, Installation, PostgresVersion};
 
 /// Names the engines whose absence fails a test, separated by commas.
 pub const REQUIRE_ENGINES: &str = "REQUIRE_ENGINES";
+const TIMESCALEDB: &str = "timescaledb";
 
 /// The installation a test needs, or `None` after saying on standard error that
 /// the test is skipped.
@@ -30,6 +31,26 @@ pub fn require_postgres(version: PostgresVersion) -> Option<Installation> {
             None
         }
     }
+}
+
+/// A PostgreSQL 17 that has TimescaleDB, or `None` after saying that the test is skipped.
+///
+/// # Panics
+/// When the server is missing and [`REQUIRE_ENGINES`] lists `postgresql`, or the extension
+/// and it lists `timescaledb`.
+#[allow(clippy::panic, reason = "called by tests only, which report a failure by panicking")]
+pub fn require_timescaledb() -> Option<Installation> {
+    let installation = require_postgres(PostgresVersion::V17)?;
+    if installation.has_extension(TIMESCALEDB) {
+        return Some(installation);
+    }
+    if is_required(TIMESCALEDB, std::env::var(REQUIRE_ENGINES).ok().as_deref()) {
+        panic!(
+            "TimescaleDB is required by {REQUIRE_ENGINES} but missing in this PostgreSQL 17: run `cargo xtask servers`"
+        );
+    }
+    eprintln!("SKIPPED: this PostgreSQL 17 has no TimescaleDB; `cargo xtask servers` prepares one that has");
+    None
 }
 
 /// The Python that runs the rescue script, or `None` after saying that the test is skipped.

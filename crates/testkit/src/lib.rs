@@ -18,15 +18,19 @@ pub mod port;
 pub mod postgres;
 pub mod servers;
 pub mod tampered;
+pub mod torture;
 pub mod wait;
+pub mod way;
 pub mod workspace;
 
-pub use engines::{require_postgres, require_programs, require_rescue_python};
+pub use engines::{require_postgres, require_programs, require_rescue_python, require_timescaledb};
 pub use port::free_port;
 pub use postgres::{Postgres, PostgresOptions, StopMode};
 pub use servers::{Installation, PostgresVersion};
 pub use tampered::{require_tampering, tampered, traced_process};
+pub use torture::Torture;
 pub use wait::{wait_for, wait_until};
+pub use way::Way;
 pub use workspace::{Workspace, short_temp_dir};
 
 /// A file that another program wrote; what each is stands in `fixtures/README.md`.

@@ -103,6 +103,18 @@ impl Postgres {
     /// # Errors
     /// When the server does not start; the text holds its log.
     pub fn start_on(installation: &Installation, data_directory: &Path) -> Result<Postgres> {
+        Postgres::start_on_with(installation, data_directory, &[])
+    }
+
+    /// [`Postgres::start_on`] with settings that win over those of the directory.
+    ///
+    /// # Errors
+    /// When the server does not start; the text holds its log.
+    pub fn start_on_with(
+        installation: &Installation,
+        data_directory: &Path,
+        settings: &[String],
+    ) -> Result<Postgres> {
         let mut owner = Owner::of(data_directory)?;
         if owner.is_root() {
             owner = server_owner()?;
@@ -117,6 +129,7 @@ impl Postgres {
             "archive_mode=off".to_owned(),
             format!("hba_file={}", access.display()),
         ]);
+        server.command_line.extend_from_slice(settings);
         server.start_first()?;
         Ok(server)
     }

@@ -154,13 +154,7 @@ fn a_copied_directory_starts_privately_and_passes_the_tools() {
 
 #[test]
 fn timescaledb_is_there_with_postgresql_17() {
-    let Some(installation) = require_postgres(PostgresVersion::V17) else { return };
-    if !installation.has_extension("timescaledb") {
-        eprintln!(
-            "SKIPPED: this PostgreSQL 17 has no TimescaleDB; `cargo xtask servers` prepares one that has"
-        );
-        return;
-    }
+    let Some(installation) = testkit::require_timescaledb() else { return };
     let options = PostgresOptions::default().configure("shared_preload_libraries = timescaledb");
     let server = Postgres::start_new(&installation, &options).unwrap();
     server

@@ -65,7 +65,7 @@ pub fn measure(command: &mut Command) -> Result<Cost> {
 }
 
 /// The largest and the sum over a process and all below it.
-fn memory_of_tree(process: u32) -> (u64, u64) {
+pub fn memory_of_tree(process: u32) -> (u64, u64) {
     let (mut largest, mut sum) = (0, 0);
     let mut waiting = vec![process];
     while let Some(process) = waiting.pop() {

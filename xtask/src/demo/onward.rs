@@ -29,6 +29,7 @@ pub fn go_on(story: &mut Story, server: Postgres, backstay: &Backstay, place: &P
     story.quote(&format!(
         "export PATH={}:{}:$PATH BACKSTAY_CONFIG={}\n\
          psql -h {} -p {} -U postgres postgres\n\
+         backstay archive &\n\
          backstay list\n\
          backstay backup\n\
          backstay status\n\

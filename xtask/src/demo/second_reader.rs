@@ -31,9 +31,10 @@ pub fn compare(
     let python = rescue_python().context("find the Python of the rescue script, which was just prepared")?;
     let (ours, theirs) = (place.join("by-backstay"), place.join("by-the-rescue-script"));
     let ours_text = ours.to_string_lossy();
-    story.show(
-        &mut backstay.command(&["--quiet", "restore", "demo", "--backup", &backup.id, "--into", &ours_text]),
-    )?;
+    // The script reads backups, and no log.
+    let words =
+        ["--quiet", "restore", "demo", "--backup", &backup.id, "--to", "immediate", "--into", &ours_text];
+    story.show(&mut backstay.command(&words))?;
     let mut script = Command::new(python);
     script
         .arg("rescue/backstay-rescue.py")

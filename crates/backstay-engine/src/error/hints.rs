@@ -182,7 +182,7 @@ fn client_program(why: Failure) -> &'static str {
         Failure::ConnectionLost => {
             "see the server's log, then run `backstay dump` or `backstay restore` again"
         }
-        Failure::Locked => {
+        Failure::Locked | Failure::Deadlock => {
             "`SELECT pid, query FROM pg_stat_activity` shows who holds the lock; then run it again, while no \
              `ALTER TABLE` and no job of TimescaleDB is at work"
         }
@@ -206,7 +206,12 @@ fn login(said: &ServerMessage, user: &str) -> Vec<String> {
             "`SELECT pg_reload_conf()` makes the server read it".to_owned(),
         ],
         "3D000" => vec!["name an existing database in `url`".to_owned()],
-        "53300" => vec!["raise `max_connections`, or `max_wal_senders` for the remote way".to_owned()],
+        "53300" if said.message.contains("max_wal_senders") => vec![
+            "raise `max_wal_senders`, with `wal_level = replica`, and restart the server".to_owned(),
+            "`SELECT application_name, client_addr FROM pg_stat_replication` says who has the ones there are"
+                .to_owned(),
+        ],
+        "53300" => vec!["raise `max_connections`, or end sessions that nobody needs".to_owned()],
         _ => Vec::new(),
     }
 }

@@ -23,6 +23,7 @@ pub struct LogSource {
     pub pushes: bool,
     /// The last segment that it wanted to give away was not taken.
     pub push_fails: bool,
+    pub segment_bytes: u64,
 }
 
 /// What a slot holds.
@@ -47,7 +48,8 @@ pub async fn look(session: &Session, slot: &str) -> Result<LogSource> {
                         (SELECT setting::bigint FROM pg_settings WHERE name = 'max_slot_wal_keep_size'), \
                         current_setting('archive_mode') <> 'off' \
                             AND current_setting('archive_command') LIKE '%wal push%', \
-                        coalesce(a.last_failed_time > coalesce(a.last_archived_time, '-infinity'), false) \
+                        coalesce(a.last_failed_time > coalesce(a.last_archived_time, '-infinity'), false), \
+                        (SELECT setting::bigint FROM pg_settings WHERE name = 'wal_segment_size') \
                  FROM pg_control_checkpoint() c, pg_control_recovery() r, pg_stat_archiver a";
     let row = session.row(ACTION, asked, &[]).await?;
     let position: Lsn = parsed(&column::<String>(&row, 0)?)?;
@@ -79,6 +81,7 @@ pub async fn look(session: &Session, slot: &str) -> Result<LogSource> {
         keep_limit_bytes: keep_mebibytes.and_then(|size| u64::try_from(size).ok()).map(|size| size << 20),
         pushes: column(&row, 4)?,
         push_fails: column(&row, 5)?,
+        segment_bytes: column::<i64>(&row, 6)?.unsigned_abs(),
     })
 }
 

@@ -5,21 +5,58 @@
 //! need not be one that the base can reach. The settings of the old life that would make
 //! the copy a standby, or wait for one, are put out of force.
 
+use std::fmt;
+
 use backstay_model::plan::restore::Recovery;
-use backstay_model::{RecoveryTarget, TargetAction};
+use backstay_model::{RecoveryTarget, Secret, TargetAction};
 use jiff::Timestamp;
 
-/// Tells a server that it is to recover with log of an archive.
-pub const RECOVERY_SIGNAL: &str = "recovery.signal";
+/// Tells a server that it is to recover with log of an archive, and then to open.
+const RECOVERY_SIGNAL: &str = "recovery.signal";
+/// Tells it to go on recovering until it is promoted.
+const STANDBY_SIGNAL: &str = "standby.signal";
 
 /// The line before the settings of a recovery.
-pub(super) const REASON: &str = "# how it recovers; without recovery.signal none of this is read";
+pub(super) const REASON: &str =
+    "# how it recovers; without recovery.signal or standby.signal none of this is read";
 
-/// Settings of a recovery, as `postgresql.auto.conf` holds them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RecoverySettings(Vec<(&'static str, String)>);
+/// What is out of force however it recovers: the old life's ways to other servers.
+const OLD_WAYS: [&str; 2] = ["primary_slot_name", "synchronous_standby_names"];
+
+/// Settings of a recovery, as `postgresql.auto.conf` holds them, and the file that makes
+/// the server read them.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RecoverySettings {
+    pub(super) signal: &'static str,
+    settings: Vec<(&'static str, String)>,
+}
+
+/// Without the values: an address of a server may hold a password.
+impl fmt::Debug for RecoverySettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.settings.iter().map(|(name, _)| *name).collect();
+        f.debug_struct("RecoverySettings").field("signal", &self.signal).field("settings", &names).finish()
+    }
+}
 
 impl RecoverySettings {
+    /// A standby, which goes on to any later timeline that the archive shows, and streams
+    /// from a server where one is named.
+    pub fn standby(restore_command: &str, primary_conninfo: Option<&Secret>) -> RecoverySettings {
+        let conninfo = primary_conninfo.map(Secret::reveal).unwrap_or_default();
+        let settings = [
+            ("restore_command", restore_command),
+            ("recovery_target_timeline", "latest"),
+            ("hot_standby", "on"),
+            ("primary_conninfo", conninfo),
+        ];
+        let settings = settings.into_iter().chain(OLD_WAYS.map(|name| (name, "")));
+        RecoverySettings {
+            signal: STANDBY_SIGNAL,
+            settings: settings.map(|(name, value)| (name, value.to_owned())).collect(),
+        }
+    }
+
     pub fn new(recovery: &Recovery, restore_command: &str) -> RecoverySettings {
         let mut settings = vec![
             ("restore_command", restore_command.to_owned()),
@@ -44,16 +81,16 @@ impl RecoverySettings {
             // A server that cannot be read cannot pause, and shuts down instead.
             settings.push(("hot_standby", "on".to_owned()));
         }
-        for name in ["primary_conninfo", "primary_slot_name", "synchronous_standby_names"] {
+        for name in OLD_WAYS.into_iter().chain(["primary_conninfo"]) {
             settings.push((name, String::new()));
         }
-        RecoverySettings(settings)
+        RecoverySettings { signal: RECOVERY_SIGNAL, settings }
     }
 
     /// Lines to be added to the file.
     pub fn lines(&self) -> String {
         let mut text = format!("{REASON}\n");
-        for (name, value) in &self.0 {
+        for (name, value) in &self.settings {
             text.push_str(&format!("{name} = '{}'\n", escaped(value)));
         }
         text
@@ -108,6 +145,16 @@ mod tests {
         assert!(lines.contains("restore_command = '''/a b'' %f \"%p\"'\n"), "{lines}");
         assert!(lines.contains("recovery_target_timeline = '2'\n"), "{lines}");
         assert!(!lines.contains("inclusive"), "{lines}");
+        let standby =
+            RecoverySettings::standby("fetch", Some(&Secret::new("host=db password='secret' port=1")));
+        assert_eq!(standby.signal, "standby.signal");
+        let lines = standby.lines();
+        assert!(lines.contains("primary_conninfo = 'host=db password=''secret'' port=1'\n"), "{lines}");
+        assert!(
+            lines.contains("recovery_target_timeline = 'latest'\n") && !lines.contains("action"),
+            "{lines}"
+        );
+        assert!(!format!("{standby:?}").contains("secret"), "{standby:?}");
         let paused = Recovery { action: TargetAction::Pause, exclusive: true, ..recovery("xid:7") };
         let lines = RecoverySettings::new(&paused, "fetch").lines();
         assert!(lines.contains("hot_standby = 'on'\n") && lines.contains("inclusive = 'off'\n"), "{lines}");

@@ -53,7 +53,8 @@ pub enum LogDamage {
 /// Follows a log from any byte on.
 #[derive(Debug)]
 pub struct LogReader {
-    segment_bytes: u64,
+    /// Nothing where the pages are to say where a segment begins.
+    segment_bytes: Option<u64>,
     system: Option<u64>,
     position: Lsn,
     header: Vec<u8>,
@@ -91,9 +92,15 @@ struct Record {
 impl LogReader {
     /// `system` is compared with what the segments say, where it is known.
     pub fn new(from: Lsn, segment_bytes: u64, system: Option<u64>) -> LogReader {
+        LogReader { segment_bytes: Some(segment_bytes), system, ..LogReader::of_any_segments(from) }
+    }
+
+    /// Of log that was looked at before, and whose segments nobody here knows the size of: each
+    /// begins with a page that says so.
+    pub fn of_any_segments(from: Lsn) -> LogReader {
         LogReader {
-            segment_bytes,
-            system,
+            segment_bytes: None,
+            system: None,
             position: from,
             header: Vec::new(),
             state: State::Unknown,
@@ -133,16 +140,24 @@ impl LogReader {
     /// Collects the header of a page, and acts on it when it is whole.
     fn header(&mut self, bytes: &[u8]) -> Result<usize, LogDamage> {
         let page = Lsn(self.position.0 - self.header.len() as u64);
-        let is_first = page.0.is_multiple_of(self.segment_bytes);
-        let length = if is_first { LONG_HEADER_BYTES } else { HEADER_BYTES };
-        let taken = bytes.len().min(length - self.header.len());
+        let taken = bytes.len().min(self.header_bytes(page) - self.header.len());
         self.header.extend_from_slice(&bytes[..taken]);
+        let length = self.header_bytes(page);
         if self.header.len() == length {
             let header = PageHeader::parse(&self.header);
             self.header.clear();
-            self.page(page, is_first, &header)?;
+            self.page(page, length == LONG_HEADER_BYTES, &header)?;
         }
         Ok(taken)
+    }
+
+    /// How long the header of a page is, of which some is there.
+    fn header_bytes(&self, page: Lsn) -> usize {
+        let is_first = match self.segment_bytes {
+            Some(segment_bytes) => page.0.is_multiple_of(segment_bytes),
+            None => self.header.len() >= HEADER_BYTES && PageHeader::parse(&self.header).is_long(),
+        };
+        if is_first { LONG_HEADER_BYTES } else { HEADER_BYTES }
     }
 
     fn page(&mut self, at: Lsn, is_first: bool, header: &PageHeader) -> Result<(), LogDamage> {
@@ -162,12 +177,10 @@ impl LogReader {
             return Err(LogDamage::Misplaced { at, found: header.address });
         }
         if let Some((system, segment_bytes)) = header.long.filter(|_| is_first) {
-            if segment_bytes != self.segment_bytes {
-                return Err(LogDamage::OtherSegments {
-                    at,
-                    found: segment_bytes,
-                    expected: self.segment_bytes,
-                });
+            if let Some(expected) = self.segment_bytes
+                && segment_bytes != expected
+            {
+                return Err(LogDamage::OtherSegments { at, found: segment_bytes, expected });
             }
             if let Some(expected) = self.system
                 && system != expected

@@ -99,8 +99,8 @@ fn rows_come_back_into_a_table_that_lost_them_and_its_numbers_go_on() {
                 before,
                 "no trigger fired"
             );
-            assert_eq!(target.set_sequences("app", &tables).await.unwrap(), ["public.orders_id_seq"]);
-            assert_eq!(target.set_sequences("app", &tables).await.unwrap(), [""; 0], "it is right now");
+            assert_eq!(target.set_sequences("app", &tables).await.unwrap().moved, ["public.orders_id_seq"]);
+            assert_eq!(target.set_sequences("app", &tables).await.unwrap().moved, [""; 0], "it is right now");
             let next = server.query_value_in("app", "SELECT nextval('orders_id_seq')").unwrap();
             assert_eq!(next, "9001");
             let cancel = CancellationToken::new();
@@ -144,6 +144,65 @@ fn rows_that_point_to_nothing_are_found_from_both_sides() {
             assert_eq!(check(&["customers"]).await, [orders]);
             assert_eq!(check(&[]).await, [down, full, orders]);
             assert_eq!(check(&["audit"]).await, [""; 0]);
+        });
+    });
+}
+
+#[test]
+fn a_sequence_that_a_default_uses_and_no_column_owns_is_moved_as_well() {
+    on_each_version_with_sample(|installation, server| {
+        drive::runtime().block_on(async {
+            let target = target(installation, &server).await;
+            server
+                .sql_in(
+                    "app",
+                    "CREATE SEQUENCE loose; CREATE SEQUENCE \"it's\" INCREMENT -1; CREATE SEQUENCE coded;
+                     CREATE SEQUENCE parted; CREATE SEQUENCE elsewhere;
+                     CREATE TABLE near (a int DEFAULT nextval('loose'), b bigint DEFAULT nextval('\"it''s\"'));
+                     CREATE TABLE far (a smallint DEFAULT nextval('loose')::smallint,
+                                       code text DEFAULT 'C' || nextval('coded'), n int DEFAULT nextval('coded') * 10);
+                     CREATE TABLE parts (id int DEFAULT nextval('parted')) PARTITION BY RANGE (id);
+                     CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (100);
+                     CREATE TABLE parts_2 PARTITION OF parts FOR VALUES FROM (100) TO (200);
+                     CREATE TABLE other (id int DEFAULT nextval('elsewhere'));
+                     INSERT INTO near VALUES (40, -7); INSERT INTO far VALUES (60, 'C90', 900);
+                     INSERT INTO parts VALUES (5), (150); INSERT INTO other VALUES (70)",
+                )
+                .unwrap();
+            let meant = |names: &[&str]| -> Vec<RelationName> {
+                names.iter().map(|name| name.parse().unwrap()).collect()
+            };
+            let moved = target.set_sequences("app", &meant(&["public.near", "public.far", "public.parts"])).await;
+            // Two tables take their numbers from one, and it stands behind both.
+            let expected = ["public.\"it's\"", "public.loose", "public.loose", "public.parted"];
+            let mut moved = moved.unwrap().moved;
+            moved.sort();
+            assert!(moved == expected || moved == [expected[0], expected[1], expected[3]], "{moved:?}");
+            assert_eq!(target.set_sequences("app", &meant(&["public.near", "public.far"])).await.unwrap().moved, [""; 0]);
+            for (sequence, next) in
+                [("loose", "61"), ("\"it's\"", "-8"), ("parted", "151"), ("coded", "1"), ("elsewhere", "1")]
+            {
+                let asked = format!("SELECT nextval('{}')", sequence.replace('\'', "''"));
+                assert_eq!(server.query_value_in("app", &asked).unwrap(), next, "{sequence}");
+            }
+            // One that nobody here can move keeps no other from it; numbers have many types.
+            server
+                .sql_in(
+                    "app",
+                    "CREATE DOMAIN key AS bigint; CREATE SEQUENCE a_small AS smallint; CREATE SEQUENCE wide; CREATE SEQUENCE keyed;
+                     CREATE TABLE wider (a int DEFAULT nextval('a_small'), b numeric(20) DEFAULT nextval('wide'),
+                                         c key DEFAULT nextval('keyed'));
+                     ALTER SEQUENCE keyed OWNED BY wider.c;
+                     INSERT INTO wider VALUES (40000, 50, 60)",
+                )
+                .unwrap();
+            let set = target.set_sequences("app", &meant(&["public.wider"])).await.unwrap();
+            assert_eq!(set.moved, ["public.keyed", "public.wide"], "{set:?}");
+            assert!(set.findings.len() == 1 && set.findings[0].subject.contains("a_small"), "{set:?}");
+            // A partition alone is asked for itself.
+            server.sql_in("app", "SELECT setval('parted', 1)").unwrap();
+            assert_eq!(target.set_sequences("app", &meant(&["public.parts_1"])).await.unwrap().moved, ["public.parted"]);
+            assert_eq!(server.query_value_in("app", "SELECT nextval('parted')").unwrap(), "6");
         });
     });
 }

@@ -9,7 +9,7 @@ use backstay_engine::postgres::reload::{
 };
 use backstay_model::dump::DumpFormat;
 use backstay_model::error::{Classified, ErrorKind};
-use testkit::{Installation, Postgres, PostgresOptions, PostgresVersion, require_postgres};
+use testkit::{Installation, Postgres, PostgresOptions, require_timescaledb};
 use tokio_util::sync::CancellationToken;
 
 use crate::drive;
@@ -43,11 +43,7 @@ fn start(installation: &Installation) -> Postgres {
 }
 
 fn with_timescaledb() -> Option<(Installation, Postgres)> {
-    let installation = require_postgres(PostgresVersion::V17)?;
-    if !installation.has_extension("timescaledb") {
-        eprintln!("SKIPPED: this PostgreSQL 17 has no TimescaleDB; `cargo xtask servers` prepares one");
-        return None;
-    }
+    let installation = require_timescaledb()?;
     let server = start(&installation);
     server.sql("CREATE DATABASE app").unwrap();
     server.sql_in("app", SAMPLE).unwrap();

@@ -12,9 +12,10 @@ use jiff::tz::TimeZone;
 
 use super::retention::DumpKeep;
 use super::template::{Fields, Matched, NameTemplate, PointerName, is_extension};
-use super::{DumpShape, Tier, UnknownWord};
+use super::{DumpContent, DumpShape, Tier, UnknownWord};
 use crate::error::{Classified, ErrorKind};
 use crate::id::InstanceId;
+use crate::record::EngineKind;
 
 mod preset;
 
@@ -43,7 +44,9 @@ impl Classified for LayoutError {
     fn hints(&self) -> Vec<String> {
         vec![match self {
             LayoutError::TiersMeet { other, .. } => format!("put {{tier}} into `{other}` of the layout"),
-            LayoutError::PointerMeets(_) => "set `pointer` to \"latest_{database}.{ext}\"".into(),
+            LayoutError::PointerMeets(_) => {
+                "set `dump.pointer` to \"latest_{database}.{ext}\", or to \"none\"".into()
+            }
             LayoutError::Sidecar(_) => "set `sidecar` to \".meta.json\"".into(),
             LayoutError::Reports(_) => "set `reports` to \"verification\"".into(),
             LayoutError::Extension(_) => {
@@ -61,6 +64,9 @@ pub struct Layout {
     pub weekly: Option<NameTemplate>,
     /// The second name of the dump of a first of the month.
     pub monthly: Option<NameTemplate>,
+    /// What a dump is called when the name of the days is taken for the rest of the day, in
+    /// this order: in a house whose names have no time of day, one that a person takes.
+    pub by_hand: Vec<NameTemplate>,
     /// The link to the newest dump.
     pub pointer: Option<PointerName>,
     /// With its dot: `.meta.json`.
@@ -93,6 +99,11 @@ impl Layout {
     /// chose another.
     pub fn preset(name: &str) -> Result<Layout, UnknownWord> {
         preset::of(name)
+    }
+
+    /// The same for the dumps of another engine.
+    pub fn preset_of_engine(name: &str, engine: EngineKind) -> Result<Layout, UnknownWord> {
+        preset::of_engine(name, engine)
     }
 
     /// Refuses a layout in which files of different meaning would meet.
@@ -160,8 +171,38 @@ impl Layout {
         Some(self.template(fields.tier)?.render(fields))
     }
 
+    /// Everything that a dump can be called first, as it is among the days or by hand.
+    pub fn first_paths(&self, fields: &Fields<'_>) -> Vec<String> {
+        std::iter::once(&self.daily).chain(&self.by_hand).map(|name| name.render(fields)).collect()
+    }
+
+    /// The layouts in which a dump has one of the names by hand and no other.
+    pub fn layouts_by_hand(&self) -> impl Iterator<Item = Layout> + '_ {
+        let plain = |name: &NameTemplate| Layout {
+            daily: name.clone(),
+            weekly: None,
+            monthly: None,
+            by_hand: Vec::new(),
+            ..self.clone()
+        };
+        self.by_hand.iter().map(plain)
+    }
+
     pub fn pointer_path(&self, fields: &Fields<'_>) -> Option<String> {
         Some(self.pointer.as_ref()?.render(fields))
+    }
+
+    /// Whether the pointer may lead to a dump of this content. A runbook restores what it
+    /// leads to, so it is never a part of a database; and where its name says no database,
+    /// it is that of the house, which `own` is, and not the roles either.
+    pub fn points_to(&self, content: &DumpContent, own: Option<&str>) -> bool {
+        let is_named = self.pointer.as_ref().is_some_and(PointerName::tells_databases_apart);
+        match content {
+            DumpContent::Parts { .. } => false,
+            DumpContent::Globals => is_named,
+            DumpContent::Database { database } => is_named || own == Some(database),
+            DumpContent::Cluster { .. } | DumpContent::Server => true,
+        }
     }
 
     /// Whether a path is that of the pointer, to whichever database or format.
@@ -185,10 +226,14 @@ impl Layout {
             return None;
         }
         // The days last: `{database}_{time}` could also read the name of a week's dump.
-        Tier::ALL.into_iter().rev().find_map(|tier| {
+        let in_tiers = Tier::ALL.into_iter().rev().find_map(|tier| {
             let matched = self.template(tier)?.matches(path)?;
             let same = matched.tier.is_none_or(|written| written == tier);
             same.then_some(Matched { tier: Some(tier), ..matched })
+        });
+        let by_hand = || self.by_hand.iter().find_map(|name| name.matches(path));
+        in_tiers.or_else(|| {
+            by_hand().map(|matched| Matched { tier: Some(Tier::Daily), is_by_hand: true, ..matched })
         })
     }
 

@@ -64,7 +64,7 @@ impl Classified for TemplateError {
 
     fn hints(&self) -> Vec<String> {
         vec![match self {
-            TemplateError::Moving { .. } => "write `pointer` as in \"latest_{database}.{ext}\"".into(),
+            TemplateError::Moving { .. } => "write `dump.pointer` as in \"latest_{database}.{ext}\"".into(),
             _ => "write the names of a layout as in \"{tier}/{database}_{time:%Y%m%d_%H%M%S}.{ext}\"".into(),
         }]
     }
@@ -140,6 +140,11 @@ pub struct PointerName {
 impl PointerName {
     pub fn render(&self, fields: &Fields<'_>) -> String {
         render(&self.pieces, fields)
+    }
+
+    /// Whether it names the database that it leads to.
+    pub fn tells_databases_apart(&self) -> bool {
+        self.pieces.contains(&Piece::Database)
     }
 
     /// Whether a path is that of such a pointer.

@@ -70,6 +70,8 @@ pub struct Consent {
     pub force: bool,
     /// The name that was typed.
     pub confirm: Option<String>,
+    /// Several are restored at once, and no one name can be typed for all of them.
+    pub is_of_several: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -96,6 +98,14 @@ pub struct ReloadPlan {
 impl ReloadPlan {
     pub fn is_refused(&self) -> bool {
         !self.refusals.is_empty()
+    }
+
+    /// Takes over what an earlier plan of the same restore told, such as which newer dump was
+    /// passed over for this one.
+    pub fn told_before(&mut self, earlier: &[Finding]) {
+        let own = std::mem::take(&mut self.findings);
+        let new = own.into_iter().filter(|finding| !earlier.contains(finding));
+        self.findings = earlier.iter().cloned().chain(new).collect();
     }
 }
 
@@ -155,7 +165,14 @@ pub fn refusal(reasons: &[String], destination: &Destination, consent: &Consent)
     if reasons.is_empty() {
         return None;
     }
-    let hint = format!("if that is meant, say so with `--force --confirm '{name}'`");
+    let hint = match consent.is_of_several {
+        false => format!("if that is meant, say so with `--force --confirm '{name}'`"),
+        true => {
+            format!(
+                "if that is meant, restore this one by itself, and say so with `--force --confirm '{name}'`"
+            )
+        }
+    };
     match &consent.confirm {
         Some(typed) if typed != name => Some(Refusal::new(
             ErrorKind::Conflict,
@@ -271,8 +288,11 @@ mod tests {
             let record = record(dump);
             let reasons = at_stake(&record, &target, &destination, &record.instance, "shop");
             assert!(reasons.iter().any(|reason| reason.contains(word)), "{word}: {reasons:?}");
-            let consent =
-                |force, confirm: Option<&str>| Consent { force, confirm: confirm.map(str::to_owned) };
+            let consent = |force, confirm: Option<&str>| Consent {
+                force,
+                confirm: confirm.map(str::to_owned),
+                ..Consent::default()
+            };
             let name = destination.name();
             for (consent, is_refused) in [
                 (consent(false, None), true),

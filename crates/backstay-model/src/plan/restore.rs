@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Classified, ErrorKind};
 use crate::finding::Finding;
 use crate::id::{BackupId, InstanceId};
-use crate::log::LogMark;
+use crate::log::{LogMark, LogMarkKind};
 use crate::lsn::{Lsn, TimelineId};
 use crate::record::BackupRecord;
 use crate::summary::BackupMarks;
@@ -38,6 +38,8 @@ pub struct RestoreRequest {
     pub into: String,
     /// Whether the server is to be started and asked.
     pub start: bool,
+    /// Whether it is to follow the archive, and to open for nobody who writes.
+    pub standby: bool,
 }
 
 /// What earlier restores of this instance measured; `None` where nobody did.
@@ -78,6 +80,34 @@ impl Refusal {
 pub struct Reached {
     pub time: Timestamp,
     pub position: Option<String>,
+    /// The last that will be there, where the log behind the base holds one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_transaction: Option<EndOfTransaction>,
+    /// The first that will not, where the target lies before one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stops_before: Option<EndOfTransaction>,
+}
+
+/// A transaction that was committed or rolled back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndOfTransaction {
+    pub transaction: u64,
+    /// By the clock of the server.
+    pub time: Timestamp,
+    /// Behind the record of its end.
+    pub position: Lsn,
+}
+
+impl EndOfTransaction {
+    /// Nothing, where a mark is of another kind.
+    pub fn of(mark: &LogMark) -> Option<EndOfTransaction> {
+        match mark.kind {
+            LogMarkKind::Commit { transaction } | LogMarkKind::Abort { transaction } => {
+                Some(EndOfTransaction { transaction, time: mark.time, position: Lsn(mark.at) })
+            }
+            LogMarkKind::Point { .. } | LogMarkKind::Instant => None,
+        }
+    }
 }
 
 /// A stretch of the log to be replayed after the base.

@@ -11,11 +11,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::restore::{BaseLog, KnownLog, LineageLog, Stretch};
 use crate::id::BackupId;
-use crate::log::history::{History, Leg, Reachable, reachable, way};
+use crate::log::history::{History, Leg, Reachable, reachable};
 use crate::log::{Coverage, LogSpan};
 use crate::lsn::{Lsn, TimelineId};
 use crate::position::Position;
 use crate::record::BackupRecord;
+
+mod instant;
+
+pub use instant::any_instant;
 
 /// A base, and where it stands in the log of its lineage.
 #[derive(Debug, Clone, Copy)]
@@ -40,17 +44,7 @@ impl<'a> LoggedBase<'a> {
 
     /// The way from its end to a timeline, from the segment on of which the archive is asked.
     pub fn way(&self, lineage: &LineageLog, to: TimelineId) -> Option<Vec<Leg>> {
-        let from_scratch = History::default();
-        let history = lineage.histories.get(&to).unwrap_or(&from_scratch);
-        let mut legs = way(self.end, to, history)?;
-        if let Some(first) = legs.first_mut() {
-            let segment = self.log.segment_bytes.max(1);
-            let next = Lsn(self.end.1.0.div_ceil(segment) * segment);
-            let is_left_within = first.to.is_some_and(|switch| switch < next);
-            let brings_its_segment = self.log.ends_its_segment && !is_left_within;
-            first.from = if brings_its_segment { next } else { Lsn(self.end.1.0 / segment * segment) };
-        }
-        Some(legs)
+        lineage.way(self.log, self.end, to)
     }
 
     /// Where the archive goes on behind it.

@@ -6,6 +6,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::log::{LagLevel, LagLimit, OnMaxLag};
 use crate::size::ByteSize;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -49,6 +50,9 @@ pub struct ArchiveStatus {
     pub newest_commit_at: Option<Timestamp>,
     pub newest_commit_age_seconds: Option<f64>,
     pub slot: Option<SlotStatus>,
+    /// How much the server may hold for the archive, and what is done when it does.
+    #[serde(default)]
+    pub max_lag: Option<LagLimit>,
 }
 
 impl ArchiveStatus {
@@ -64,7 +68,14 @@ impl ArchiveStatus {
             newest_commit_at: None,
             newest_commit_age_seconds: None,
             slot: None,
+            max_lag: None,
         }
+    }
+
+    /// What the server holds for the archive beside what it may hold.
+    fn lag(&self) -> Option<(LagLevel, u64, LagLimit)> {
+        let (held, limit) = self.slot.as_ref()?.retained_bytes.zip(self.max_lag)?;
+        Some((limit.level(held), held, limit))
     }
 
     /// What is not as it should be, the worst first, with a command that helps.
@@ -78,13 +89,28 @@ impl ArchiveStatus {
         if let Some(name) = slot_is("lost") {
             return Some(format!(
                 "the server has let go of log that nobody had received: its slot {name} is lost; \
-                 drop it, and `backstay backup {instance}` makes a base behind the hole"
+                 `backstay archive {instance} --accept-gap` goes on behind it, with a new base"
             ));
         }
         if let Some(name) = slot_is("unreserved") {
             return Some(format!(
                 "the server is about to let go of log that nobody has received yet: its slot {name} is \
                  unreserved; `backstay archive {instance}` receives it"
+            ));
+        }
+        if let Some((LagLevel::Reached, held, limit)) = self.lag() {
+            let next = match limit.on_max_lag {
+                OnMaxLag::Alert => "it goes on holding until its disk is full".to_owned(),
+                OnMaxLag::Gap => {
+                    format!(
+                        "`backstay archive {instance}` drops its slot and goes on behind it, with a new base"
+                    )
+                }
+            };
+            return Some(format!(
+                "the server holds {} of log for the archive, and archive.max_lag is {}: {next}",
+                ByteSize(held),
+                ByteSize(limit.max_bytes)
             ));
         }
         if self.push_fails && self.pushed {
@@ -96,6 +122,13 @@ impl ArchiveStatus {
         if self.state == ArchiveState::Stopped {
             return Some(format!(
                 "the archive does not run: nobody takes the log of the server; `backstay archive {instance}` does"
+            ));
+        }
+        if let Some((LagLevel::Half, held, limit)) = self.lag() {
+            return Some(format!(
+                "the archive is behind: the server holds {} of log for it, more than half of archive.max_lag, {}",
+                ByteSize(held),
+                ByteSize(limit.max_bytes)
             ));
         }
         let (held, limit) = self.slot.as_ref().and_then(|slot| slot.retained_bytes.zip(slot.limit_bytes))?;
@@ -144,5 +177,28 @@ mod tests {
             assert_eq!(fault.is_some(), word.is_some(), "{status:?}: {fault:?}");
             assert!(word.is_none_or(|word| fault.unwrap().contains(word)), "{word:?}");
         }
+    }
+
+    #[test]
+    fn a_server_that_holds_more_than_it_may_comes_before_an_archive_that_does_not_run() {
+        let fault = |held, wal_status, on_max_lag, state| {
+            let max_lag = Some(LagLimit { max_bytes: 64 << 20, on_max_lag });
+            let status = ArchiveStatus { max_lag, ..archive(state, wal_status, held, None) };
+            status.fault("orders").unwrap_or_default()
+        };
+        use ArchiveState::{Running, Stopped};
+        assert_eq!(fault(32 << 20, "reserved", OnMaxLag::Alert, Running), "");
+        assert!(
+            fault(33 << 20, "reserved", OnMaxLag::Alert, Running)
+                .contains("more than half of archive.max_lag")
+        );
+        assert!(fault(33 << 20, "reserved", OnMaxLag::Alert, Stopped).contains("does not run"));
+        assert!(
+            fault(64 << 20, "reserved", OnMaxLag::Alert, Stopped)
+                .contains("archive.max_lag is 64.0 MiB: it goes on")
+        );
+        assert!(fault(64 << 20, "extended", OnMaxLag::Gap, Running).contains("drops its slot"));
+        assert!(fault(64 << 20, "unreserved", OnMaxLag::Gap, Running).contains("about to let go"));
+        assert!(fault(64 << 20, "lost", OnMaxLag::Gap, Running).contains("--accept-gap"));
     }
 }

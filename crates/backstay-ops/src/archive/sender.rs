@@ -14,7 +14,7 @@ use backstay_repo::log::{LogPiece, PreviousSpan, StoredSpan};
 use bytes::Bytes;
 use tokio::task::JoinSet;
 
-use super::{ArchiveEvent, ArchiveOptions, ArchiveWatcher, CUT_BYTES, Spool};
+use super::{ArchiveEvent, ArchiveOptions, ArchiveWatcher, CUT_BYTES, STORE_LIMIT, Spool};
 use crate::context::{Context, off_thread};
 use crate::error::{Error, Result};
 use crate::instance::Instance;
@@ -32,11 +32,15 @@ pub(super) struct Sender<'a> {
     options: &'a ArchiveOptions,
     watcher: &'a dyn ArchiveWatcher,
     spool: Spool,
-    logs: BTreeMap<LogId, Progressing>,
-    in_flight: JoinSet<(LogId, LogSpan, Result<StoredSpan>)>,
+    /// By where they begin: behind a gap another stretch of the same log goes on.
+    stretches: BTreeMap<Stretch, Progressing>,
+    in_flight: JoinSet<(Stretch, LogSpan, Result<StoredSpan>)>,
 }
 
-/// One timeline on its way.
+/// Log without a hole, and where it begins.
+type Stretch = (LogId, u64);
+
+/// One stretch on its way.
 #[derive(Default)]
 struct Progressing {
     /// What lies in the spool from here on is not in the store, as far as this run knows.
@@ -67,40 +71,57 @@ impl<'a> Sender<'a> {
             options,
             watcher,
             spool,
-            logs: BTreeMap::new(),
+            stretches: BTreeMap::new(),
             in_flight: JoinSet::new(),
         }
     }
 
-    /// What an earlier run left in the spool.
+    /// What an earlier run left in the spool. Where the store does not say what it has of it,
+    /// all is sent again.
     pub async fn take_over(&mut self) -> Result<()> {
         for one in self.spool.with(|spool| Ok(spool.spans())).await? {
-            let stored = self.context.repo.timeline_log(&self.instance.id, &one.log).await?.coverage();
+            let asked = self.context.repo.timeline_log(&self.instance.id, &one.log);
+            let stored = match tokio::time::timeout(STORE_LIMIT, asked).await {
+                Ok(Ok(there)) => there.coverage(),
+                Ok(Err(error)) if error.kind() != ErrorKind::Unavailable => return Err(error.into()),
+                Ok(Err(_)) | Err(_) => Coverage::default(),
+            };
             let from = stored.reach(one.span.start).unwrap_or(one.span.start).min(one.span.end);
-            let log = self.logs.entry(one.log).or_default();
-            *log = Progressing { from, dispatched: from, durable: one.span.end, ..Progressing::default() };
-            log.waiting_since = (from < one.span.end).then(Instant::now);
+            let waiting_since = (from < one.span.end).then(Instant::now);
+            let progressing = Progressing {
+                from,
+                dispatched: from,
+                durable: one.span.end,
+                waiting_since,
+                ..Progressing::default()
+            };
+            self.stretches.insert((one.log, one.span.start), progressing);
         }
         Ok(())
     }
 
-    /// So far the spool has it for good.
+    /// So far the spool has it for good, from where this connection began.
     pub fn durable(&mut self, log: &LogId, start: u64, to: u64) {
-        let log = self.logs.entry(log.clone()).or_insert_with(|| Progressing {
-            from: start,
-            dispatched: start,
-            ..Progressing::default()
-        });
-        log.durable = log.durable.max(to);
-        if log.waiting_since.is_none() && log.dispatched < log.durable {
-            log.waiting_since = Some(Instant::now());
+        let own = self.stretches.range_mut((log.clone(), 0)..=(log.clone(), start)).next_back();
+        let goes_on = own.filter(|((of, _), one)| of == log && start <= one.durable);
+        let one = match goes_on {
+            Some((_, one)) => one,
+            None => {
+                let new = Progressing { from: start, dispatched: start, ..Progressing::default() };
+                self.stretches.entry((log.clone(), start)).or_insert(new)
+            }
+        };
+        one.is_over = false;
+        one.durable = one.durable.max(to);
+        if one.waiting_since.is_none() && one.dispatched < one.durable {
+            one.waiting_since = Some(Instant::now());
         }
     }
 
-    /// Nothing more will come of this timeline.
+    /// Nothing more will come at the end of what there is of this timeline.
     pub fn over(&mut self, log: &LogId) {
-        if let Some(log) = self.logs.get_mut(log) {
-            log.is_over = true;
+        for ((of, _), one) in &mut self.stretches {
+            one.is_over |= of == log;
         }
     }
 
@@ -111,14 +132,15 @@ impl<'a> Sender<'a> {
         }
         while self.in_flight.len() < IN_FLIGHT {
             let rpo = self.options.rpo;
-            let due = self.logs.iter().find_map(|(log, one)| Some((log.clone(), one.due(rpo)?)));
-            let Some((log, span)) = due else { break };
-            self.dispatch(log, span).await?;
+            let due = self.stretches.iter().find_map(|(stretch, one)| Some((stretch.clone(), one.due(rpo)?)));
+            let Some((stretch, span)) = due else { break };
+            self.dispatch(stretch, span).await?;
         }
         Ok(())
     }
 
-    async fn dispatch(&mut self, log: LogId, span: LogSpan) -> Result<()> {
+    async fn dispatch(&mut self, stretch: Stretch, span: LogSpan) -> Result<()> {
+        let log = stretch.0.clone();
         let of = log.clone();
         let (cut, whole, bytes) = self
             .spool
@@ -135,7 +157,7 @@ impl<'a> Sender<'a> {
         // One that completes a cut is the whole of it, as far as it lies here.
         let span = if span.end == cut.end { whole } else { span };
         let content = bytes.slice((span.start - start) as usize..);
-        let Some(one) = self.logs.get_mut(&log) else { return Ok(()) };
+        let Some(one) = self.stretches.get_mut(&stretch) else { return Ok(()) };
         one.dispatched = span.end;
         one.waiting_since = (one.dispatched < one.durable).then(Instant::now);
         let previous = one.previous.clone();
@@ -169,18 +191,19 @@ impl<'a> Sender<'a> {
                 }
             };
             let stored = stored.await;
-            (log, span, stored)
+            (stretch, span, stored)
         });
         Ok(())
     }
 
     async fn arrived(
         &mut self,
-        joined: Result<(LogId, LogSpan, Result<StoredSpan>), tokio::task::JoinError>,
+        joined: Result<(Stretch, LogSpan, Result<StoredSpan>), tokio::task::JoinError>,
     ) -> Result<()> {
-        let (log, span, stored) = joined.map_err(|error| Error::broken(error.to_string()))?;
+        let (stretch, span, stored) = joined.map_err(|error| Error::broken(error.to_string()))?;
         let stored = stored?;
-        let Some(one) = self.logs.get_mut(&log) else { return Ok(()) };
+        let Some(one) = self.stretches.get_mut(&stretch) else { return Ok(()) };
+        let (log, start) = stretch;
         one.done.push(span);
         one.previous = Some(PreviousSpan { span, digest: stored.digest });
         let there: Coverage = one.done.iter().copied().collect();
@@ -192,7 +215,7 @@ impl<'a> Sender<'a> {
         }
         let from = one.from;
         self.watcher.see(ArchiveEvent::Sent { log: log.clone(), span });
-        self.spool.with(move |spool| Ok(spool.trim(&log, from).map(drop)?)).await
+        self.spool.with(move |spool| Ok(spool.trim(&log, start, from).map(drop)?)).await
     }
 
     /// Goes on sending for a while in which nothing is received.
@@ -214,7 +237,7 @@ impl<'a> Sender<'a> {
     /// Sends all that is there.
     pub async fn finish(&mut self) -> Result<()> {
         loop {
-            for one in self.logs.values_mut() {
+            for one in self.stretches.values_mut() {
                 one.is_over = true;
             }
             self.turn().await?;
@@ -239,7 +262,7 @@ impl Progressing {
 
 /// The marks in a span of bytes that begin at `start`.
 fn marks_of(bytes: &[u8], start: u64, span: LogSpan) -> Vec<LogMark> {
-    let mut reader = LogReader::new(Lsn(start), CUT_BYTES, None);
+    let mut reader = LogReader::of_any_segments(Lsn(start));
     let mut marks = Vec::new();
     if let Err(damage) = reader.push(bytes, &mut marks) {
         // It was looked at when it came in; here the bytes are kept whatever they are.

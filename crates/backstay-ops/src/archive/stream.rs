@@ -1,19 +1,20 @@
-//! One connection's worth of log: from the socket into the spool.
+//! What comes through one connection: from the socket into the spool.
+//!
+//! Invariant: the server is told of nothing that is not durable here.
 
 use std::time::{Duration, Instant};
 
-use backstay_engine::postgres::receive::LogReceiver;
+use backstay_engine::postgres::receive::{LogReceiver, WaitedFor};
 use backstay_engine::postgres::wal::LogReader;
-use backstay_engine::postgres::walsender::{StandbyReport, StreamEvent};
+use backstay_engine::postgres::walsender::StreamEvent;
 use backstay_model::{LogId, Lsn, TimelineId};
 use bytes::Bytes;
+use tokio::task::JoinSet;
 
-use super::begin::{self, log_of};
-use super::sender::Sender;
-use super::{ArchiveEvent, ArchiveOptions, ArchiveWatcher, Ended, Spool};
-use crate::context::Context;
+use super::Archive;
+use super::ArchiveEvent;
+use super::room::{Pieces, Room, Waiting};
 use crate::error::{Error, Result};
-use crate::instance::Instance;
 
 /// How long a wait for the next piece is: then what is due is sent.
 const LOOK: Duration = Duration::from_millis(100);
@@ -21,118 +22,79 @@ const LOOK: Duration = Duration::from_millis(100);
 const BATCH_BYTES: usize = 4 << 20;
 /// What came is durable and reported so soon, when nobody waits for it.
 const FLUSH: Duration = Duration::from_millis(250);
-/// A server believes a receiver gone after `wal_sender_timeout`, by default a minute.
+/// A server believes a receiver gone after `wal_sender_timeout`, by default a minute; and the
+/// receiver a server that does not answer for as long.
 const REPORT: Duration = Duration::from_secs(10);
+/// Where that is shorter, so often within it.
+const REPORTS: u32 = 6;
 
-/// Receives until the server or somebody ends it.
-pub(super) async fn receive(
-    context: &Context,
-    instance: &Instance,
-    options: &ArchiveOptions,
-    watcher: &dyn ArchiveWatcher,
-    spool: &Spool,
-    sender: &mut Sender<'_>,
-) -> Result<Ended> {
-    let settings = instance.postgres()?;
-    let mut receiver = context.unless_cancelled(async { Ok(LogReceiver::connect(settings).await?) }).await?;
-    let index = context.unless_cancelled(async { Ok(context.repo.log_index(&instance.id).await?) }).await?;
-    context.unless_cancelled(begin::refuse_another(context, instance, &receiver, &index)).await?;
-    let slot = match receiver.slot(&options.slot).await? {
-        Some(slot) => slot,
-        None => {
-            receiver.create_slot(&options.slot).await?;
-            receiver.slot(&options.slot).await?.ok_or_else(|| Error::broken("a slot vanished"))?
-        }
-    };
-    if slot.is_lost() {
-        return Err(Error::SlotLost { slot: options.slot.clone() });
-    }
-    let restart = slot.restart.unwrap_or(receiver.identity().flushed);
-    let spooled = spool.with(|spool| Ok(spool.spans())).await?;
-    let beginning = begin::choose(&receiver, restart, &spooled, &index)?;
-    for timeline in 2..=receiver.identity().timeline.0 {
-        let kept = keep_history(context, instance, &mut receiver, TimelineId(timeline));
-        context.unless_cancelled(kept).await?;
-    }
-    let (mut timeline, mut from) = (beginning.timeline, beginning.from);
-    loop {
-        receiver.begin(&options.slot, from, timeline).await?;
-        let log = log_of(&receiver, timeline);
-        watcher.see(ArchiveEvent::Began { log: log.clone(), from: from.0 });
-        let system = receiver.identity().system_identifier;
-        let reader = LogReader::new(from, receiver.segment_bytes(), Some(system));
-        let mut stream = Stream {
-            context,
-            options,
-            spool,
-            receiver: &mut receiver,
-            sender,
-            begun_at: from.0,
-            durable: from,
-            log,
-            reader,
-            last_flush: Instant::now(),
-            last_report: Instant::now(),
-        };
-        match stream.run().await? {
-            Over::Asked => return Ok(Ended::Asked),
-            Over::Server => return Ok(Ended::Server),
-            Over::Timeline { next, at } => {
-                let ended = log_of(&receiver, timeline);
-                sender.over(&ended);
-                keep_history(context, instance, &mut receiver, next).await?;
-                // The segment in which it changed is kept under the new name as a whole.
-                let segment = receiver.segment_bytes();
-                (timeline, from) = (next, Lsn(at.0 / segment * segment));
-                watcher.see(ArchiveEvent::Timeline { log: log_of(&receiver, next), from: from.0 });
-            }
-        }
-    }
-}
+/// The server has counted us by then.
+const FIRST_LOOK: Duration = Duration::from_secs(1);
+/// Its settings may change at any time.
+const NEXT_LOOK: Duration = Duration::from_secs(60);
 
-/// Where a timeline came from. Without it nobody finds the way to it.
-async fn keep_history(
-    context: &Context,
-    instance: &Instance,
-    receiver: &mut LogReceiver,
-    timeline: TimelineId,
-) -> Result<()> {
-    let log = log_of(receiver, timeline);
-    match receiver.history(timeline).await {
-        Ok(history) => Ok(context.repo.put_log_history(&instance.id, &log, &history.content).await?),
-        // A server that was made from a base of a late timeline does not have those of the
-        // timelines between: its own history tells of them.
-        Err(error) if timeline != receiver.identity().timeline => {
-            tracing::debug!(%error, %timeline, "the server does not have the history of a timeline");
-            Ok(())
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-enum Over {
+/// Why nothing more comes through it.
+pub(super) enum Over {
     Asked,
     Server,
-    Timeline { next: TimelineId, at: Lsn },
+    Timeline {
+        next: TimelineId,
+        at: Lsn,
+    },
+    /// It holds as much as it may.
+    FreesServer,
 }
 
-struct Stream<'a, 'b> {
-    context: &'a Context,
-    options: &'a ArchiveOptions,
-    spool: &'a Spool,
+pub(super) struct Stream<'a, 'b> {
+    archive: &'a mut Archive<'b>,
     receiver: &'a mut LogReceiver,
-    sender: &'a mut Sender<'b>,
     log: LogId,
     begun_at: u64,
     durable: Lsn,
     reader: LogReader,
+    /// Nothing that was received behind a gap is durable yet.
+    pub is_behind_gap: bool,
     last_flush: Instant,
     last_report: Instant,
+    report_after: Duration,
+    next_look: Option<Instant>,
+    /// Ended with the stream.
+    look: JoinSet<backstay_engine::Result<Option<WaitedFor>>>,
 }
 
-impl Stream<'_, '_> {
-    async fn run(&mut self) -> Result<Over> {
-        let cancel = self.context.cancel.clone();
+impl<'a, 'b> Stream<'a, 'b> {
+    /// Of a stream that begins here.
+    pub fn new(
+        archive: &'a mut Archive<'b>,
+        receiver: &'a mut LogReceiver,
+        log: LogId,
+        from: Lsn,
+        is_behind_gap: bool,
+    ) -> Self {
+        let system = receiver.identity().system_identifier;
+        let reader = LogReader::new(from, receiver.segment_bytes(), Some(system));
+        let report_after = REPORT.min(receiver.patience() / REPORTS);
+        Stream {
+            archive,
+            receiver,
+            log,
+            begun_at: from.0,
+            durable: from,
+            reader,
+            is_behind_gap,
+            last_flush: Instant::now(),
+            last_report: Instant::now(),
+            report_after,
+            next_look: Some(Instant::now() + FIRST_LOOK),
+            look: JoinSet::new(),
+        }
+    }
+
+    pub async fn run(&mut self) -> Result<Over> {
+        let cancel = self.archive.context.cancel.clone();
+        // A commit may wait for what was received by the last connection, and nothing new come
+        // before it is confirmed.
+        self.report().await?;
         loop {
             let event = tokio::select! {
                 biased;
@@ -179,60 +141,127 @@ impl Stream<'_, '_> {
             }
             let is_due = self.last_flush.elapsed() >= FLUSH;
             let is_last = over.is_some() || failed.is_some();
-            let flush = self.options.synchronous || wants_report || is_last || is_due;
+            let flush = self.archive.options.synchronous || wants_report || is_last || is_due;
             let before = self.durable;
-            self.keep(batch, flush).await?;
+            if let Some(over) = self.keep(batch, flush).await? {
+                return Ok(over);
+            }
             if let Some(error) = failed {
                 return Err(error.into());
             }
             if over.is_none()
-                && (wants_report || self.durable > before || self.last_report.elapsed() >= REPORT)
+                && (wants_report || self.durable > before || self.last_report.elapsed() >= self.report_after)
             {
                 self.report().await?;
             }
-            self.sender.turn().await?;
+            self.look_who_waits();
+            self.archive.sender.turn().await?;
             if let Some(over) = over {
                 return Ok(over);
+            }
+            if self.holds_too_much() {
+                return Ok(Over::FreesServer);
             }
         }
     }
 
-    /// Into the spool, and to its disk when somebody waits for that.
-    async fn keep(&mut self, batch: Vec<Bytes>, flush: bool) -> Result<()> {
+    /// Whether commits wait for this archive is for the server to say; asking it takes a while,
+    /// in which the log goes on.
+    fn look_who_waits(&mut self) {
+        let is_intended = self.archive.options.synchronous;
+        if self.next_look.is_some_and(|next| next <= Instant::now()) {
+            self.next_look = is_intended.then(|| Instant::now() + NEXT_LOOK);
+            self.look.spawn(self.receiver.waited_for(&self.archive.options.slot));
+        }
+        match self.look.try_join_next() {
+            Some(Ok(Ok(Some(WaitedFor { is_so, names })))) => {
+                self.archive.watcher.see(ArchiveEvent::Commits { wait: is_so, is_intended, names });
+            }
+            Some(Ok(Err(error))) => tracing::debug!(%error, "whether commits wait is not known"),
+            _ => {}
+        }
+    }
+
+    /// What the server has written and may not forget yet.
+    fn holds_too_much(&mut self) -> bool {
+        let Some((received, server)) = self.receiver.positions() else { return false };
+        // Before its first word nobody knows how far it is.
+        let has_spoken = received > Lsn(self.begun_at) || server > received;
+        let held = server.0.saturating_sub(self.durable.0);
+        has_spoken && self.archive.lag.see(self.receiver.segment_bytes(), held)
+    }
+
+    /// Into the spool, and to its disk when somebody waits for that. Says when that came to
+    /// an end before there was room.
+    async fn keep(&mut self, batch: Vec<Bytes>, flush: bool) -> Result<Option<Over>> {
         let mut marks = Vec::new();
-        let mut at = self.reader.position();
+        let at = self.reader.position().0;
         for piece in &batch {
             self.reader.push(piece, &mut marks).map_err(|damage| Error::LogDamaged { source: damage })?;
             marks.clear();
         }
-        let end = self.reader.position();
-        let log = self.log.clone();
-        self.spool
-            .with(move |spool| {
-                for piece in &batch {
-                    spool.append(&log, at.0, piece)?;
-                    at = at + piece.len() as u64;
-                }
-                if flush {
-                    spool.flush()?;
-                }
-                Ok(())
-            })
-            .await?;
-        if flush {
-            self.last_flush = Instant::now();
-            if end > self.durable {
-                self.durable = end;
-                self.sender.durable(&self.log, self.begun_at, end.0);
+        let mut pieces = Pieces { log: self.log.clone(), at, pieces: batch.into() };
+        let mut waiting: Option<Waiting> = None;
+        loop {
+            let full = pieces.put(&self.archive.spool, flush).await?;
+            if flush || full.is_some() {
+                self.is_durable(Lsn(pieces.at)).await?;
             }
+            let Some(full) = full else { break };
+            let segment_bytes = self.receiver.segment_bytes();
+            if waiting.is_none() {
+                // It holds no more than what has no place here.
+                self.report_durable().await?;
+            }
+            let durable = self.durable;
+            let waits = waiting.get_or_insert_with(|| Waiting::begin(self.archive, &full));
+            let room = waits.rest(self.archive, segment_bytes, durable).await?;
+            match room {
+                Room::Perhaps => {}
+                Room::Asked => {
+                    self.report_durable().await?;
+                    return Ok(Some(Over::Asked));
+                }
+                Room::FreesServer => return Ok(Some(Over::FreesServer)),
+            }
+            if waits.reported.elapsed() >= self.report_after {
+                waits.reported = Instant::now();
+                self.report_durable().await?;
+            }
+        }
+        if waiting.is_some() {
+            self.archive.watcher.see(ArchiveEvent::SpoolHasRoom);
+        }
+        Ok(None)
+    }
+
+    async fn is_durable(&mut self, end: Lsn) -> Result<()> {
+        self.last_flush = Instant::now();
+        if end <= self.durable {
+            return Ok(());
+        }
+        self.durable = end;
+        self.archive.sender.durable(&self.log, self.begun_at, end.0);
+        self.archive.durable = Some((self.log.clone(), end.0));
+        if std::mem::take(&mut self.is_behind_gap) {
+            // What lies in the spool says now where the log goes on.
+            self.archive.spool.with(|spool| Ok(spool.clear_note()?)).await?;
         }
         Ok(())
     }
 
     async fn report(&mut self) -> Result<()> {
-        let written = self.reader.position();
-        let report = StandbyReport { written, flushed: self.durable, time: self.context.clock.now() };
-        self.receiver.report(report).await?;
+        self.report_of(self.reader.position()).await
+    }
+
+    /// Of what came, only this is here.
+    async fn report_durable(&mut self) -> Result<()> {
+        self.report_of(self.durable).await
+    }
+
+    async fn report_of(&mut self, written: Lsn) -> Result<()> {
+        let time = self.archive.context.clock.now();
+        self.receiver.report(written, self.durable, time).await?;
         self.last_report = Instant::now();
         Ok(())
     }

@@ -15,7 +15,7 @@ use backstay_model::error::Classified;
 use backstay_model::plan::window::LoggedBase;
 use backstay_model::policy::{LogReason, plan_log, superseded};
 use backstay_model::{BackupRecord, ErrorKind, Finding, InstanceId, LogId, LogSpan, Lsn, TimelineId};
-use backstay_repo::layout::ObjectName;
+use backstay_repo::layout::{GapPlace, ObjectName};
 use backstay_repo::log::{LogObject, SPAN_BYTES_MAX, TimelineLog};
 use serde::Serialize;
 
@@ -38,6 +38,13 @@ pub struct LogDeletion {
     pub freed_bytes: u64,
     #[serde(skip)]
     pub(crate) names: Vec<ObjectName>,
+}
+
+/// What goes of a timeline beside its bytes.
+#[derive(Debug, Default)]
+struct Others {
+    gaps: Vec<GapPlace>,
+    with_history: bool,
 }
 
 /// What goes of one instance.
@@ -99,10 +106,19 @@ pub(crate) fn judge(
             taken.extend(goes.iter().map(|object| object.span));
             let with_history = expiry.to.is_none() && timeline.has_history;
             let reason = expiry.reason.clone();
-            plan.add(context, (instance, log, number), &goes, (expiry.to, reason), with_history)?;
+            // Why log is missing that nobody needs, nobody asks.
+            let gaps = timeline.gaps.iter().copied().filter(|gap| expiry.to.is_none_or(|to| gap.from < to.0));
+            let others = Others { gaps: gaps.collect(), with_history };
+            plan.add(context, (instance, log, number), &goes, (expiry.to, reason), others)?;
         }
         let smaller = smaller(timeline, &taken);
-        plan.add(context, (instance, log, number), &smaller, (None, LogReason::Superseded), false)?;
+        plan.add(
+            context,
+            (instance, log, number),
+            &smaller,
+            (None, LogReason::Superseded),
+            Others::default(),
+        )?;
     }
     Ok(plan)
 }
@@ -126,16 +142,19 @@ impl LogPlan {
         (instance, log, timeline): (&InstanceId, &LogId, TimelineId),
         goes: &[LogObject],
         (to, reason): (Option<Lsn>, LogReason),
-        with_history: bool,
+        others: Others,
     ) -> Result<()> {
-        if goes.is_empty() && !with_history {
+        if goes.is_empty() && others.gaps.is_empty() && !others.with_history {
             return Ok(());
         }
         let mut names = Vec::with_capacity(goes.len() + 1);
         for object in goes {
             names.push(context.repo.log_object_name(instance, log, object.span)?);
         }
-        if with_history {
+        for place in others.gaps {
+            names.push(context.repo.log_gap_name(instance, log, place)?);
+        }
+        if others.with_history {
             names.push(context.repo.log_history_name(instance, log)?);
         }
         self.deletions.push(LogDeletion {

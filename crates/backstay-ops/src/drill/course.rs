@@ -21,6 +21,8 @@ use crate::status::with_causes;
 /// What is known while a drill goes on; whatever ends it, this much can be told.
 #[derive(Debug, Default)]
 pub(super) struct Course {
+    /// To where; the latest state before anything else is chosen.
+    pub target: RecoveryTarget,
     /// Of which backup; nothing before one is chosen.
     pub backup: Option<BackupId>,
     pub place_seconds: Option<f64>,
@@ -52,16 +54,11 @@ impl Course {
     }
 
     /// `None` when no backup was chosen.
-    pub fn report(
-        self,
-        instance: &InstanceId,
-        target: &RecoveryTarget,
-        at: Timestamp,
-    ) -> Option<DrillReport> {
+    pub fn report(self, instance: &InstanceId, at: Timestamp) -> Option<DrillReport> {
         Some(DrillReport {
             instance: instance.clone(),
             backup: self.backup?,
-            target: target.clone(),
+            target: self.target,
             at,
             // A newer backup that is damaged is a finding of the plan and makes the
             // drill unsound: what was asked for is not what could be had.
@@ -115,6 +112,8 @@ fn blames_the_backup(error: &Error) -> bool {
         Error::Repo(RepoError::Store(StoreError::NotFound { .. })) => true,
         Error::Repo(RepoError::Store(StoreError::Io { .. }) | RepoError::Unread { .. }) => false,
         Error::Repo(_) | Error::Refused { .. } => error.kind() == ErrorKind::Corrupt,
+        // The plan had promised the way: what is archived is not what it says.
+        Error::LogHole { .. } | Error::TargetNotReached { .. } => true,
         _ => false,
     }
 }

@@ -134,7 +134,7 @@ pub(super) async fn complete(
         .filter(|file| file.presence != Presence::Gone)
         .map(|file| file.dump.clone())
         .collect();
-    for (file, names) in newest(&shelved.files, &policy.layout) {
+    for (file, names) in newest(&shelved.files, policy) {
         for (tier, path) in names.others {
             run.check_cancelled()?;
             let sidecar = path.beside(&policy.layout.sidecar).map_err(backstay_repo::Error::from)?;
@@ -155,7 +155,7 @@ pub(super) async fn complete(
             told.push(given(path.as_str(), file));
         }
     }
-    for (pointer, file) in pointers(&shelved.files, &policy.layout) {
+    for (pointer, file) in pointers(&shelved.files, policy) {
         if is_one_file(place, &pointer, &file.path) {
             continue;
         }
@@ -210,7 +210,8 @@ struct Names {
 }
 
 /// By this layout; `None` for one that got its name otherwise.
-fn names_of(file: &ShelvedFile, layout: &Layout) -> Option<Names> {
+fn names_of(file: &ShelvedFile, policy: &DumpPolicy) -> Option<Names> {
+    let layout = &policy.layout;
     let record = file.record();
     let is_meant =
         file.is_good() && !file.is_expiring && !record.safety && !record.adopted && !record.guessed;
@@ -223,31 +224,33 @@ fn names_of(file: &ShelvedFile, layout: &Layout) -> Option<Names> {
     let ext = names::extension(layout, &record.content, &record.shape);
     let (database, instance) = (record.content.database(), &record.instance);
     let fields = |tier| Fields { database, instance, tier, ext: &ext, time };
-    if layout.path(&fields(Tier::Daily))? != file.path.as_str() {
-        return None;
-    }
-    let others = layout.tiers(time).into_iter().filter(|tier| *tier != Tier::Daily);
+    let own_names = layout.first_paths(&fields(Tier::Daily));
+    let named = own_names.iter().position(|name| name == file.path.as_str())?;
+    // What was taken by hand stands in no other tier.
+    let tiers = if named == 0 { layout.tiers(time) } else { Vec::new() };
+    let others = tiers.into_iter().filter(|tier| *tier != Tier::Daily);
     let others = others.filter_map(|tier| Some((tier, layout.path(&fields(tier))?.parse().ok()?)));
     let pointer = layout.pointer_path(&fields(Tier::Daily)).and_then(|path| path.parse().ok());
+    let pointer = pointer.filter(|_| layout.points_to(&record.content, policy.database.as_deref()));
     Some(Names { others: others.collect(), pointer })
 }
 
 /// The newest of each content; the files are in that order.
-fn newest<'a>(files: &'a [ShelvedFile], layout: &Layout) -> Vec<(&'a ShelvedFile, Names)> {
+fn newest<'a>(files: &'a [ShelvedFile], policy: &DumpPolicy) -> Vec<(&'a ShelvedFile, Names)> {
     let mut found: Vec<(&ShelvedFile, Names)> = Vec::new();
     for file in files {
         let is_known = found.iter().any(|(newer, _)| newer.is_of_series(file.record()));
-        if let (false, Some(names)) = (is_known, names_of(file, layout)) {
+        if let (false, Some(names)) = (is_known, names_of(file, policy)) {
             found.push((file, names));
         }
     }
     found
 }
 
-fn pointers<'a>(files: &'a [ShelvedFile], layout: &Layout) -> BTreeMap<ShelfPath, &'a ShelvedFile> {
+fn pointers<'a>(files: &'a [ShelvedFile], policy: &DumpPolicy) -> BTreeMap<ShelfPath, &'a ShelvedFile> {
     let mut found = BTreeMap::new();
     for file in files {
-        if let Some(pointer) = names_of(file, layout).and_then(|names| names.pointer) {
+        if let Some(pointer) = names_of(file, policy).and_then(|names| names.pointer) {
             found.entry(pointer).or_insert(file);
         }
     }

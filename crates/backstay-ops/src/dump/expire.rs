@@ -245,10 +245,10 @@ impl Removing<'_> {
 
     /// The pointer that `dump` sets for a dump of this record.
     fn pointer(&self, record: &DumpRecord) -> Option<ShelfPath> {
-        if record.safety {
+        let layout = &self.policy.layout;
+        if record.safety || !layout.points_to(&record.content, self.policy.database.as_deref()) {
             return None;
         }
-        let layout = &self.policy.layout;
         let ext = names::extension(layout, &record.content, &record.shape);
         let fields = Fields {
             database: record.content.database(),

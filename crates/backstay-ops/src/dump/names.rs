@@ -1,7 +1,8 @@
 //! The names of dumps that are about to be taken, before the first byte of any.
 //!
 //! Refuses a run in which two dumps would meet, or one would meet what lies there: a
-//! dump that took an hour must not find its name taken.
+//! dump that took an hour must not find its name taken. Where another run took it within
+//! that hour, those by hand are left.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -37,13 +38,23 @@ const APART: &str = "before_restore/{instance}_{database}_{time:%Y%m%d_%H%M%S}.{
 /// The layout for such a dump.
 pub(super) fn apart(layout: &Layout) -> Layout {
     let Ok(daily) = APART.parse() else { return layout.clone() };
-    Layout { daily, weekly: None, monthly: None, pointer: None, extension: None, ..layout.clone() }
+    Layout {
+        daily,
+        weekly: None,
+        monthly: None,
+        by_hand: Vec::new(),
+        pointer: None,
+        extension: None,
+        ..layout.clone()
+    }
 }
 
 /// Finds names that nobody has.
 pub(super) struct Naming<'a> {
     pub run: &'a Run,
     pub layout: &'a Layout,
+    /// The one of the instance's address.
+    pub database: Option<&'a str>,
     pub instance: &'a InstanceId,
     pub shelf: &'a dyn Shelf,
 }
@@ -60,7 +71,12 @@ impl Naming<'_> {
             let next = whole_second_after(at);
             // One that has no sidecar may be in the middle of getting it.
             let is_taken = is_taken(&error);
-            if !is_taken || waited == SECONDS_WAITED || !has_others(&named, &self.assign(&wanted, next)?) {
+            let is_for_the_day = is_taken && !has_others(&named, &self.assign(&wanted, next)?);
+            if is_for_the_day && let Some(named) = self.by_hand(&wanted, at, &error).await? {
+                return Ok((named, at));
+            }
+            let waits = is_taken && (!is_for_the_day || self.has_later_by_hand(&wanted, at, next, &error)?);
+            if !waits || waited == SECONDS_WAITED {
                 return Err(error);
             }
             waited += 1;
@@ -71,6 +87,55 @@ impl Naming<'_> {
                 () = tokio::time::sleep(rest) => {}
             }
         }
+    }
+
+    /// With the names that the layout has for what is taken beside the dump of the day. A
+    /// stranger's file in the place of that is for a person to look at first.
+    async fn by_hand(&self, wanted: &Wanted, at: Timestamp, taken: &Error) -> Result<Option<Vec<Named>>> {
+        if !matches!(taken, Error::DumpNameTaken { .. }) {
+            return Ok(None);
+        }
+        Ok(self.free_by_hand(wanted, at).await?.into_iter().next())
+    }
+
+    /// Whether there are other names by hand a second later.
+    fn has_later_by_hand(
+        &self,
+        wanted: &Wanted,
+        at: Timestamp,
+        next: Timestamp,
+        taken: &Error,
+    ) -> Result<bool> {
+        if !matches!(taken, Error::DumpNameTaken { .. }) {
+            return Ok(false);
+        }
+        for layout in self.layout.layouts_by_hand() {
+            let names = |at| assign(&layout, self.database, self.instance, wanted.clone(), at);
+            if has_others(&names(at)?, &names(next)?) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Those of these names that nobody has, whoever's the others are.
+    async fn free_by_hand(&self, wanted: &Wanted, at: Timestamp) -> Result<Vec<Vec<Named>>> {
+        let mut free = Vec::new();
+        for layout in self.layout.layouts_by_hand() {
+            let named = assign(&layout, self.database, self.instance, wanted.clone(), at)?;
+            match must_be_free(self.shelf, &layout, self.instance, &named).await {
+                Ok(()) => free.push(named),
+                Err(error) if is_taken(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(free)
+    }
+
+    /// The names of one dump whose own another run took while it was being made.
+    pub(super) async fn instead(&self, dump: &Named, at: Timestamp) -> Result<Vec<Named>> {
+        let wanted = vec![(dump.content.clone(), dump.shape)];
+        Ok(self.free_by_hand(&wanted, at).await?.into_iter().flatten().collect())
     }
 
     /// With a later time, where the present one's names are taken: nobody chose the time of
@@ -90,7 +155,7 @@ impl Naming<'_> {
     }
 
     fn assign(&self, wanted: &Wanted, at: Timestamp) -> Result<Vec<Named>> {
-        assign(self.layout, self.instance, wanted.clone(), at)
+        assign(self.layout, self.database, self.instance, wanted.clone(), at)
     }
 
     async fn must_be_free(&self, named: &[Named]) -> Result<()> {
@@ -116,7 +181,13 @@ fn whole_second_after(at: Timestamp) -> Timestamp {
 type Wanted = Vec<(DumpContent, DumpShape)>;
 
 /// Names for everything that is taken at this time.
-fn assign(layout: &Layout, instance: &InstanceId, wanted: Wanted, at: Timestamp) -> Result<Vec<Named>> {
+fn assign(
+    layout: &Layout,
+    own: Option<&str>,
+    instance: &InstanceId,
+    wanted: Wanted,
+    at: Timestamp,
+) -> Result<Vec<Named>> {
     let mut taken: BTreeMap<ShelfPath, String> = BTreeMap::new();
     let mut named = Vec::with_capacity(wanted.len());
     for (content, shape) in wanted {
@@ -134,6 +205,7 @@ fn assign(layout: &Layout, instance: &InstanceId, wanted: Wanted, at: Timestamp)
             paths.push((tier, path));
         }
         let pointer = layout.pointer_path(&fields(Tier::Daily)).map(path).transpose()?;
+        let pointer = pointer.filter(|_| layout.points_to(&content, own));
         named.push(Named { content, shape, paths, pointer });
     }
     // A pointer shows one dump: where several would have it, it is the last whole one's.
@@ -215,7 +287,7 @@ mod tests {
     #[test]
     fn a_sunday_that_is_a_first_gives_a_dump_three_names() {
         let layout = Layout::preset("tiers").unwrap();
-        let named = assign(&layout, &instance(), vec![database("orders")], at("2024-09-01T02:00:00Z"));
+        let named = assign(&layout, None, &instance(), vec![database("orders")], at("2024-09-01T02:00:00Z"));
         let named = named.unwrap().remove(0);
         let paths: Vec<_> = named.paths.iter().map(|(_, path)| path.as_str()).collect();
         assert_eq!(
@@ -232,7 +304,7 @@ mod tests {
     #[test]
     fn what_a_restore_is_about_to_change_is_dumped_apart_from_the_others() {
         let layout = apart(&Layout::preset("grill-stats").unwrap());
-        let named = assign(&layout, &instance(), vec![database("orders")], at("2024-09-01T02:00:00Z"));
+        let named = assign(&layout, None, &instance(), vec![database("orders")], at("2024-09-01T02:00:00Z"));
         let named = named.unwrap().remove(0);
         let [(_, path)] = named.paths.as_slice() else { panic!("{named:?}") };
         assert_eq!(path.as_str(), "before_restore/main_orders_20240901_020000.dump.zst");
@@ -243,7 +315,7 @@ mod tests {
     fn two_databases_under_one_name_are_refused_before_the_first_byte() {
         let layout = Layout::preset("auto-recovery").unwrap();
         let both = vec![database("orders"), database("stock")];
-        let error = assign(&layout, &instance(), both, at("2024-09-02T02:00:00Z")).unwrap_err();
+        let error = assign(&layout, None, &instance(), both, at("2024-09-02T02:00:00Z")).unwrap_err();
         let text = error.to_string();
         assert!(text.contains("database orders") && text.contains("database stock"), "{text}");
     }

@@ -17,10 +17,14 @@ pub struct DumpPolicy {
     /// Where they go: `file:///var/backups/orders`, or a path. `None` where nobody said.
     pub to: Option<String>,
     pub layout: Layout,
+    /// The one of the instance's address: a pointer whose name says none leads to its dumps.
+    pub database: Option<String>,
     pub shape: DumpShape,
     /// Of the compression; each has its own default.
     pub level: Option<i32>,
     pub passphrase: Option<Secret>,
+    /// Those that older dumps may have instead: only for reading.
+    pub older_passphrases: Vec<Secret>,
     /// Sessions that read, or write, at once.
     pub jobs: u32,
     /// Where a dump in the directory format lies while it is made. Left out, the shelf.
@@ -40,6 +44,17 @@ pub(crate) struct Place {
 }
 
 impl DumpPolicy {
+    /// What may open a dump, in the order in which it is tried.
+    pub(crate) fn passphrases(&self) -> Vec<&Secret> {
+        let mut distinct: Vec<&Secret> = Vec::new();
+        for passphrase in self.passphrase.iter().chain(&self.older_passphrases) {
+            if !distinct.contains(&passphrase) {
+                distinct.push(passphrase);
+            }
+        }
+        distinct
+    }
+
     /// The directory of the shelf, where it is one.
     pub fn directory(&self) -> Option<PathBuf> {
         directory(self.to.as_deref()?).ok()

@@ -5,15 +5,16 @@ use std::time::Duration;
 use backstay_engine::postgres::dump::{self as engine, DumpFacts, DumpOptions, DumpRun, DumpSource, Inside};
 use backstay_engine::postgres::reload::ScriptNames;
 use backstay_engine::postgres::settings::Address;
-use backstay_model::dump::{DumpCompression, DumpContent, DumpFormat, DumpRecord, DumpWarning};
+use backstay_model::dump::{DumpCompression, DumpContent, DumpFormat, DumpRecord, DumpWarning, Tier};
 use backstay_model::{BackupId, EngineKind, Finding};
 use backstay_repo::dump::{DumpRecipe, DumpWriter, DumpWritten, FinishedDump, HMAC_SUFFIX};
 use backstay_repo::shelf::ShelfPath;
 use backstay_repo::store::StoreError;
 use bytes::Bytes;
+use jiff::Timestamp;
 
 use super::complete::{FirstName, give};
-use super::names::{self, Named};
+use super::names::{self, Named, Naming};
 use super::needed::{self, Needed};
 use super::policy::Place;
 use super::{DumpPolicy, DumpRequest, DumpedFile, TierPath};
@@ -27,6 +28,19 @@ use crate::run::Run;
 /// waits as long.
 const LOCK_LIMIT: Duration = Duration::from_secs(10 * 60);
 
+/// How often a dump is begun that loses deadlocks.
+const ATTEMPTS: u32 = 3;
+
+/// All bytes of a dump, which has no name yet.
+struct Copied {
+    started_at: Timestamp,
+    watch: Stopwatch,
+    facts: DumpFacts,
+    source: DumpRun,
+    finished: FinishedDump,
+    needed: Option<ScriptNames>,
+}
+
 pub(super) struct Taking<'a> {
     pub run: &'a Run,
     pub instance: &'a Instance,
@@ -35,6 +49,8 @@ pub(super) struct Taking<'a> {
     pub policy: &'a DumpPolicy,
     pub place: &'a Place,
     pub request: &'a DumpRequest,
+    /// When the run began, as the names of its dumps and their ids have it.
+    pub at: Timestamp,
     pub id: BackupId,
     pub set: Option<BackupId>,
 }
@@ -51,26 +67,11 @@ impl Taking<'_> {
     }
 
     async fn take_it(&self, named: Named) -> Result<(DumpedFile, Vec<Finding>)> {
-        let Some((tier, path)) = named.paths.first().cloned() else {
-            return Err(Error::broken("a layout has a name for the dump of a day"));
-        };
-        let (started_at, watch) = (self.run.clock.now(), Stopwatch::start());
-        let title = format!("dump {}", names::described(&named.content));
-        self.run.progress.enter(&title);
-        let (facts, mut source) = self.open(&named).await?;
-        self.run.progress.begin(&title, facts.database_bytes.unwrap_or(0));
-        let recipe = DumpRecipe { shape: named.shape, level: self.level(&named), workers: workers() };
+        let mut named = named;
+        let (_, path) = first(&named)?;
+        let (copied, deadlocks) = self.copy_in_the_end(&named, &path).await?;
+        let Copied { started_at, watch, facts, source, finished, needed } = copied;
         let shelf = &*self.place.shelf;
-        let mut writer = DumpWriter::begin(shelf, &path, &recipe, self.policy.passphrase.as_ref()).await?;
-        let copied = self.copy(&named, &mut source, &mut writer).await;
-        let (finished, needed) = match copied {
-            Ok(needed) => (writer.finish().await?, needed),
-            Err(error) => {
-                // Nothing of it has a name; what else went wrong is no news.
-                let _ = writer.abandon().await;
-                return Err(error);
-            }
-        };
         self.run.progress.enter("name the dump");
         let mut warnings = source.warnings();
         let listed = facts.tables.len() as u64;
@@ -79,7 +80,8 @@ impl Taking<'_> {
             let harmless = Some("all of them are in the dump".to_owned());
             warnings.push(DumpWarning { message, harmless });
         }
-        let written = self.publish(finished, &path).await?;
+        let written = self.publish(finished, &mut named).await?;
+        let (tier, path) = first(&named)?;
         let record = DumpRecord {
             id: self.id.clone(),
             instance: self.instance.id.clone(),
@@ -126,7 +128,51 @@ impl Taking<'_> {
         let paths = paths.map(|(tier, path)| TierPath { tier: *tier, path: path.to_string() }).collect();
         let dumped = DumpedFile { shelf: shelf.location().to_owned(), paths, record };
         missing.extend(findings(&named.content, &warnings));
+        missing.extend((deadlocks > 0).then(|| taken_again(&named.content, deadlocks)));
         Ok((dumped, missing))
+    }
+
+    /// From the start, and from the start again where the server ended it because others
+    /// waited for it and it for them: jobs of TimescaleDB lock in an order of their own. With
+    /// how often that was.
+    async fn copy_in_the_end(&self, named: &Named, path: &ShelfPath) -> Result<(Copied, u32)> {
+        let mut deadlocks = 0;
+        loop {
+            match self.copy_once(named, path).await {
+                Ok(copied) => return Ok((copied, deadlocks)),
+                Err(Error::Engine(error)) if error.is_deadlock() => {
+                    deadlocks += 1;
+                    if deadlocks == ATTEMPTS {
+                        return Err(Error::DumpDeadlocks { times: deadlocks, source: Box::new(error) });
+                    }
+                    tracing::warn!(%error, attempt = deadlocks, "the dump begins again");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// All bytes, in a file without a name.
+    async fn copy_once(&self, named: &Named, path: &ShelfPath) -> Result<Copied> {
+        let (started_at, watch) = (self.run.clock.now(), Stopwatch::start());
+        let title = format!("dump {}", names::described(&named.content));
+        self.run.progress.enter(&title);
+        let (facts, mut source) = self.open(named).await?;
+        self.run.progress.begin(&title, facts.database_bytes.unwrap_or(0));
+        let recipe = DumpRecipe { shape: named.shape, level: self.level(named), workers: workers() };
+        let passphrase = self.policy.passphrase.as_ref();
+        let mut writer = DumpWriter::begin(&*self.place.shelf, path, &recipe, passphrase).await?;
+        match self.copy(named, &mut source, &mut writer).await {
+            Ok(needed) => {
+                let finished = writer.finish().await?;
+                Ok(Copied { started_at, watch, facts, source, finished, needed })
+            }
+            Err(error) => {
+                // Nothing of it has a name; what else went wrong is no news.
+                let _ = writer.abandon().await;
+                Err(error)
+            }
+        }
     }
 
     /// The level is for what we compress; `pg_dump` gets its own.
@@ -203,15 +249,25 @@ impl Taking<'_> {
         Ok(needed.map(Needed::finish))
     }
 
-    async fn publish(&self, mut finished: FinishedDump, path: &ShelfPath) -> Result<DumpWritten> {
-        match finished.commit().await {
-            Ok(written) => Ok(written.clone()),
-            Err(backstay_repo::Error::Store(StoreError::AlreadyExists { .. })) => {
-                let shelf = self.place.shelf.location().to_owned();
-                Err(Error::DumpNameTaken { path: path.to_string(), shelf })
-            }
-            Err(error) => Err(error.into()),
+    /// Under the name that it was taken for, or the next one by hand: another run may have
+    /// been faster, and what took hours is not thrown away for a name.
+    async fn publish(&self, mut finished: FinishedDump, named: &mut Named) -> Result<DumpWritten> {
+        let (_, path) = first(named)?;
+        if let Some(written) = committed(&mut finished).await? {
+            return Ok(written);
         }
+        let (run, instance) = (self.run, &self.instance.id);
+        let (layout, database) = (&self.policy.layout, self.policy.database.as_deref());
+        let naming = Naming { run, layout, database, instance, shelf: &*self.place.shelf };
+        for other in naming.instead(named, self.at).await? {
+            finished.rename(&first(&other)?.1).await?;
+            if let Some(written) = committed(&mut finished).await? {
+                *named = other;
+                return Ok(written);
+            }
+        }
+        let shelf = self.place.shelf.location().to_owned();
+        Err(Error::DumpNameTaken { path: path.to_string(), shelf })
     }
 
     /// The authentication, and last the sidecar: with it the file is a dump of ours.
@@ -252,6 +308,29 @@ impl Taking<'_> {
         }
         missing
     }
+}
+
+fn first(named: &Named) -> Result<(Tier, ShelfPath)> {
+    let first = named.paths.first().cloned();
+    first.ok_or_else(|| Error::broken("a layout has a name for the dump of a day"))
+}
+
+/// `None` where the name is taken.
+async fn committed(finished: &mut FinishedDump) -> Result<Option<DumpWritten>> {
+    match finished.commit().await {
+        Ok(written) => Ok(Some(written.clone())),
+        Err(backstay_repo::Error::Store(StoreError::AlreadyExists { .. })) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn taken_again(content: &DumpContent, deadlocks: u32) -> Finding {
+    let times = if deadlocks == 1 { "once".to_owned() } else { format!("{deadlocks} times") };
+    Finding::info(
+        names::described(content),
+        format!("the dump lost a deadlock with others {times}, was begun again from the start, and is whole"),
+        "run `backstay dump` when no `ALTER TABLE` and no job of TimescaleDB is at work",
+    )
 }
 
 fn unnamed(path: &ShelfPath, error: &dyn std::error::Error) -> Finding {

@@ -205,7 +205,7 @@ impl Verifying<'_> {
         let mut reader = Contents::new(
             self.run,
             &self.place.shelf,
-            self.policy.passphrase.as_ref(),
+            self.policy.passphrases(),
             self.options.level,
             self.options.bin_directory.as_deref(),
         );

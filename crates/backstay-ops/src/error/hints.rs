@@ -11,6 +11,7 @@ use super::{Error, Instead, Offer, Remains};
 pub(super) fn of(error: &Error) -> Vec<String> {
     match error {
         Error::Engine(error) => error.hints(),
+        Error::DumpDeadlocks { source, .. } => source.hints(),
         Error::Repo(error) => error.hints(),
         Error::Id(error) => error.hints(),
         Error::LogHole { instance, .. } => vec![format!(
@@ -37,10 +38,14 @@ pub(super) fn of(error: &Error) -> Vec<String> {
              `[instance.…]` of its own, or restore it with `backstay restore --to`"
                 .to_owned(),
         ],
-        Error::SlotLost { slot } => vec![
-            format!("`SELECT pg_drop_replication_slot('{slot}')` lets `backstay archive` begin again, with a hole \
-                     in the log; then take a base with `backstay backup`"),
+        Error::SlotLost { instance, .. } | Error::LogGone { instance, .. } => vec![
+            format!("`backstay archive {instance} --accept-gap` goes on behind what is gone, with a word in the \
+                     repository that says why, and takes a new base"),
             "raise `max_slot_wal_keep_size` of the server, or end what kept the archive away".to_owned(),
+        ],
+        Error::GapNotNoted { .. } | Error::StoreSilent { .. } => vec![
+            "see whether the store answers: `backstay list`; or make room in the directory of `archive.spool`"
+                .to_owned(),
         ],
         Error::LogDamaged { .. } => vec![
             "`pg_waldump` at the server says whether its log reads there; `backstay backup` takes a new base"

@@ -61,6 +61,10 @@ fn all() -> Vec<Error> {
         Error::NoKeys,
         Error::Cancelled,
         Error::broken("a rule"),
+        Error::SlotLost { instance: "orders".parse().unwrap(), slot: "backstay_orders".into() },
+        Error::LogGone { instance: "orders".parse().unwrap(), segment: "000000010000000000000003".into() },
+        Error::GapNotNoted { reason: "the store does not answer".into() },
+        Error::StoreSilent { seconds: 15 },
     ]
 }
 

@@ -51,7 +51,7 @@ pub async fn run(
         backstay_repo::Error::Store(source) => shelved::failed(&*shelf, source),
         other => other.into(),
     };
-    let opened = DumpReader::open(&shelf, file.path(), policy.passphrase.as_ref()).await;
+    let opened = DumpReader::open_with_any(&shelf, file.path(), &policy.passphrases()).await;
     let mut reader = opened.map_err(reading)?;
     let inside = reader.known().map_err(backstay_repo::Error::from)?;
     let (shape, level) = shape(record, inside, policy, options)?;

@@ -1,5 +1,6 @@
 //! Why log is missing, as far as what is there says it.
 
+use backstay_model::plan::restore::LineageLog;
 use backstay_model::plan::window::PositionHole;
 
 use super::log_of;
@@ -9,9 +10,12 @@ use crate::error::Result;
 /// A writer has several objects on their way at once, and names the one that arrived last.
 const LOOKS: usize = 8;
 
-/// Whoever stored what lies behind a hole says what he had stored before: when that lay in
+/// Where somebody decided to leave it out, that is why. Whoever stored what lies behind a hole says what he had stored before: when that lay in
 /// the hole, it was there. Nothing proves that log never came.
-pub(crate) async fn why(seeker: &Seeker<'_>, hole: &PositionHole) -> Result<String> {
+pub(crate) async fn why(seeker: &Seeker<'_>, lineage: &LineageLog, hole: &PositionHole) -> Result<String> {
+    if let Some(gap) = lineage.gap(hole.timeline, hole.span) {
+        return Ok(gap.to_string());
+    }
     let log = log_of(seeker.lineage, hole.timeline);
     let objects = seeker.index.timeline(&log).map(|there| there.objects.as_slice()).unwrap_or_default();
     let behind = objects.iter().filter(|object| object.span.start >= hole.span.end);

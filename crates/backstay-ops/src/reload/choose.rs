@@ -1,16 +1,18 @@
 //! Which dump: the one that is named, or the newest good one of the database.
 //!
 //! Invariant: a newer one that is passed over because it is damaged or gone is named. What
-//! was dumped before a restore changed it is taken only when it is named.
+//! was dumped before a restore changed it is taken only when it is named. Refuses a dump
+//! that has nothing of the database that was asked for, wherever it is to go.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use backstay_model::dump::{DumpContent, DumpRecord};
+use backstay_model::dump::{DumpContent, DumpFormat, DumpRecord};
 use backstay_model::{BackupId, Finding};
 use backstay_repo::shelf::{Shelf, ShelfPath};
 
-use super::ReloadRequest;
+use super::{ReloadRequest, Wanted};
 use crate::dump::DumpPolicy;
 use crate::dump::shelved::{self, Presence, Shelved, ShelvedFile};
 use crate::error::{Error, Result};
@@ -42,14 +44,16 @@ pub(super) async fn choose(
     let is_meant =
         |record: &DumpRecord| record.instance == instance.id && record.content.has_whole(&database);
     let none = |shelf| Error::NoDump { instance: instance.id.clone(), database: database.clone(), shelf };
-    pick(run, policy, request.dump.as_ref(), is_meant, none).await
+    pick(run, policy, request.dump.as_ref(), request.database.as_deref(), is_meant, none).await
 }
 
-/// The one that is named, or the newest good one of those that are meant.
+/// The one that is named, or the newest good one of those that are meant. Of a set of dumps
+/// any names all of them: `of` says whose is meant, where somebody said it.
 pub(crate) async fn pick(
     run: &Run,
     policy: &DumpPolicy,
     dump: Option<&BackupId>,
+    of: Option<&str>,
     is_meant: impl Fn(&DumpRecord) -> bool,
     none: impl FnOnce(String) -> Error,
 ) -> Result<Chosen> {
@@ -73,6 +77,14 @@ pub(crate) async fn pick(
     if let Some(id) = dump {
         let names: Vec<_> = shelved.files.iter().filter(|file| file.record().id == *id).collect();
         let Some(first) = names.first() else { return Err(Error::NoSuchBackup { backup: id.clone() }) };
+        let beside = of.map(|of| together_with(&shelved, first.record(), of)).unwrap_or_default();
+        if let Some(of) = of.filter(|of| beside.is_empty() && !may_be_of(first, policy, of)) {
+            must_be_of(&shelved, first, of)?;
+        }
+        let (names, first) = match beside.first() {
+            Some(of_set) => (&beside, of_set),
+            None => (&names, first),
+        };
         // Under another of its names it may be whole: a copy, where a file system has no links.
         return match names.iter().find(|file| file.is_good()) {
             Some(good) => chosen(good, Vec::new()).await,
@@ -98,6 +110,52 @@ pub(crate) async fn pick(
     }
 }
 
+/// The dump of this database that was taken together with one of another.
+fn together_with<'a>(shelved: &'a Shelved, record: &DumpRecord, of: &str) -> Vec<&'a ShelvedFile> {
+    if record.set.is_none() || record.content.has_whole(of) {
+        return Vec::new();
+    }
+    let is_meant = |other: &DumpRecord| {
+        other.set == record.set
+            && other.instance == record.instance
+            && other.content.has_whole(of)
+            && !other.safety
+    };
+    shelved.files.iter().filter(|file| is_meant(file.record())).collect()
+}
+
+/// Of which database another program's statements are, nobody knows but who asks for them,
+/// where their name does not say it.
+fn may_be_of(file: &ShelvedFile, policy: &DumpPolicy, of: &str) -> bool {
+    let record = file.record();
+    if record.content.has_whole(of) || record.content.database() == Some(of) || record.guessed {
+        return true;
+    }
+    let is_script = matches!(record.content, DumpContent::Database { .. });
+    let is_script = is_script && record.adopted && record.shape.format == DumpFormat::Plain;
+    let named = || policy.layout.locate(file.path().as_str()).and_then(|located| located.database);
+    is_script && named().is_none()
+}
+
+/// Refuses a dump that is of other databases. One that is of none is told apart when it is
+/// opened.
+fn must_be_of(shelved: &Shelved, named: &ShelvedFile, of: &str) -> Result<()> {
+    let own = named.record();
+    let is_beside = |other: &DumpRecord| {
+        other.id == own.id || own.set.is_some() && other.set == own.set && other.instance == own.instance
+    };
+    let records = shelved.files.iter().map(ShelvedFile::record).filter(|record| is_beside(record));
+    let databases: BTreeSet<&str> = records.flat_map(|record| record.content.databases()).collect();
+    if databases.is_empty() {
+        return Ok(());
+    }
+    Err(Error::NotInDump {
+        file: named.path().to_string(),
+        database: of.to_owned(),
+        databases: databases.into_iter().map(str::to_owned).collect(),
+    })
+}
+
 /// Taken together with it, or else the newest.
 fn globals_of(shelved: &Shelved, record: &DumpRecord) -> Option<BackupId> {
     let is_of_server = |other: &DumpRecord| {
@@ -109,11 +167,12 @@ fn globals_of(shelved: &Shelved, record: &DumpRecord) -> Option<BackupId> {
     together.or(newest_first.first()).map(|other| other.id.clone())
 }
 
-/// Whose dump is meant: the database that was named, or the one of the instance's address.
+/// Whose dump is meant: of the database that was named, or that is to be swapped, or else
+/// of the one of the instance's address.
 pub(super) fn database(instance: &Instance, request: &ReloadRequest) -> Result<String> {
-    match &request.database {
-        Some(database) => Ok(database.clone()),
-        None => Ok(instance.postgres()?.address()?.database().to_owned()),
+    match (&request.database, &request.wanted) {
+        (Some(database), _) | (None, Wanted::Swap(database)) => Ok(database.clone()),
+        (None, _) => Ok(instance.postgres()?.address()?.database().to_owned()),
     }
 }
 

@@ -341,7 +341,7 @@ impl Filling<'_> {
         if is_unlike {
             run.progress.enter("set the sequences");
             let set = self.target.set_sequences(self.into, &request.tables).await;
-            let set = set.map(|_| Vec::new());
+            let set = set.map(|set| set.findings);
             filled.findings.extend(self.unless_failed(set, "the sequences were not set right")?);
         }
         if !self.is_used {

@@ -85,7 +85,7 @@ pub async fn prepare<'a>(
     instance.postgres()?;
     run.progress.enter("look for the dump");
     let none = |_| Error::NoSuchBackup { backup: request.dump.clone() };
-    let chosen = choose::pick(run, policy, Some(&request.dump), |_| false, none).await?;
+    let chosen = choose::pick(run, policy, Some(&request.dump), None, |_| false, none).await?;
     let record = &chosen.record;
     if record.content != DumpContent::Globals {
         return Ok(None);
@@ -124,7 +124,7 @@ pub async fn prepare<'a>(
 
 /// All of the script, when it is whole.
 async fn read(run: &Run, policy: &DumpPolicy, chosen: &Chosen) -> Result<String> {
-    let reader = DumpReader::open(&chosen.shelf, &chosen.path, policy.passphrase.as_ref()).await;
+    let reader = DumpReader::open_with_any(&chosen.shelf, &chosen.path, &policy.passphrases()).await;
     let mut reader = reader.map_err(|error| input::no_longer(chosen, error))?;
     let known = reader.known().map_err(|error| input::no_longer(chosen, error.into()))?;
     if known != DumpInside::PlainCluster {

@@ -55,7 +55,8 @@ impl Input {
         mut chosen: Chosen,
         database: &str,
     ) -> Result<Self> {
-        let reader = DumpReader::open(&chosen.shelf, &chosen.path, policy.passphrase.as_ref()).await;
+        let passphrases = policy.passphrases();
+        let reader = DumpReader::open_with_any(&chosen.shelf, &chosen.path, &passphrases).await;
         let mut reader = reader.map_err(|error| no_longer(&chosen, error))?;
         let inside = reader.known().map_err(|error| no_longer(&chosen, error.into()))?;
         let mut head = VecDeque::new();
@@ -66,7 +67,7 @@ impl Input {
                 run.progress.enter("look what the dump holds");
                 let archive = find_contents(run, &mut reader, &mut head).await?;
                 if head.is_empty() {
-                    let again = DumpReader::open(&chosen.shelf, &chosen.path, policy.passphrase.as_ref());
+                    let again = DumpReader::open_with_any(&chosen.shelf, &chosen.path, &passphrases);
                     reader = again.await.map_err(|error| no_longer(&chosen, error))?;
                 }
                 Some(archive)

@@ -37,6 +37,13 @@ pub(crate) async fn known(
             })?;
             lineage.histories.insert(number, history);
         }
+        for place in &timeline.gaps {
+            // One that does not open says nothing, and what is missing stays missing.
+            match context.repo.log_gap(instance, log, *place).await {
+                Ok(gap) => lineage.gaps.extend(gap),
+                Err(error) => tracing::warn!(%error, "why log was given up is not known"),
+            }
+        }
     }
     for (record, _) in backups {
         // One whose facts do not open is restored with its own log, or not at all.

@@ -8,9 +8,10 @@ use std::time::Duration;
 use backstay_engine::Error as EngineError;
 use backstay_engine::postgres::facts::ServerFacts;
 use backstay_engine::postgres::programs::Programs;
+use backstay_engine::postgres::recovery::RecoverySettings;
 use backstay_engine::postgres::scratch::{Scratch, ScratchOptions, ScratchRecovery};
 use backstay_model::plan::restore::Recovery;
-use backstay_model::{Finding, InstanceId, RecoveryTarget};
+use backstay_model::{Finding, InstanceId, RecoveryTarget, Secret};
 
 use super::place::Placed;
 use crate::context::Context;
@@ -54,9 +55,37 @@ impl LogSupply {
             segment_bytes: recovery.segment_bytes,
             own_to: Some(recovery.own_to),
             needed_to: (recovery.target != RecoveryTarget::Latest).then_some(recovery.to),
+            follows: Some(recovery.timeline),
+            standby: false,
         };
         Ok(Some(LogSupply { recovery, source, program }))
     }
+
+    /// For a server that is started by somebody else.
+    pub fn settings(&self) -> RecoverySettings {
+        RecoverySettings::new(&self.recovery, &self.program.from_repository(&self.source))
+    }
+}
+
+/// What a standby is told, which fetches its log of the repository as long as it lives.
+pub(crate) fn of_a_standby(
+    instance: &InstanceId,
+    recovery: Option<&Recovery>,
+    server: &ServerFacts,
+    program: Option<&FetchProgram>,
+    primary_conninfo: Option<&Secret>,
+) -> Result<RecoverySettings> {
+    let program = program.ok_or_else(|| Error::broken("a standby needs a program that fetches its log"))?;
+    let source = LogSource {
+        instance: instance.clone(),
+        system_identifier: server.system_identifier,
+        segment_bytes: server.wal_segment_size,
+        own_to: recovery.map(|recovery| recovery.own_to),
+        needed_to: None,
+        follows: None,
+        standby: true,
+    };
+    Ok(RecoverySettings::standby(&program.from_repository(&source), primary_conninfo))
 }
 
 /// Refuses where no server could be started on what is restored. Asked before the
@@ -99,12 +128,12 @@ pub(crate) async fn start(
 }
 
 /// The server calls the program as its own user, who must be able to do what that does.
-pub(crate) fn called_by_another(directory: &Path, supply: &LogSupply) -> Option<Finding> {
+pub(crate) fn called_by_another(directory: &Path, program: &FetchProgram) -> Option<Finding> {
     let user = std::fs::metadata(directory).ok()?.uid();
     if user == rustix::process::geteuid().as_raw() {
         return None;
     }
-    let config = supply.program.config.display();
+    let config = program.config.display();
     Some(Finding::warning(
         "restore_command",
         format!(

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use backstay_model::plan::restore::Stretch;
+use backstay_model::plan::restore::{LineageLog, Stretch};
 use backstay_model::plan::window::{LoggedBase, PositionHole, PositionWindow, Windows, windows};
 use backstay_model::status::{Hole, RecoveryWindow};
-use backstay_model::{BackupId, BackupRecord, InstanceId, Lsn, Position, TimelineId};
+use backstay_model::{BackupId, BackupRecord, InstanceId, LogGap, Lsn, Position, TimelineId};
 use jiff::Timestamp;
 
 use crate::context::Context;
@@ -15,7 +15,7 @@ use crate::log_view::{LogView, holes};
 
 /// What can be reached, and the lineage of the newest base.
 #[derive(Default)]
-pub(super) struct Reach {
+pub(crate) struct Reach {
     /// In the order of time.
     pub windows: Vec<RecoveryWindow>,
     pub holes: Vec<Hole>,
@@ -28,10 +28,12 @@ pub(super) struct Reach {
     pub newest_commit: Option<Timestamp>,
     /// The end of what is stored of the newest lineage.
     pub stored: Option<(TimelineId, Lsn)>,
+    /// Log was given up behind that, and nothing has come since, nor any base.
+    pub open_gap: Option<LogGap>,
 }
 
 /// `oldest_first` are the sound backups.
-pub(super) async fn look(
+pub(crate) async fn look(
     context: &Context,
     instance: &InstanceId,
     view: &LogView,
@@ -49,7 +51,7 @@ pub(super) async fn look(
     let newest_lineage = newest_lineage.map(|base| &base.lineage).or_else(only_lineage);
     for (lineage, bases) in &bases {
         let seeker = Seeker { context, instance, index: &view.index, lineage };
-        let telling = Telling { seeker, ended: &ended };
+        let telling = Telling { seeker, log: view.lineage(lineage), ended: &ended };
         let found = windows(view.lineage(lineage), bases);
         for window in &found.windows {
             reach.windows.push(telling.window(window).await?);
@@ -67,6 +69,10 @@ pub(super) async fn look(
         let known = view.lineage(lineage);
         let newest = known.timelines.iter().next_back();
         reach.stored = newest.and_then(|(timeline, there)| Some((*timeline, Lsn(there.end()?))));
+        let ends = bases.get(lineage.as_str()).into_iter().flatten().map(|base| base.end);
+        let last = ends.chain(reach.stored).max();
+        let open = |gap: &&LogGap| last.is_none_or(|last| last <= (gap.timeline, gap.from));
+        reach.open_gap = known.gaps.iter().rfind(open).cloned();
         let seeker = Seeker { context, instance, index: &view.index, lineage };
         let stretches: Vec<Stretch> = known
             .timelines
@@ -108,6 +114,7 @@ fn stopped(found: &Windows, bases: &[LoggedBase<'_>]) -> Option<String> {
 /// Positions of one lineage as instants.
 struct Telling<'a> {
     seeker: Seeker<'a>,
+    log: &'a LineageLog,
     ended: &'a BTreeMap<&'a BackupId, Timestamp>,
 }
 
@@ -153,7 +160,8 @@ impl Telling<'_> {
         Ok(Hole {
             from: last.or(of_base).or(to).unwrap_or(Timestamp::MIN),
             to,
-            why: holes::why(&self.seeker, hole).await?,
+            why: holes::why(&self.seeker, self.log, hole).await?,
+            given_up_at: self.log.gap(timeline, hole.span).map(|gap| gap.at),
             timeline,
             from_position: position(hole.span.start),
             to_position: Some(position(hole.span.end)),

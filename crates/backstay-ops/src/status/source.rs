@@ -109,6 +109,11 @@ pub(super) fn archive(
             retained_bytes: held.retained_bytes,
             limit_bytes: source.and_then(|source| source.keep_limit_bytes),
         }),
+        max_lag: expected
+            .max_lag
+            .zip(source)
+            .map(|(limit, source)| limit.for_segments(source.segment_bytes))
+            .or(expected.max_lag),
     }
 }
 

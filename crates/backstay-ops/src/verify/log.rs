@@ -119,6 +119,11 @@ impl Looking<'_> {
             let message = format!("where the timeline came from is not known: {reason}");
             report.found(Finding::error(object, message, &remedy));
         }
+        for (object, reason) in &self.view.damaged_gaps {
+            let message = format!("why log was given up is not known: {reason}");
+            let remedy = format!("`backstay status {}` shows what is missing there", self.instance);
+            report.found(Finding::warning(object, message, remedy));
+        }
         for (log, timeline) in self.view.index.timelines() {
             let Some(number) = timeline_of(log).filter(|number| number.0 > 1) else { continue };
             let name = self.history_name(log)?;
@@ -156,11 +161,13 @@ impl Looking<'_> {
             let seeker =
                 Seeker { context: self.context, instance: self.instance, index: &self.view.index, lineage };
             for hole in windows(self.view.lineage(lineage), bases).holes {
-                let why = holes::why(&seeker, &hole).await?;
+                let why = holes::why(&seeker, self.view.lineage(lineage), &hole).await?;
                 let span = format!("{} to {}", Lsn(hole.span.start), Lsn(hole.span.end));
                 let message = format!("the log from {span} is missing: {why}; {}", self.reach(&hole));
                 let subject = format!("{}/log/{}", self.instance, log_of(lineage, hole.timeline));
+                let is_decided = self.view.lineage(lineage).gap(hole.timeline, hole.span).is_some();
                 let level = match hole.again {
+                    Some(_) if is_decided => FindingLevel::Info,
                     Some(_) => FindingLevel::Warning,
                     None => FindingLevel::Error,
                 };

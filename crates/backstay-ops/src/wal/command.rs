@@ -39,6 +39,12 @@ impl FetchProgram {
         if let Some(needed_to) = source.needed_to {
             line.push_str(&format!(" --needed-to {needed_to}"));
         }
+        if let Some(follows) = source.follows {
+            line.push_str(&format!(" --timeline {follows}"));
+        }
+        if source.standby {
+            line.push_str(" --standby");
+        }
         line
     }
 
@@ -73,12 +79,14 @@ mod tests {
             segment_bytes: 16 << 20,
             own_to: Some(backstay_model::Lsn(0x4000000)),
             needed_to: Some(backstay_model::Lsn(0x5000028)),
+            follows: Some(backstay_model::TimelineId(2)),
+            standby: false,
         };
         assert_eq!(
             program.from_repository(&source),
             "'/opt/100%% it'\\''s/backstay' --config '/etc/a b.toml' --set policy.rpo=5s wal fetch %f \"%p\" \
              --instance orders --system-identifier 7 --segment-bytes 16777216 --own-to 0/4000000 \
-             --needed-to 0/5000028"
+             --needed-to 0/5000028 --timeline 2"
         );
         assert_eq!(
             program.from_desk(Path::new("/tmp/x/desk")),

@@ -3,7 +3,7 @@
 use backstay_model::dump::{DumpKeep, TierKeep};
 use backstay_model::error::Classified as _;
 use backstay_model::{ErrorKind, VerifyLevel};
-use backstay_ops::dump::expire;
+use backstay_ops::dump::{self, DumpRequest, expire};
 use jiff::SignedDuration;
 use serde_json::Value;
 
@@ -145,6 +145,11 @@ async fn a_pointer_whose_dump_went_points_to_the_newest_and_a_link_stays() {
     house.policy.keep = DumpKeep { daily: count(1), ..DumpKeep::default() };
     days_of_dumps(&house, 4).await;
     let day = |day: u8| format!("backup-2024-09-0{day}.sql.gz");
+    // A newer one, and none that a runbook may take for the database.
+    house.turn_to("2024-09-04T03:00:00Z");
+    let tables = vec!["t".parse().unwrap()];
+    let of_part = DumpRequest { databases: vec!["postgres".into()], tables, ..DumpRequest::default() };
+    dump::run(&house.run(), &house.instance, &house.policy, &of_part).await.unwrap();
     // Somebody set it back by hand, and moved one to another disk.
     let pointer = house.place("backup-latest.sql.gz");
     std::fs::remove_file(&pointer).unwrap();

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use backstay_engine::postgres::PostgresSettings;
 use backstay_model::{Progress, Secret};
@@ -19,18 +20,21 @@ use tokio_util::sync::CancellationToken;
 /// A clock that a test turns; it goes on by a second at each look, so that no
 /// two backups have one time.
 #[derive(Debug)]
-pub struct TurnedClock(Mutex<Timestamp>);
+pub struct TurnedClock(Mutex<(Timestamp, Instant)>);
 
 impl TurnedClock {
     pub fn turn(&self, by: SignedDuration) {
-        *self.0.lock().unwrap() += by;
+        self.0.lock().unwrap().0 += by;
     }
 }
 
 impl Clock for TurnedClock {
     fn now(&self) -> Timestamp {
-        let mut now = self.0.lock().unwrap();
-        *now += SignedDuration::from_secs(1);
+        let mut state = self.0.lock().unwrap();
+        let (now, seen) = &mut *state;
+        // What is done takes its time as well: a backup that ends later than now is suspected.
+        *now += SignedDuration::from_secs(1) + SignedDuration::try_from(seen.elapsed()).unwrap();
+        *seen = Instant::now();
         *now
     }
 }
@@ -54,7 +58,8 @@ impl House {
 
     pub async fn around(server: Postgres) -> House {
         let workspace = Workspace::new().unwrap();
-        let clock = Arc::new(TurnedClock(Mutex::new("2026-11-21T02:00:00Z".parse().unwrap())));
+        let clock =
+            Arc::new(TurnedClock(Mutex::new(("2026-11-21T02:00:00Z".parse().unwrap(), Instant::now()))));
         let store = workspace.path().join("repository");
         let init = InitOptions {
             store: format!("file://{}", store.display()),

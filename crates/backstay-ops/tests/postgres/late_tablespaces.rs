@@ -41,7 +41,7 @@ async fn a_drill_passes_over_a_backup_that_it_could_not_keep_inside_its_director
     let house = Arc::new(house);
     let places = ["first", "second"].map(|name| house.workspace.directory(name).unwrap());
     let directory = house.workspace.directory("drills").unwrap();
-    let options = DrillOptions { target: RecoveryTarget::Latest, directory, keep: false, fetch: None };
+    let options = DrillOptions { target: Some(RecoveryTarget::Latest), directory, keep: false, fetch: None };
 
     let late = backup_with_late_tablespace(&house, "one", &places[0]).await;
     let before = entries(&places[0]);

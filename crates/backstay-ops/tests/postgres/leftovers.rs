@@ -15,8 +15,7 @@ async fn a_drill_ends_the_server_of_a_dead_one_and_removes_its_directory() {
     let Some(house) = House::build(PostgresVersion::V15).await else { return };
     backup::run(&house.context, &house.instance, &BackupOptions::default()).await.unwrap();
     let directory = house.workspace.directory("drills").unwrap();
-    let keeping =
-        DrillOptions { target: Default::default(), directory: directory.clone(), keep: true, fetch: None };
+    let keeping = DrillOptions { target: None, directory: directory.clone(), keep: true, fetch: None };
     let keep = async || {
         let report = drill::run(&house.context, &house.instance, &keeping).await.unwrap();
         Path::new(&report.kept_at.unwrap()).to_owned()

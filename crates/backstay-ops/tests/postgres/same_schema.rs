@@ -38,7 +38,7 @@ async fn drilled_after(meanwhile: &'static str, local: bool) -> Option<DrillRepo
         .await;
     backup::run(&context, &house.instance, &BackupOptions::default()).await.unwrap();
     let directory = house.workspace.directory("drills").unwrap();
-    let options = DrillOptions { target: RecoveryTarget::Latest, directory, keep: false, fetch: None };
+    let options = DrillOptions { target: Some(RecoveryTarget::Latest), directory, keep: false, fetch: None };
     Some(drill::run(&house.context, &house.instance, &options).await.unwrap())
 }
 

@@ -120,7 +120,7 @@ async fn a_drill_proves_measures_and_leaves_nothing() {
     let made = backup::run(&house.context, &house.instance, &BackupOptions::default()).await.unwrap();
 
     let mut options = DrillOptions {
-        target: Default::default(),
+        target: None,
         directory: house.workspace.directory("drills").unwrap(),
         keep: false,
         fetch: None,
@@ -188,8 +188,7 @@ async fn tablespaces_go_where_they_are_sent_and_a_drill_keeps_away_from_their_pl
 
     let before = std::fs::read_dir(&space).unwrap().count();
     let drills = house.workspace.directory("drills").unwrap();
-    let with =
-        DrillOptions { target: Default::default(), directory: drills.clone(), keep: false, fetch: None };
+    let with = DrillOptions { target: None, directory: drills.clone(), keep: false, fetch: None };
     let report = drill::run(&house.context, &house.instance, &with).await.unwrap();
     assert!(report.sound, "{report:?}");
     assert_eq!(std::fs::read_dir(&drills).unwrap().count(), 0);

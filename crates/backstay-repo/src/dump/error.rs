@@ -11,14 +11,16 @@ use super::DumpLayer;
 pub enum DumpError {
     #[error("dump {file} is encrypted ({layer}), and no pass phrase was given")]
     PassphraseNeeded { file: String, layer: DumpLayer },
-    #[error("the pass phrase is not that of dump {file}")]
-    WrongPassphrase { file: String },
+    #[error("{} that of dump {file}", those(*.tried))]
+    WrongPassphrase { file: String, tried: usize },
     /// The offset is how far the file was read when the damage was noticed: it lies
     /// there or before.
     #[error("dump {file} is damaged, noticed at byte {offset_bytes}: {reason}")]
     Damaged { file: String, offset_bytes: u64, reason: String },
     #[error("dump {file} takes {what}, which this version does not have")]
     Unsupported { file: String, what: String },
+    #[error("{file} is a tar archive that holds {what}")]
+    Several { file: String, what: &'static str },
     #[error("{file} is no dump of a kind that this version knows")]
     Unknown { file: String },
     #[error("a dump cannot be encrypted without a pass phrase")]
@@ -42,7 +44,9 @@ impl Classified for DumpError {
         match self {
             DumpError::PassphraseNeeded { .. } | DumpError::WrongPassphrase { .. } => ErrorKind::Denied,
             DumpError::Damaged { .. } => ErrorKind::Corrupt,
-            DumpError::Unsupported { .. } | DumpError::Unknown { .. } => ErrorKind::Unsupported,
+            DumpError::Unsupported { .. } | DumpError::Several { .. } | DumpError::Unknown { .. } => {
+                ErrorKind::Unsupported
+            }
             DumpError::NoPassphrase | DumpError::NoSuchLevel { .. } => ErrorKind::Invalid,
             DumpError::Compress { .. } | DumpError::Encrypt { .. } => ErrorKind::Internal,
         }
@@ -54,17 +58,28 @@ impl Classified for DumpError {
                 "set dump.passphrase, for instance to { file = \"/etc/backstay/dump.passphrase\" }"
             }
             DumpError::WrongPassphrase { .. } => {
-                "set dump.passphrase to the one that the file was encrypted with; a file that `openssl enc -d` or `gpg -d` opens with it is opened here too"
+                "set dump.passphrase to the one that the file was encrypted with, or name a file with an older one by `--passphrase-file`; a file that `openssl enc -d` or `gpg -d` opens with it is opened here too"
             }
             DumpError::Damaged { .. } => "`backstay verify` names every damaged dump and the newest good one",
             DumpError::Unsupported { .. } => {
                 "open it with the program that made it, such as `gpg --decrypt`, and give what comes out to `backstay adopt`"
+            }
+            DumpError::Several { .. } => {
+                "unpack it with `tar -xf`, and give the directory to `backstay adopt`"
             }
             DumpError::Unknown { .. } => "`backstay adopt --dry-run` says what it takes each file for",
             DumpError::NoSuchLevel { .. } => "set dump.compression_level to one of them, or leave it out",
             DumpError::Compress { .. } | DumpError::Encrypt { .. } => return Vec::new(),
         };
         vec![hint.to_owned()]
+    }
+}
+
+/// The beginning of a sentence about this many pass phrases.
+fn those(tried: usize) -> String {
+    match tried {
+        0 | 1 => "the pass phrase is not".to_owned(),
+        several => format!("none of the {several} pass phrases that were tried is"),
     }
 }
 
@@ -77,9 +92,10 @@ mod tests {
         let file = || "daily/orders.dump".to_owned();
         for error in [
             DumpError::PassphraseNeeded { file: file(), layer: DumpLayer::Openssl },
-            DumpError::WrongPassphrase { file: file() },
+            DumpError::WrongPassphrase { file: file(), tried: 1 },
             DumpError::Damaged { file: file(), offset_bytes: 7, reason: "it ends too early".to_owned() },
             DumpError::Unsupported { file: file(), what: "a private key".to_owned() },
+            DumpError::Several { file: file(), what: "several dumps" },
             DumpError::Unknown { file: file() },
             DumpError::NoPassphrase,
             DumpError::NoSuchLevel { compression: DumpCompression::Gzip, level: 13, least: 1, most: 12 },

@@ -29,6 +29,7 @@ use crate::store::StoreError;
 use crate::{Error, Result};
 
 mod layers;
+mod only_dump;
 mod peeked;
 mod source;
 
@@ -107,6 +108,34 @@ impl DumpReader {
             };
         };
         Ok(DumpReader { file, layers, inside, chunks, peeling: Some(peeling), ended: None, _ahead: ahead })
+    }
+
+    /// Opens a file with the first of these pass phrases that fits.
+    pub async fn open_with_any(
+        shelf: &Arc<dyn Shelf>,
+        path: &ShelfPath,
+        passphrases: &[&Secret],
+    ) -> Result<DumpReader> {
+        let (Some((first, others)), tried) = (passphrases.split_first(), passphrases.len()) else {
+            return Self::open(shelf, path, None).await;
+        };
+        let mut told = match Self::open(shelf, path, Some(first)).await {
+            Err(Error::Dump(error)) => error,
+            opened => return opened,
+        };
+        for passphrase in others {
+            told = match (Self::open(shelf, path, Some(passphrase)).await, told) {
+                // Under a wrong one something may look known that is not: what another
+                // than this found out is nearer to the truth.
+                (Err(Error::Dump(error)), DumpError::WrongPassphrase { .. }) => error,
+                (Err(Error::Dump(_)), known) => known,
+                (opened, _) => return opened,
+            };
+        }
+        if let DumpError::WrongPassphrase { tried: all, .. } = &mut told {
+            *all = tried;
+        }
+        Err(told.into())
     }
 
     /// What lay over the bytes, the outermost first.

@@ -17,8 +17,8 @@ use tokio::task::{JoinHandle, JoinSet};
 use super::compress::Packer;
 use super::seal::{Sealed, seal};
 use super::{BLOCK_BYTES, DumpError, ended};
-use crate::shelf::{Shelf, ShelfPath};
-use crate::store::{StoreError, Upload};
+use crate::shelf::{Shelf, ShelfPath, ShelfUpload};
+use crate::store::StoreError;
 use crate::{Error, Result};
 
 /// Blocks that wait between two stages.
@@ -68,13 +68,13 @@ struct Flow {
     to_seal: mpsc::Sender<Bytes>,
     sealing: JoinHandle<Result<Sealed>>,
     /// One task, ended with this writer.
-    uploading: JoinSet<Result<Box<dyn Upload>>>,
+    uploading: JoinSet<Result<Box<dyn ShelfUpload>>>,
 }
 
 /// A dump that is written and has no name yet.
 pub struct FinishedDump {
     written: DumpWritten,
-    upload: Box<dyn Upload>,
+    upload: Box<dyn ShelfUpload>,
 }
 
 impl DumpWriter {
@@ -161,7 +161,7 @@ impl DumpWriter {
 
     /// Lets the stages come to their end. Of two that failed the one that is nearer to
     /// the shelf is told: the other only had nobody to write to.
-    async fn end(&mut self) -> Result<(Sealed, Box<dyn Upload>)> {
+    async fn end(&mut self) -> Result<(Sealed, Box<dyn ShelfUpload>)> {
         let Some(Flow { to_seal, sealing, mut uploading }) = self.flow.take() else {
             return Err(Error::Cancelled);
         };
@@ -218,6 +218,11 @@ impl FinishedDump {
             true => Ok(&self.written),
             false => Err(Error::broken("the shelf has as many bytes of a dump as were written to it")),
         }
+    }
+
+    /// Another name than it was begun for, where that is taken by now.
+    pub async fn rename(&mut self, path: &ShelfPath) -> Result<()> {
+        Ok(self.upload.rename(path).await?)
     }
 
     /// Gives the dump up.

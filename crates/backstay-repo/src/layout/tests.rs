@@ -55,10 +55,15 @@ fn names_of_the_log_are_in_the_order_of_positions_and_read_back() {
     assert!(names.is_sorted());
     let history = layout.log_history(&log).unwrap();
     assert_eq!(layout.log_object_of(&history), Some((log.clone(), LogItem::History)));
+    let place = GapPlace { from: 0x2000028, server: 0x1000000 };
+    let gap = layout.log_gap(&log, place).unwrap();
+    assert_eq!(layout.log_object_of(&gap), Some((log.clone(), LogItem::Gap(place))));
     assert!(history.is_under(&layout.log()) && history.is_under(&layout.log_of(&log).unwrap()));
     for strange in [
         "a/b/0-1",
         "a/b/0000000000000002-0000000000000002",
+        "a/b/gap-0000000002000028",
+        "a/b/gap-0000000002000028-3000000",
         "a/b/c/history",
         "a/history",
         "a/b/000000000000000a-00000000000000FF",

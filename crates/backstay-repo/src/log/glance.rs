@@ -3,7 +3,7 @@
 //! Whoever looks for a transaction in a month of log reads the heads and the marks of the
 //! objects: some kilobytes of each, wherever the store is.
 
-use backstay_model::{InstanceId, LogId, LogMark};
+use backstay_model::{InstanceId, LogId, LogMark, LogSpan};
 
 use super::LogObject;
 use super::object::{self, LogHead};
@@ -12,6 +12,7 @@ use crate::frame::FrameOpener;
 use crate::layout::InstanceLayout;
 use crate::repo::Repo;
 use crate::seal::ObjectKind;
+use crate::store::StoreError;
 use crate::{Error, Result};
 
 /// An object whose head was read.
@@ -46,6 +47,25 @@ impl Repo {
         let head = self.log_frames(&container, 0..1).await?;
         let head = head.first().map(Vec::as_slice).unwrap_or_default();
         Ok(LogGlance { head: object::parse_head(&name, of.span, head)?, container })
+    }
+
+    /// Whether the object of this span holds these bytes, by its digest; `None` when there is
+    /// no such object.
+    pub async fn log_holds(
+        &self,
+        instance: &InstanceId,
+        log: &LogId,
+        span: LogSpan,
+        content: &[u8],
+    ) -> Result<Option<bool>> {
+        let name = InstanceLayout::new(instance.clone()).log_object(log, span)?;
+        let size_bytes = match self.store().head(&name).await {
+            Ok(found) => found.size_bytes,
+            Err(StoreError::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let glance = self.glance_at_log(instance, log, LogObject { span, size_bytes }).await?;
+        Ok(Some(glance.head.digest == object::hex(&self.seal_keys().hash_block(content))))
     }
 
     /// The marks of it, in ascending order.

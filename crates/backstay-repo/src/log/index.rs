@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use backstay_model::{Coverage, InstanceId, LogId, LogSpan};
 
 use crate::Result;
-use crate::layout::{InstanceLayout, LogItem};
+use crate::layout::{GapPlace, InstanceLayout, LogItem};
 use crate::repo::Repo;
 
 /// One object of a log.
@@ -22,6 +22,8 @@ pub struct TimelineLog {
     /// In the order of their starts; they may overlap.
     pub objects: Vec<LogObject>,
     pub has_history: bool,
+    /// Where log was given up, in ascending order.
+    pub gaps: Vec<GapPlace>,
 }
 
 impl TimelineLog {
@@ -102,6 +104,7 @@ impl Repo {
                 let timeline = index.timelines.entry(log).or_default();
                 match item {
                     LogItem::History => timeline.has_history = true,
+                    LogItem::Gap(place) => timeline.gaps.push(place),
                     LogItem::Span(span) => {
                         timeline.objects.push(LogObject { span, size_bytes: object.size_bytes });
                     }
@@ -110,6 +113,7 @@ impl Repo {
         }
         for timeline in index.timelines.values_mut() {
             timeline.objects.sort_unstable();
+            timeline.gaps.sort_unstable();
         }
         Ok(index)
     }

@@ -187,6 +187,6 @@ pub(super) fn read_marks(start: u64, raw: &[u8], marks: &mut Vec<LogMark>) -> Re
     Ok(())
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

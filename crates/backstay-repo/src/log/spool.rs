@@ -9,6 +9,9 @@
 //!
 //! After a crash of the machine the end of a file may hold what was never written there.
 //! Such a span says so ([`SpooledSpan::is_certain`]), and whoever knows the log cuts it.
+//! After a process that was killed the bytes are right, and may not be durable: they are
+//! made so before they are shown. After a flush that failed they are neither, whatever can
+//! be read of them: they go.
 //!
 //! Blocks: for a thread of its own.
 
@@ -22,10 +25,18 @@ use backstay_model::{LogId, LogSpan};
 
 use crate::{Error, Result};
 
+mod note;
+
 const LOCK: &str = "lock";
 /// Under which boot of the machine the spool was written last.
 const BOOT: &str = "boot";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// The C library keeps a block of up to 32 MiB, once it was freed, for the thread that had it,
+/// and several threads read large spans in turn: 150 MiB were held for two of 16. A larger
+/// block goes back to the system, and what is not touched of it costs nothing.
+const GIVEN_BACK_BYTES: usize = 33 << 20;
+const LARGE_BYTES: usize = 1 << 20;
 
 /// What lies in the spool of one timeline without a hole.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,8 +65,9 @@ struct OpenFile {
     log: LogId,
     start: u64,
     end: u64,
+    /// So far it was flushed.
+    durable: u64,
     file: File,
-    has_new_bytes: bool,
     /// Its directory does not have its name for good yet.
     is_new: bool,
 }
@@ -80,6 +92,12 @@ impl LogSpool {
             Err(error) => return Err(failed(error.into())),
         }
         let files = files_below(directory).map_err(failed)?;
+        // Whoever wrote them was perhaps killed before they were durable, with their names.
+        for (log, start) in files.keys() {
+            let path = path_of(directory, log, *start);
+            let synced = File::open(&path).and_then(|file| file.sync_data());
+            synced.and_then(|()| sync_names(directory, log)).map_err(failed)?;
+        }
         let boot = fs::read_to_string(BOOT_ID).map_err(failed)?;
         let is_certain = fs::read_to_string(directory.join(BOOT)).is_ok_and(|last| last == boot);
         let mut spool = LogSpool {
@@ -93,6 +111,7 @@ impl LogSpool {
         if spool.files.is_empty() {
             spool.believe()?;
         }
+        spool.reserve_note();
         Ok(spool)
     }
 
@@ -121,12 +140,11 @@ impl LogSpool {
     pub fn believe(&mut self) -> Result<()> {
         let path = self.directory.join(BOOT);
         let failed = |source| Error::Spool { path: path.clone(), source };
-        // What lies there was perhaps never brought to the disk.
-        for (log, start) in self.files.keys() {
-            File::open(self.path(log, *start)).and_then(|file| file.sync_data()).map_err(failed)?;
-        }
         let boot = fs::read_to_string(BOOT_ID).map_err(failed)?;
-        fs::write(&path, boot).map_err(failed)?;
+        // Written over on a full disk, it would be empty.
+        if !fs::read_to_string(&path).is_ok_and(|last| last == boot) {
+            fs::write(&path, boot).map_err(failed)?;
+        }
         self.is_certain = true;
         Ok(())
     }
@@ -159,7 +177,6 @@ impl LogSpool {
             return Err(Error::Spool { path, source });
         }
         open.end += bytes.len() as u64;
-        open.has_new_bytes = true;
         let (key, end) = ((open.log.clone(), open.start), open.end);
         self.files.insert(key, end);
         Ok(())
@@ -189,39 +206,48 @@ impl LogSpool {
         let file = options.open(&path).map_err(failed)?;
         // A crash may have left more than is believed.
         file.set_len(at - start).map_err(failed)?;
-        Ok(OpenFile {
-            log: log.clone(),
-            start,
-            end: at,
-            file,
-            has_new_bytes: false,
-            is_new: goes_on.is_none(),
-        })
+        Ok(OpenFile { log: log.clone(), start, end: at, durable: at, file, is_new: goes_on.is_none() })
     }
 
     /// Brings everything to the disk. Says where the open file ends.
     pub fn flush(&mut self) -> Result<Option<(LogId, u64)>> {
         let Some(open) = &mut self.open else { return Ok(None) };
-        let path = self.directory.join(&open.log.lineage).join(&open.log.timeline);
-        let failed = |source| Error::Spool { path: path.clone(), source };
-        if open.has_new_bytes {
-            // A failed one may have dropped the bytes from memory: never tried again on
-            // the same file. The caller gives up, and a new process reads what is there.
-            open.file.sync_data().map_err(failed)?;
-            open.has_new_bytes = false;
+        if open.durable < open.end {
+            if let Err(source) = open.file.sync_data() {
+                return Err(self.give_up(source));
+            }
+            open.durable = open.end;
         }
         if open.is_new {
-            for directory in [&path, &self.directory.join(&open.log.lineage), &self.directory] {
-                File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)?;
-            }
+            let path = self.directory.join(&open.log.lineage).join(&open.log.timeline);
+            sync_names(&self.directory, &open.log).map_err(|source| Error::Spool { path, source })?;
             open.is_new = false;
         }
         Ok(Some((open.log.clone(), open.end)))
     }
 
+    /// After a flush that failed the system may have dropped the bytes, and a second one would
+    /// succeed without them: whoever opens the spool next must not find them.
+    fn give_up(&mut self, source: io::Error) -> Error {
+        let Some(open) = self.open.take() else { return Error::broken("a spool without a file") };
+        let key = (open.log.clone(), open.start);
+        let path = self.path(&open.log, open.start);
+        if open.durable > open.start {
+            self.files.insert(key, open.durable);
+        } else {
+            self.files.remove(&key);
+        }
+        match open.file.set_len(open.durable - open.start) {
+            Ok(()) => Error::Spool { path, source },
+            Err(source) => Error::Spool { path, source },
+        }
+    }
+
     /// Bytes that lie there.
     pub fn read(&self, log: &LogId, span: LogSpan) -> Result<Vec<u8>> {
-        let mut bytes = vec![0; span.length() as usize];
+        let length = span.length() as usize;
+        let mut bytes = Vec::with_capacity(if length < LARGE_BYTES { length } else { GIVEN_BACK_BYTES });
+        bytes.resize(length, 0);
         let mut at = span.start;
         while at < span.end {
             let file = self.files.range((log.clone(), 0)..=(log.clone(), at)).next_back();
@@ -244,16 +270,13 @@ impl LogSpool {
         LogSpan { start, end: start + self.cut_bytes }
     }
 
-    /// Gives up what lies behind a position, of which somebody found that it is no log.
-    pub fn truncate(&mut self, log: &LogId, to: u64) -> Result<()> {
+    /// Gives up what lies behind a position in one stretch, of which somebody found that it is no
+    /// log. What lies behind the stretch is another one, as behind a gap, and stays.
+    pub fn truncate(&mut self, log: &LogId, stretch: LogSpan, to: u64) -> Result<()> {
         self.flush()?;
         self.open = None;
-        let behind: Vec<u64> = self
-            .files
-            .range((log.clone(), 0)..)
-            .take_while(|((of, _), _)| of == log)
-            .map(|((_, start), _)| *start)
-            .collect();
+        let files = self.files.range((log.clone(), stretch.start)..(log.clone(), stretch.end));
+        let behind: Vec<u64> = files.map(|((_, start), _)| *start).collect();
         for start in behind {
             let path = self.path(log, start);
             let failed = |source| Error::Spool { path: path.clone(), source };
@@ -270,13 +293,13 @@ impl LogSpool {
         Ok(())
     }
 
-    /// Removes the files whose bytes the store has: those that end at or before `stored`.
-    /// One in which the log still grows stays.
-    pub fn trim(&mut self, log: &LogId, stored: u64) -> Result<u64> {
+    /// Removes the files whose bytes the store has: those that begin at or behind `from` and
+    /// end at or before `stored`. One in which the log still grows stays.
+    pub fn trim(&mut self, log: &LogId, from: u64, stored: u64) -> Result<u64> {
         let open = self.open.as_ref().filter(|open| open.log == *log).map(|open| open.start);
         let done: Vec<(u64, u64)> = self
             .files
-            .range((log.clone(), 0)..)
+            .range((log.clone(), from)..)
             .take_while(|((of, _), _)| of == log)
             .map(|((_, start), end)| (*start, *end))
             .filter(|(start, end)| {
@@ -297,14 +320,46 @@ impl LogSpool {
         Ok(bytes)
     }
 
+    /// Where what lies there of a log ends.
+    pub fn end_of(&self, log: &LogId) -> Option<u64> {
+        self.files.range((log.clone(), 0)..=(log.clone(), u64::MAX)).next_back().map(|(_, end)| *end)
+    }
+
+    /// Whether its disk has room for so much.
+    ///
+    /// # Errors
+    ///
+    /// One of a full disk when it has not ([`Error::is_full_spool`]).
+    pub fn require_room(&self, bytes: u64) -> Result<()> {
+        let failed = |source| Error::Spool { path: self.directory.clone(), source };
+        let disk = rustix::fs::statvfs(&self.directory).map_err(|error| failed(error.into()))?;
+        match disk.f_bavail.saturating_mul(disk.f_frsize) >= bytes {
+            true => Ok(()),
+            false => Err(failed(io::ErrorKind::StorageFull.into())),
+        }
+    }
+
     /// What waits for the store.
     pub fn bytes(&self) -> u64 {
         self.files.iter().map(|((_, start), end)| end - start).sum()
     }
 
     fn path(&self, log: &LogId, start: u64) -> PathBuf {
-        self.directory.join(&log.lineage).join(&log.timeline).join(format!("{start:016X}"))
+        path_of(&self.directory, log, start)
     }
+}
+
+fn path_of(directory: &Path, log: &LogId, start: u64) -> PathBuf {
+    directory.join(&log.lineage).join(&log.timeline).join(format!("{start:016X}"))
+}
+
+/// The names of a timeline's files, and those of the directories above them.
+fn sync_names(directory: &Path, log: &LogId) -> io::Result<()> {
+    let lineage = directory.join(&log.lineage);
+    for directory in [&lineage.join(&log.timeline), &lineage, directory] {
+        File::open(directory)?.sync_all()?;
+    }
+    Ok(())
 }
 
 fn make_directory(path: &Path) -> io::Result<()> {

@@ -14,11 +14,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::{Shelf, ShelfFile, ShelfListing, ShelfLock, ShelfPath};
+use super::{Shelf, ShelfFile, ShelfListing, ShelfLock, ShelfPath, ShelfUpload};
 use crate::store::disk::listing::{Walk, broken_off};
 use crate::store::disk::tree::{Custody, LOCK, Seen, Tree, UNFINISHED};
 use crate::store::disk::{on_blocking_thread, upload::DiskUpload};
-use crate::store::{Operation, StoreError, Upload};
+use crate::store::{Operation, StoreError};
 
 mod names;
 
@@ -72,6 +72,13 @@ impl DiskShelf {
     }
 }
 
+#[async_trait]
+impl ShelfUpload for DiskUpload {
+    async fn rename(&mut self, path: &ShelfPath) -> Result<(), StoreError> {
+        self.call(path.to_string()).await
+    }
+}
+
 impl fmt::Debug for DiskShelf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "DiskShelf({})", self.location)
@@ -84,10 +91,10 @@ impl Shelf for DiskShelf {
         &self.location
     }
 
-    async fn create(&self, path: &ShelfPath) -> Result<Box<dyn Upload>, StoreError> {
+    async fn create(&self, path: &ShelfPath) -> Result<Box<dyn ShelfUpload>, StoreError> {
         self.blocking(Operation::Open, path, |tree, path| {
             let unfinished = tree.begin(Operation::Write, path)?;
-            Ok(Box::new(DiskUpload::new(path.to_string(), unfinished)) as Box<dyn Upload>)
+            Ok(Box::new(DiskUpload::new(path.to_string(), unfinished)) as Box<dyn ShelfUpload>)
         })
         .await
     }

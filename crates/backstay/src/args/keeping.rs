@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 
 use super::{compression, time};
+use crate::error::Error;
 
 #[derive(Debug, Args)]
 pub struct ExportArguments {
@@ -22,6 +23,26 @@ pub struct ExportArguments {
     /// openssl, openpgp or none [default: dump.encryption]
     #[arg(long, value_name = "HOW")]
     pub encrypt: Option<DumpCipher>,
+    #[command(flatten)]
+    pub passphrases: PassphraseArguments,
+}
+
+/// What opens dumps that were encrypted before the pass phrase changed.
+#[derive(Debug, Args)]
+pub struct PassphraseArguments {
+    /// A file with another pass phrase that dumps may have; each is tried in turn, that of dump.passphrase first
+    #[arg(long, value_name = "FILE")]
+    pub passphrase_file: Vec<PathBuf>,
+}
+
+impl PassphraseArguments {
+    /// Ends a verb whose backup is none that a pass phrase opens.
+    pub fn must_be_none(&self) -> Result<(), Error> {
+        match self.passphrase_file.is_empty() {
+            true => Ok(()),
+            false => Err(Error::OnlyForDumps { option: "--passphrase-file" }),
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]

@@ -11,6 +11,10 @@ pub struct ArchiveArguments {
     /// The instances; all when none is named
     #[arg(value_name = "INSTANCE")]
     pub instances: Vec<String>,
+    /// Where the server has let go of log that was not received: note the hole in the repository, go on behind it, and
+    /// take a new base. Once; after that, archive.on_max_lag says what happens
+    #[arg(long, requires = "instances")]
+    pub accept_gap: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -45,6 +49,12 @@ pub struct WalFetchArguments {
     /// The recovery stops here at the latest: a hole behind it is an absence
     #[arg(long, value_name = "LSN")]
     pub needed_to: Option<Lsn>,
+    /// The recovery follows this one: of the timelines before it counts what it came from
+    #[arg(long, value_name = "NUMBER", conflicts_with = "standby")]
+    pub timeline: Option<u32>,
+    /// A standby asks: whatever keeps the file away is told, and it is asked for again
+    #[arg(long, conflicts_with = "desk")]
+    pub standby: bool,
     /// Ask the program that started the server, instead of the repository
     #[arg(long, value_name = "SOCKET", hide = true, conflicts_with_all = ["instance", "system_identifier"])]
     pub desk: Option<PathBuf>,

@@ -3,9 +3,11 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use backstay_model::InstanceId;
+use backstay_model::{InstanceId, LagLimit};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::values::Size;
 
 /// How the log of a server is received and kept.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -23,11 +25,45 @@ pub struct ArchiveSettings {
     /// names `backstay`: then no commit that was confirmed is ever lost, and each waits for this machine's disk.
     #[serde(default)]
     pub synchronous: bool,
+    /// How much log the server may hold for the archive on its own disk, such as `"10GiB"`; at least two segments count.
+    /// More than half of it is a warning, all of it a fault, in `backstay archive` and in `backstay status`. Nobody
+    /// looks at the server while neither runs: `max_slot_wal_keep_size` of the server holds then as well.
+    #[serde(default)]
+    pub max_lag: Option<Size>,
+    /// What `backstay archive` does when the server holds that much. `"alert"` tells it. `"gap"` drops the slot, so that the
+    /// server lets go, notes the hole in the repository, goes on behind it and takes a new base; log that the server
+    /// let go of by itself is treated alike.
+    #[serde(default)]
+    pub on_max_lag: OnMaxLag,
+    /// How many more segments one call of `backstay wal push` stores, of those that the server has ready behind the one
+    /// that it names: three at once, up to 8 when not set, none with 0. Each is compared when the server comes to it.
+    #[serde(default)]
+    pub push_ahead: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnMaxLag {
+    #[default]
+    Alert,
+    Gap,
 }
 
 impl ArchiveSettings {
     pub fn slot(&self, instance: &InstanceId) -> String {
         self.slot.clone().unwrap_or_else(|| format!("backstay_{}", instance.as_str().replace('-', "_")))
+    }
+
+    /// How much the server may hold.
+    pub fn limit(&self) -> Option<LagLimit> {
+        Some(LagLimit { max_bytes: self.max_lag?.0.0, on_max_lag: self.on_max_lag() })
+    }
+
+    pub fn on_max_lag(&self) -> backstay_model::OnMaxLag {
+        match self.on_max_lag {
+            OnMaxLag::Alert => backstay_model::OnMaxLag::Alert,
+            OnMaxLag::Gap => backstay_model::OnMaxLag::Gap,
+        }
     }
 }
 

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use backstay_model::dump::layout::Layout;
 use backstay_model::dump::retention::{DumpKeep, TierKeep};
-use backstay_model::dump::{DumpCipher, DumpCompression, DumpFormat, NameTemplate};
+use backstay_model::dump::{DumpCipher, DumpCompression, DumpFormat, NameTemplate, PointerName};
 use jiff::SignedDuration;
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::secret::SecretSource;
 use super::values::{Address, HumanDuration};
@@ -30,6 +30,12 @@ pub struct DumpSettings {
     #[serde(default)]
     #[schemars(with = "Option<String>")]
     pub name: Option<NameTemplate>,
+    /// The name that leads to the newest dump, over that of the layout, made of `{database}`, `{instance}` and `{ext}`:
+    /// `"latest_{database}.{ext}"`; `"none"` for none. It never leads to parts of a database, and without `{database}` only
+    /// to dumps of that of `url`. One that has an old name stays as it is: remove it by hand.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    pub pointer: Option<Pointer>,
     /// `"custom"` (for `pg_restore`), `"plain"` (SQL for `psql`) or `"directory"` (in a tar archive; several sessions at once).
     #[serde(default)]
     #[schemars(with = "Option<String>")]
@@ -66,6 +72,33 @@ pub struct DumpSettings {
     pub keep_reports: Option<HumanDuration>,
 }
 
+/// Whether a name leads to the newest dump, and which.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Pointer {
+    None,
+    Named(PointerName),
+}
+
+const NO_POINTER: &str = "none";
+
+impl<'de> Deserialize<'de> for Pointer {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match String::deserialize(deserializer)?.as_str() {
+            NO_POINTER => Ok(Pointer::None),
+            name => name.parse().map(Pointer::Named).map_err(serde::de::Error::custom),
+        }
+    }
+}
+
+impl Serialize for Pointer {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Pointer::None => serializer.serialize_str(NO_POINTER),
+            Pointer::Named(name) => serializer.collect_str(name),
+        }
+    }
+}
+
 /// Which dumps are kept in each tier. The newest good dump of each database is kept always.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -91,7 +124,7 @@ pub struct TierKeepSettings {
     /// What is younger stays, such as `"30d"`.
     #[serde(default)]
     pub age: Option<HumanDuration>,
-    /// The newest so many of each database stay.
+    /// The newest so many of each database stay: dumps, of which one day may have several.
     #[serde(default)]
     pub count: Option<u32>,
 }
@@ -112,6 +145,7 @@ impl DumpSettings {
             to: own.to.or_else(|| common.to.clone()),
             layout: own.layout.or_else(|| common.layout.clone()),
             name: own.name.or_else(|| common.name.clone()),
+            pointer: own.pointer.or_else(|| common.pointer.clone()),
             format: own.format.or(common.format),
             compression: own.compression.or(common.compression),
             compression_level: own.compression_level.or(common.compression_level),

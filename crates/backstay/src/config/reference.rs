@@ -17,7 +17,7 @@ pub fn markdown() -> String {
          A duration is written `\"15m\"` or `\"1h30m\"`; a secret `{ file = \"/run/secrets/orders\" }` or\n\
          `{ env = \"ORDERS_PASSWORD\" }`, never as text.\n",
     );
-    for name in ["repository", "instance", "policy", "drill"] {
+    for name in ["repository", "instance", "policy", "dump", "drill"] {
         let Some((_, shape)) = root.properties().find(|(key, _)| *key == name) else { continue };
         match shape.values() {
             Some(each) => {
@@ -58,8 +58,8 @@ fn rows(out: &mut String, section: Shape<'_>, prefix: &str) {
                 _ => "–".to_owned(),
             };
             let _ = writeln!(out, "| `{prefix}{name}` | {default} | {} |", one_line(shape.description()));
-            if name == "keep" {
-                rows(out, shape, "keep.");
+            if matches!(name, "keep" | "archive") || prefix == "keep." {
+                rows(out, shape, &format!("{prefix}{name}."));
             }
         }
     }

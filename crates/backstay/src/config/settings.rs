@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use backstay_model::InstanceId;
+use backstay_model::{EngineKind, InstanceId};
 use backstay_ops::backup::DEFAULT_COMPRESSION_LEVEL;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -112,6 +112,14 @@ pub enum InstanceSettings {
 }
 
 impl InstanceSettings {
+    pub fn engine(&self) -> EngineKind {
+        match self {
+            InstanceSettings::Postgresql(_) => EngineKind::Postgresql,
+            InstanceSettings::Influxdb(_) => EngineKind::Influxdb,
+            InstanceSettings::Redis(_) => EngineKind::Redis,
+        }
+    }
+
     pub fn url(&self) -> Option<&Address> {
         match self {
             InstanceSettings::Postgresql(settings) => Some(&settings.url),
@@ -183,7 +191,7 @@ pub struct PostgresqlSettings {
     pub dump: Box<DumpSettings>,
     /// How its log is received.
     #[serde(default)]
-    pub archive: ArchiveSettings,
+    pub archive: Box<ArchiveSettings>,
     /// What holds for this instance alone, over `[policy]`.
     #[serde(default)]
     pub policy: PolicySettings,

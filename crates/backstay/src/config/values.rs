@@ -7,7 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use backstay_model::ByteRate;
+use backstay_model::{ByteRate, ByteSize};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -100,6 +100,32 @@ impl FromStr for Rate {
 impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+/// A number of bytes, such as "10GiB".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema)]
+#[schemars(with = "String")]
+pub struct Size(pub ByteSize);
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse().map(Self).map_err(|error: backstay_model::size::SizeError| error.to_string())
+    }
+}
+
+impl fmt::Display for Size {
+    /// As it reads again without a loss.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
+        let bytes = self.0.0;
+        let whole = |(_, shift): &&(&str, u32)| bytes > 0 && bytes.is_multiple_of(1 << shift);
+        match units.iter().find(whole) {
+            Some((unit, shift)) => write!(f, "{}{unit}", bytes >> shift),
+            None => write!(f, "{bytes}B"),
+        }
     }
 }
 
@@ -234,6 +260,7 @@ macro_rules! text_value {
 text_value!(HumanDuration);
 text_value!(Schedule);
 text_value!(Rate);
+text_value!(Size);
 text_value!(Address);
 
 #[cfg(test)]

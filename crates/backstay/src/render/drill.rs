@@ -18,15 +18,16 @@ pub enum Drilled {
     NotToTheEnd {
         instance: InstanceId,
         backup: Option<String>,
-        target: RecoveryTarget,
+        /// None where it was to be any instant.
+        target: Option<RecoveryTarget>,
         sound: Option<bool>,
         error: Told,
     },
 }
 
 impl Drilled {
-    pub fn not_to_the_end(instance: &InstanceId, target: &RecoveryTarget, error: Told) -> Self {
-        let (instance, target) = (instance.clone(), target.clone());
+    pub fn not_to_the_end(instance: &InstanceId, target: Option<&RecoveryTarget>, error: Told) -> Self {
+        let (instance, target) = (instance.clone(), target.cloned());
         Drilled::NotToTheEnd { instance, backup: None, target, sound: None, error }
     }
 }
@@ -58,6 +59,9 @@ fn one(output: &Output, report: &DrillReport) -> String {
     };
     let mut text = format!("{}: backup {} {verdict}\n", report.instance, report.backup);
     let mut line = |label: &str, value: String| text.push_str(&labelled(label, &value));
+    if report.target != RecoveryTarget::Latest {
+        line("restored to", report.target.to_string());
+    }
     let mut took = |label: &str, seconds: Option<f64>, what: &str| {
         if let Some(seconds) = seconds {
             line(label, span(seconds) + what);

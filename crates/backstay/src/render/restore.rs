@@ -5,6 +5,7 @@ use std::path::Path;
 use backstay_engine::postgres::starting::Starting;
 use backstay_model::RecoveryTarget;
 use backstay_model::plan::RestorePlan;
+use backstay_model::plan::restore::EndOfTransaction;
 use backstay_ops::restore::RestoreReport;
 
 use super::drill::checks;
@@ -22,6 +23,12 @@ pub fn plan(output: &Output, plan: &RestorePlan) -> String {
     if let Some(reached) = &plan.reached {
         let position = reached.position.as_ref().map(|position| format!(" ({position})")).unwrap_or_default();
         line("state of", format!("{}{position}", time(reached.time)));
+        if let Some(last) = &reached.last_transaction {
+            line("last transaction", transaction(last));
+        }
+        if let Some(next) = &reached.stops_before {
+            line("stops before", transaction(next));
+        }
     }
     for range in &plan.log {
         let (timeline, from, to) = (range.timeline, range.from, range.to);
@@ -39,6 +46,11 @@ pub fn plan(output: &Output, plan: &RestorePlan) -> String {
     }
     text.push_str(&findings(output, &plan.findings));
     text
+}
+
+/// With the fractions of a second: two of them lie less than one apart.
+fn transaction(end: &EndOfTransaction) -> String {
+    format!("{} at {} ({})", end.transaction, end.time, end.position)
 }
 
 fn target(target: &RecoveryTarget) -> String {

@@ -142,6 +142,9 @@ fn slot(archive: &ArchiveStatus) -> Option<String> {
     if let Some(limit) = slot.limit_bytes {
         text.push_str(&format!(", at most {}", size(limit)));
     }
+    if let Some(limit) = archive.max_lag {
+        text.push_str(&format!("; archive.max_lag is {}", size(limit.max_bytes)));
+    }
     Some(text)
 }
 

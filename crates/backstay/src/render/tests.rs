@@ -3,7 +3,7 @@
 use backstay_engine::postgres::starting::Starting;
 use backstay_model::drill::{Check, DrillReport, Proof};
 use backstay_model::error::Classified;
-use backstay_model::plan::restore::Reached;
+use backstay_model::plan::restore::{EndOfTransaction, Reached};
 use backstay_model::plan::{Refusal, RestorePlan, TablespacePlace};
 use backstay_model::policy::ExpirePlan;
 use backstay_model::policy::retention::{Expired, KeepReason, Kept, Period};
@@ -13,7 +13,7 @@ use backstay_model::status::{
 };
 use backstay_model::summary::BackupSummary;
 use backstay_model::verify::VerifyReport;
-use backstay_model::{BackupType, EngineKind, ErrorKind, Finding, RecoveryTarget, TimelineId};
+use backstay_model::{BackupType, EngineKind, ErrorKind, Finding, Lsn, RecoveryTarget, TimelineId};
 use backstay_ops::key::KeySlot;
 use backstay_ops::list::BackupDetail;
 use backstay_ops::restore::RestoreReport;
@@ -83,7 +83,20 @@ fn plan() -> RestorePlan {
     RestorePlan {
         instance: "orders".parse().unwrap(),
         target: RecoveryTarget::Latest,
-        reached: Some(Reached { time: at("2026-11-21T02:43:02Z"), position: Some("1@0/3000138".into()) }),
+        reached: Some(Reached {
+            time: at("2026-11-21T02:43:02Z"),
+            position: Some("1@0/3000138".into()),
+            last_transaction: Some(EndOfTransaction {
+                transaction: 745,
+                time: at("2026-11-21T02:43:02.341931Z"),
+                position: Lsn(0x300_00a0),
+            }),
+            stops_before: Some(EndOfTransaction {
+                transaction: 747,
+                time: at("2026-11-21T02:43:02.408771Z"),
+                position: Lsn(0x300_0138),
+            }),
+        }),
         base: Some("20261121T024300Z-7q3f".parse().unwrap()),
         log: Vec::new(),
         recovery: None,
@@ -199,6 +212,7 @@ fn the_status_of_an_archived_log_with_holes() {
         from: at("2026-11-20T11:00:00Z"),
         to: Some(at("2026-11-20T11:05:00Z")),
         why: "it was stored, and is gone from the store".into(),
+        given_up_at: None,
         timeline: TimelineId(1),
         from_position: "1@0/4000000".into(),
         to_position: Some("1@0/5000000".into()),
@@ -209,6 +223,7 @@ fn the_status_of_an_archived_log_with_holes() {
         from: at("2026-11-21T05:00:00Z"),
         to: None,
         why: "the slot backstay_orders is lost: the server let go of log before it was received".into(),
+        given_up_at: None,
         timeline: TimelineId(2),
         from_position: "2@0/9000000".into(),
         to_position: None,

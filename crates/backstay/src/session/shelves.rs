@@ -63,9 +63,11 @@ impl Session {
             None => Ok(DumpPolicy {
                 to: None,
                 layout: Layout::preset(DEFAULT_LAYOUT).map_err(Fault::new)?,
+                database: None,
                 shape: DumpShape::default(),
                 level: None,
                 passphrase: None,
+                older_passphrases: Vec::new(),
                 jobs: DEFAULT_JOBS,
                 spool: None,
                 keep: DumpKeep::default(),

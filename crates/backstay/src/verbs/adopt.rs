@@ -17,7 +17,8 @@ pub async fn run(session: &Session, arguments: &AdoptArguments) -> Result<u8, Fa
         (None, [only]) => only.clone(),
         (None, several) => return Err(Fault::new(Error::WhoseDumps { known: several.to_vec() })),
     };
-    let (policy, instance) = session.dump_policy(&name, arguments.layout.as_deref())?;
+    let (mut policy, instance) = session.dump_policy(&name, arguments.layout.as_deref())?;
+    policy.older_passphrases = session.older_passphrases(&arguments.passphrases)?;
     let directory = std::path::absolute(&arguments.directory).unwrap_or_else(|_| arguments.directory.clone());
     let is_shelf = policy.directory().is_some_and(|shelf| shelf == directory);
     let request = AdoptRequest { directory, dry_run: arguments.dry_run };

@@ -2,7 +2,8 @@
 
 use std::sync::Mutex;
 
-use backstay_model::{Fault, Lsn};
+use backstay_engine::postgres::receive::timeline_of;
+use backstay_model::{ByteSize, Fault, Finding, LagLevel, LagLimit, LogId, Lsn, OnMaxLag, Position};
 use backstay_ops::archive::{ArchiveEvent, ArchiveWatcher};
 
 use super::Verdict;
@@ -17,9 +18,13 @@ pub async fn run(session: &Session, arguments: &ArchiveArguments) -> Result<u8, 
         let context = &context;
         async move {
             let instance = instance?;
-            let options = session.archive_options(&id)?;
-            let watcher =
-                Telling { output: session.output, instance: id.to_string(), last: Mutex::default() };
+            let options = session.archive_options(&id, arguments.accept_gap)?;
+            let watcher = Telling {
+                output: session.output,
+                instance: id.to_string(),
+                last: Mutex::default(),
+                commits: Mutex::default(),
+            };
             Ok::<_, Fault>(backstay_ops::archive::run(context, &instance, &options, &watcher).await?)
         }
     });
@@ -38,30 +43,113 @@ struct Telling {
     instance: String,
     /// The last reason to wait: said once, however often it is met.
     last: Mutex<Option<String>>,
+    /// What the server said last of commits, and of whom they wait for.
+    commits: Mutex<Option<(bool, String)>>,
+}
+
+impl Telling {
+    fn tell_who_waits(&self, wait: bool, is_intended: bool, names: &str) {
+        let (instance, output) = (&self.instance, self.output);
+        match (wait, is_intended) {
+            (false, false) => {}
+            (true, true) => output.note(&format!("{instance}: every commit waits until it is durable here")),
+            (false, true) => output.warnings(&[Finding::warning(
+                instance,
+                format!("no commit waits for this archive: synchronous_standby_names of the server is '{names}'"),
+                "name backstay in `synchronous_standby_names`, or take `synchronous` out of the configuration",
+            )]),
+            (true, false) => output.warnings(&[Finding::warning(
+                instance,
+                format!(
+                    "every commit waits up to a quarter of a second for this archive: \
+                     synchronous_standby_names of the server is '{names}'"
+                ),
+                format!("set `synchronous = true` in `[instance.{instance}.archive]`"),
+            )]),
+        }
+    }
 }
 
 impl ArchiveWatcher for Telling {
     fn see(&self, event: ArchiveEvent) {
         let mut last = self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let instance = &self.instance;
-        let line = match event {
+        let said = match event {
             ArchiveEvent::Began { log, from } => {
                 *last = None;
-                format!("{instance}: receiving timeline {} from {}", log.timeline, Lsn(from))
+                format!("receiving timeline {} from {}", number(&log), Lsn(from))
             }
             ArchiveEvent::Timeline { log, from } => {
-                format!("{instance}: timeline {} goes on from {}", log.timeline, Lsn(from))
+                format!("timeline {} goes on from {}", number(&log), Lsn(from))
             }
             ArchiveEvent::Sent { log, span } => {
-                tracing::info!(instance, timeline = log.timeline, from = %Lsn(span.start), to = %Lsn(span.end), "stored");
+                tracing::info!(instance, timeline = number(&log), from = %Lsn(span.start), to = %Lsn(span.end), "stored");
                 return;
             }
-            ArchiveEvent::Waiting { reason } if last.as_ref() == Some(&reason) => return,
-            ArchiveEvent::Waiting { reason } => {
+            ArchiveEvent::Commits { wait, is_intended, names } => {
+                let now = Some((wait, names));
+                let mut said = self.commits.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                if *said != now {
+                    self.tell_who_waits(wait, is_intended, now.as_ref().map_or("", |(_, names)| names));
+                    *said = now;
+                }
+                return;
+            }
+            ArchiveEvent::Waiting { reason, .. } | ArchiveEvent::BaseFailed { reason }
+                if last.as_ref() == Some(&reason) =>
+            {
+                return;
+            }
+            ArchiveEvent::Waiting { reason, hints } => {
+                let hints: String = hints.iter().map(|hint| format!("\n  hint: {hint}")).collect();
+                let said = format!("waiting: {reason}{hints}");
+                *last = Some(reason);
+                said
+            }
+            ArchiveEvent::Lag { level, held_bytes, limit } => of_lag(level, held_bytes, limit),
+            ArchiveEvent::SpoolFull { reason } => {
+                format!("error: {reason}: the server holds its log until there is room")
+            }
+            ArchiveEvent::SpoolHasRoom => "the spool has room again".to_owned(),
+            ArchiveEvent::GapOpened { gap } => format!(
+                "error: {gap}; log from {} on is missing, and a base behind it follows",
+                Position::Wal { timeline: gap.timeline, lsn: gap.from }
+            ),
+            ArchiveEvent::BaseBegun => "taking a base behind the gap".to_owned(),
+            ArchiveEvent::BaseTaken { id, finished_at } => {
+                format!("base {id} is taken: restores reach every instant from {finished_at} on")
+            }
+            ArchiveEvent::BaseFailed { reason } => {
                 *last = Some(reason.clone());
-                format!("{instance}: waiting for the server: {reason}")
+                format!("error: the base behind the gap failed, and is tried again: {reason}")
             }
         };
-        self.output.note(&line);
+        self.output.note(&format!("{instance}: {said}"));
     }
+}
+
+fn of_lag(level: LagLevel, held_bytes: u64, limit: LagLimit) -> String {
+    let (held, most) = (ByteSize(held_bytes), ByteSize(limit.max_bytes));
+    match (level, limit.on_max_lag) {
+        (LagLevel::Within, _) => format!("the server holds {held} of log for the archive: all is well again"),
+        (LagLevel::Half, _) => {
+            format!(
+                "warning: the server holds {held} of log for the archive, more than half of archive.max_lag, {most}"
+            )
+        }
+        (LagLevel::Reached, OnMaxLag::Alert) => format!(
+            "error: the server holds {held} of log for the archive, and archive.max_lag is {most}: it goes on holding \
+             until its disk is full; archive.on_max_lag = \"gap\" would free it"
+        ),
+        (LagLevel::Reached, OnMaxLag::Gap) => {
+            format!(
+                "error: the server holds {held} of log for the archive, and archive.max_lag is {most}: its slot goes"
+            )
+        }
+    }
+}
+
+/// As everything else says it: the name counts in hexadecimal digits.
+fn number(log: &LogId) -> String {
+    timeline_of(log).map_or_else(|| log.timeline.clone(), |timeline| timeline.to_string())
 }

@@ -16,7 +16,7 @@ use crate::render::errors::Told;
 use crate::session::Session;
 
 pub async fn run(session: &Session, arguments: &DrillArguments) -> Result<u8, Fault> {
-    let target = arguments.to.as_deref().map(str::parse::<RecoveryTarget>).transpose()?.unwrap_or_default();
+    let target = arguments.to.as_deref().map(str::parse::<RecoveryTarget>).transpose()?;
     let instances = session.instances(&arguments.instances)?;
     let directory = match &session.config.settings.drill.directory {
         Some(directory) => session.config.beside(directory),
@@ -30,7 +30,7 @@ pub async fn run(session: &Session, arguments: &DrillArguments) -> Result<u8, Fa
             let error = Told::fault(&fault);
             session.output.error(&error);
             verdict.worsen(NOT_SEEN);
-            let unseen = |(id, _)| Drilled::not_to_the_end(&id, &options.target, error.clone());
+            let unseen = |(id, _)| Drilled::not_to_the_end(&id, options.target.as_ref(), error.clone());
             instances.into_iter().map(unseen).collect()
         }
         Err(fault) => return Err(fault),
@@ -70,7 +70,7 @@ async fn each(
                 let error = Told::fault(&fault);
                 session.output.error(&error);
                 verdict.worsen(if unseen { NOT_SEEN } else { fault.kind().exit_code() });
-                Drilled::not_to_the_end(&id, &options.target, error)
+                Drilled::not_to_the_end(&id, options.target.as_ref(), error)
             }
         });
         if session.cancel.is_cancelled() {

@@ -19,8 +19,8 @@ pub async fn run(session: &Session, arguments: &ExportArguments) -> Result<u8, F
         cipher: arguments.encrypt,
     };
     let report = match shelf_of(session, &id).await? {
-        Some(kept) => of_dump(session, kept, &id, &options).await?,
-        None => of_base(session, &id, &options).await?,
+        Some(kept) => of_dump(session, kept, arguments, &id, &options).await?,
+        None => of_base(session, arguments, &id, &options).await?,
     };
     session.output.result(&report, |output| render::export::report(output, &report)).map_err(Error::Print)?;
     Ok(DONE)
@@ -29,19 +29,27 @@ pub async fn run(session: &Session, arguments: &ExportArguments) -> Result<u8, F
 async fn of_dump(
     session: &Session,
     kept: Kept,
+    arguments: &ExportArguments,
     id: &BackupId,
     options: &ExportOptions,
 ) -> Result<ExportReport, Fault> {
-    let kept = session.opened(kept)?;
+    let mut kept = session.opened(kept)?;
+    kept.policy.older_passphrases = session.older_passphrases(&arguments.passphrases)?;
     let _bar = session.bar(kept.instance.as_str());
     let exported = export::dump(&session.run(), &kept.policy, id, options).await?;
     // Between the look at the shelf and now it may have gone.
     Ok(exported.ok_or_else(|| backstay_ops::Error::NoSuchBackup { backup: id.clone() })?)
 }
 
-async fn of_base(session: &Session, id: &BackupId, options: &ExportOptions) -> Result<ExportReport, Fault> {
+async fn of_base(
+    session: &Session,
+    arguments: &ExportArguments,
+    id: &BackupId,
+    options: &ExportOptions,
+) -> Result<ExportReport, Fault> {
     let context = session.context().await?;
     let instance = backstay_ops::list::show(&context, id).await?.summary.instance;
+    arguments.passphrases.must_be_none().map_err(Fault::new)?;
     let policy = session.dump_policy_of_any(instance.as_str())?;
     let _bar = session.bar(instance.as_str());
     Ok(export::base(&context, &policy, id, options).await?)

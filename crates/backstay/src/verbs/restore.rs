@@ -3,14 +3,15 @@
 use std::path::Path;
 
 use backstay_model::plan::Refusal;
-use backstay_model::{BackupId, Fault, RecoveryTarget};
+use backstay_model::{BackupId, Fault, RecoveryTarget, Secret};
 use backstay_ops::reload::Server;
-use backstay_ops::restore::RestoreOptions;
+use backstay_ops::restore::{RestoreOptions, Standby};
 use serde::Serialize;
 
 mod extract;
 mod globals;
 mod reload;
+mod several;
 
 use super::{DONE, NOT_SOUND};
 use crate::args::RestoreArguments;
@@ -25,12 +26,14 @@ pub async fn run(session: &Session, arguments: &RestoreArguments) -> Result<u8, 
         Some(into) if extract::is_meant(session, arguments) => extract::run(session, arguments, into).await,
         Some(into) => base(session, arguments, into).await,
         None if arguments.reload.is_without_place() => globals::run(session, arguments).await,
+        None if arguments.reload.database.len() > 1 => several::run(session, arguments).await,
         None => reload::run(session, arguments).await,
     }
 }
 
 /// A base backup into a directory.
 async fn base(session: &Session, arguments: &RestoreArguments, into: &Path) -> Result<u8, Fault> {
+    arguments.reload.passphrases.must_be_none().map_err(Fault::new)?;
     let backup = arguments.backup.as_deref().map(str::parse::<BackupId>).transpose()?;
     let target = arguments.to.as_deref().map(str::parse::<RecoveryTarget>).transpose()?.unwrap_or_default();
     let instance = session.instance_to_restore(&arguments.instance)?;
@@ -43,6 +46,9 @@ async fn base(session: &Session, arguments: &RestoreArguments, into: &Path) -> R
         tablespaces: arguments.tablespace.clone(),
         start: arguments.start,
         dry_run: arguments.dry_run,
+        standby: arguments
+            .standby
+            .then(|| Standby { primary_conninfo: arguments.primary_conninfo.as_ref().map(Secret::new) }),
     };
     let context = session.context().await?;
     let plan = backstay_ops::restore::plan(&context, &instance, &options).await?;

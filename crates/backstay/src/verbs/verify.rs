@@ -1,13 +1,13 @@
 //! `backstay verify`: exit 0 sound, 20 findings, 21 could not look.
 
 use backstay_model::verify::{VerifyLevel, VerifyReport};
-use backstay_model::{BackupId, ErrorKind, Fault, Finding, InstanceId};
+use backstay_model::{BackupId, ErrorKind, Fault, Finding, InstanceId, Secret};
 use backstay_ops::dump::report::FileVerdict;
 use backstay_ops::dump::verify::{self as dumps, DumpVerification, VerifyOptions};
 use backstay_ops::verify::Subject;
 use serde::Serialize;
 
-use super::{Verdict, could_not_look};
+use super::{DONE, Verdict, could_not_look};
 use crate::args::{VerifyArguments, VerifyDepth};
 use crate::error::Error;
 use crate::render::errors::Told;
@@ -32,7 +32,12 @@ pub async fn run(session: &Session, arguments: &VerifyArguments) -> Result<u8, F
     };
     let subject = subject(arguments.subject.as_deref())?;
     let mut verdict = Verdict::default();
-    let of_dumps = on_shelves(session, &subject, level, &mut verdict).await?;
+    let older = session.older_passphrases(&arguments.passphrases)?;
+    let of_dumps = on_shelves(session, &subject, level, &older, &mut verdict).await?;
+    let is_seen = verdict.code() == DONE;
+    if of_dumps.is_empty() && is_seen && !older.is_empty() {
+        return Err(Fault::new(Error::NoDumpsMeant { option: "--passphrase-file" }));
+    }
     let is_one_dump = matches!(subject, Subject::Backup(_)) && !of_dumps.is_empty();
     let mut report = VerifyReport::new(named(&subject));
     if !is_one_dump {
@@ -97,6 +102,7 @@ async fn on_shelves(
     session: &Session,
     subject: &Subject,
     level: VerifyLevel,
+    older_passphrases: &[Secret],
     verdict: &mut Verdict,
 ) -> Result<Vec<DumpVerification>, Fault> {
     let names: Vec<String> = match subject {
@@ -109,7 +115,7 @@ async fn on_shelves(
     };
     let mut seen = Vec::new();
     for kept in session.shelves(&names) {
-        match of_one(session, kept, dump.clone(), level).await {
+        match of_one(session, kept, dump.clone(), level, older_passphrases).await {
             Ok(verification) => seen.push(verification),
             // Not of this instance, and perhaps a backup.
             Err(fault) if dump.is_some() && fault.kind() == ErrorKind::NotFound => {}
@@ -128,8 +134,10 @@ async fn of_one(
     kept: Result<Kept, Fault>,
     dump: Option<BackupId>,
     level: VerifyLevel,
+    older_passphrases: &[Secret],
 ) -> Result<DumpVerification, Fault> {
-    let kept = session.opened(kept?)?;
+    let mut kept = session.opened(kept?)?;
+    kept.policy.older_passphrases = older_passphrases.to_vec();
     let options = VerifyOptions { level, dump, bin_directory: kept.bin_directory };
     let _bar = session.bar(kept.instance.as_str());
     Ok(dumps::run(&session.run(), &kept.policy, &kept.instance, &options).await?)

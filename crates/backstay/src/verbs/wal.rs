@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use backstay_model::Fault;
+use backstay_model::{Fault, TimelineId};
 use backstay_ops::wal::{Fetched, LogFileName, LogSource};
 
 use super::DONE;
@@ -33,6 +33,8 @@ async fn fetch(session: &Session, arguments: &WalFetchArguments) -> Result<u8, F
         segment_bytes: arguments.segment_bytes,
         own_to: arguments.own_to,
         needed_to: arguments.needed_to,
+        follows: arguments.timeline.map(TimelineId),
+        standby: arguments.standby,
     };
     let context = session.context().await?;
     match backstay_ops::wal::fetch(&context, &source, &name, &arguments.to).await? {
@@ -67,5 +69,8 @@ async fn push(session: &Session, arguments: &WalPushArguments) -> Result<u8, Fau
     let level = session.config.settings.repository.level();
     let system = backstay_ops::wal::known_system(&context, id).await?;
     backstay_ops::wal::push(&context, id, system, &arguments.file, level).await?;
+    let most = session.push_ahead(id);
+    let ahead = backstay_ops::wal::push_ahead(&context, id, system, &arguments.file, level, most).await;
+    tracing::info!(file = %arguments.file.display(), ahead, "stored");
     Ok(DONE)
 }

@@ -3,7 +3,7 @@
 use testkit::Postgres;
 
 use super::dumps::{PHRASE, dumping, without_backstay};
-use super::program::{Home, server};
+use super::program::{Home, on_each_version, server};
 
 const ROWS: &str = "SELECT concat_ws('|', count(*), min(x), max(x)) FROM readings";
 
@@ -42,45 +42,48 @@ fn left_by(server: &Postgres, home: &Home, script: &str, directory: &str) {
 
 #[test]
 fn the_directory_of_each_runbook_is_adopted_and_gives_its_database_back() {
-    let Some(server) = server() else { return };
-    let home = dumping(&server);
-    server.sql("CREATE DATABASE shop").unwrap();
-    let table = "CREATE TABLE readings AS SELECT g AS id, md5(g::text) AS x FROM generate_series(1, 3000) g";
-    server.sql_in("shop", table).unwrap();
-    std::fs::create_dir(home.path("gnupg")).unwrap();
-    let expected = server.query_value_in("shop", ROWS).unwrap();
-    for (layout, script) in SCRIPTS {
-        left_by(&server, &home, script, layout);
-        let at = home.path(layout);
-        let to = format!("dump.to=file://{}", at.display());
-        let ordered = format!("dump.layout={layout}");
-        let with = |words: &[&str]| home.run([&["--set", &to, "--set", &ordered], words].concat());
-        let before = super::dumps::shown(&at);
-        let planned = with(&["adopt", at.to_str().unwrap(), "--dry-run"]).good();
-        assert!(planned.out.contains("would be adopted"), "{layout}: {planned:#?}");
-        assert_eq!(super::dumps::shown(&at), before, "{layout}");
-        let told = with(&["adopt", at.to_str().unwrap(), "--json"]).good().json();
-        let file = &told["files"][0];
-        assert_eq!(file["fate"], "adopted", "{layout}: {told}");
-        let record = &file["record"];
-        let day = record["finished_at"].as_str().unwrap();
-        assert!(
-            before.iter().any(|path| path.to_string_lossy().contains(&day[..10].replace('-', "")))
-                || day.starts_with("2024-01-24"),
-            "{layout}: {day}"
-        );
-        let again = with(&["adopt", at.to_str().unwrap(), "--json"]).good().json();
-        assert_eq!(again["files"][0]["fate"], "known", "{layout}: {again}");
+    on_each_version(|server| {
+        let home = dumping(server);
+        server.sql("CREATE DATABASE shop").unwrap();
+        let table =
+            "CREATE TABLE readings AS SELECT g AS id, md5(g::text) AS x FROM generate_series(1, 3000) g";
+        server.sql_in("shop", table).unwrap();
+        std::fs::create_dir(home.path("gnupg")).unwrap();
+        let expected = server.query_value_in("shop", ROWS).unwrap();
+        for (layout, script) in SCRIPTS {
+            left_by(server, &home, script, layout);
+            let at = home.path(layout);
+            let to = format!("dump.to=file://{}", at.display());
+            let ordered = format!("dump.layout={layout}");
+            let with = |words: &[&str]| home.run([&["--set", &to, "--set", &ordered], words].concat());
+            let before = super::dumps::shown(&at);
+            let planned = with(&["adopt", at.to_str().unwrap(), "--dry-run"]).good();
+            assert!(planned.out.contains("would be adopted"), "{layout}: {planned:#?}");
+            assert_eq!(super::dumps::shown(&at), before, "{layout}");
+            let told = with(&["adopt", at.to_str().unwrap(), "--json"]).good().json();
+            let file = &told["files"][0];
+            assert_eq!(file["fate"], "adopted", "{layout}: {told}");
+            let record = &file["record"];
+            let day = record["finished_at"].as_str().unwrap();
+            assert!(
+                before.iter().any(|path| path.to_string_lossy().contains(&day[..10].replace('-', "")))
+                    || day.starts_with("2024-01-24"),
+                "{layout}: {day}"
+            );
+            let again = with(&["adopt", at.to_str().unwrap(), "--json"]).good().json();
+            assert_eq!(again["files"][0]["fate"], "known", "{layout}: {again}");
 
-        let (id, copy) = (record["id"].as_str().unwrap(), format!("from_{}", layout.replace('-', "_")));
-        with(&["restore", "orders", "--backup", id, "--into-database", &copy]).good();
-        assert_eq!(server.query_value_in(&copy, ROWS).unwrap(), expected, "{layout}");
-    }
-    // One table, of an archive.
-    let to = format!("dump.to=file://{}", home.path("grill-stats").display());
-    let words = ["--set", &to, "--set", "dump.layout=grill-stats", "restore", "orders", "--database", "shop"];
-    home.run([&words[..], &["--into-database", "one", "--table", "readings"]].concat()).good();
-    assert_eq!(server.query_value_in("one", ROWS).unwrap(), expected);
+            let (id, copy) = (record["id"].as_str().unwrap(), format!("from_{}", layout.replace('-', "_")));
+            with(&["restore", "orders", "--backup", id, "--into-database", &copy]).good();
+            assert_eq!(server.query_value_in(&copy, ROWS).unwrap(), expected, "{layout}");
+        }
+        // One table, of an archive.
+        let to = format!("dump.to=file://{}", home.path("grill-stats").display());
+        let words =
+            ["--set", &to, "--set", "dump.layout=grill-stats", "restore", "orders", "--database", "shop"];
+        home.run([&words[..], &["--into-database", "one", "--table", "readings"]].concat()).good();
+        assert_eq!(server.query_value_in("one", ROWS).unwrap(), expected);
+    });
 }
 
 #[test]
@@ -142,4 +145,49 @@ fn what_is_damaged_closed_or_of_another_kind_is_told_and_gets_no_sidecar() {
     );
     std::fs::remove_dir_all(home.path("left")).unwrap();
     assert!(home.run(["adopt", home.path("left").to_str().unwrap()]).good().out.contains("0 dumps"));
+}
+
+#[test]
+fn what_a_name_without_a_time_of_day_leaves_open_the_archive_or_the_file_says() {
+    on_each_version(|server| {
+        let home = dumping(server);
+        server.sql("CREATE TABLE t AS SELECT 1 AS n").unwrap();
+        let script = "mkdir -p $D/manual
+            dated() { pg_dump postgres | gzip > $D/$1; touch -d \"$2\" $D/$1; }
+            dated backup-2024-01-24.sql.gz '2024-01-24 02:00:07 UTC'
+            dated manual/backup-20240124.sql.gz '2024-01-24 15:30:00 UTC'
+            dated backup-2024-01-23.sql.gz '2024-02-01 09:00:00 UTC'
+            dated manual/backup-20240125_101112.sql.gz '2024-01-25 23:00:00 UTC'
+            export TZ=UTC
+            while :; do
+                day=$(date +%F); pg_dump -Fc -f archive postgres
+                test \"$(date +%F)\" = $day && break
+            done
+            mv archive $D/backup-$day.dump; touch -d '2044-01-01 UTC' $D/backup-$day.dump";
+        left_by(server, &home, script, "left");
+        let now = server.query_value("SELECT extract(epoch FROM now())::bigint").unwrap();
+        let words =
+            ["--set", "dump.layout=save-it-ai", "adopt", home.path("left").to_str().unwrap(), "--json"]
+                .map(str::to_owned);
+        let told = home.run(words).good().json();
+        let files = told["files"].as_array().unwrap();
+        let of = |path: &str| {
+            let record = &files.iter().find(|file| file["path"] == path).unwrap()["record"];
+            (record["finished_at"].as_str().unwrap().to_owned(), record["guessed"] == true)
+        };
+        for (path, time, is_guessed) in [
+            ("backup-2024-01-24.sql.gz", "2024-01-24T02:00:07Z", false),
+            // Whoever takes one by hand may take it of any database.
+            ("manual/backup-20240124.sql.gz", "2024-01-24T15:30:00Z", true),
+            // A copy of another day.
+            ("backup-2024-01-23.sql.gz", "2024-01-23T00:00:00Z", false),
+            ("manual/backup-20240125_101112.sql.gz", "2024-01-25T10:11:12Z", true),
+        ] {
+            assert_eq!(of(path), (time.to_owned(), is_guessed), "{path}: {told:#}");
+        }
+        let archive = files.iter().find(|file| file["path"].as_str().unwrap().ends_with(".dump")).unwrap();
+        let time: jiff::Timestamp = archive["record"]["finished_at"].as_str().unwrap().parse().unwrap();
+        let age_seconds = now.parse::<i64>().unwrap() - time.as_second();
+        assert!((0..300).contains(&age_seconds), "{archive:#}");
+    });
 }

@@ -176,3 +176,84 @@ fn damage_in_the_first_bytes_of_ours_is_no_wrong_pass_phrase() {
         assert_eq!(databases(&server), ["postgres", "shop"]);
     }
 }
+
+#[test]
+fn dumps_of_before_a_change_of_the_pass_phrase_open_with_the_files_that_are_named() {
+    if !require_programs(&["openssl", "gpg", "gpg-agent", "gzip"]) {
+        return;
+    }
+    let Some(server) = server() else { return };
+    server.sql("CREATE DATABASE shop").unwrap();
+    server.sql_in("shop", "CREATE TABLE orders AS SELECT g AS id FROM generate_series(1, 300) g").unwrap();
+    let home = dumping(&server);
+    std::fs::create_dir(home.path("gnupg")).unwrap();
+    without_backstay(
+        &server,
+        &home,
+        "mkdir dumps; echo first > first; echo second > second; echo third > third
+         openssl='openssl enc -aes-256-cbc -salt -pbkdf2 -iter 100000'
+         pg_dump -Fc shop | $openssl -pass file:first > dumps/shop_1.dump.enc
+         pg_dump shop | gzip | gpg --batch --quiet --pinentry-mode loopback --passphrase-file second --symmetric \
+             -o dumps/shop_2.sql.gz.gpg
+         pg_dump -Fc shop | $openssl -pass file:phrase > dumps/shop_3.dump.enc",
+    );
+    let dumps = home.path("dumps");
+    let adopt = |others: &[&str]| {
+        let words = [&["adopt", dumps.to_str().unwrap(), "--json", "--dry-run"], others].concat();
+        let ran = home.run(words);
+        assert!(![&ran.out, &ran.err].iter().any(|text| text.contains(PHRASE)), "{ran:#?}");
+        let told = ran.json();
+        let fates = told["files"].as_array().unwrap().iter();
+        let fates: Vec<_> = fates.map(|file| file["fate"].as_str().unwrap().to_owned()).collect();
+        (ran.code, fates, told["files"][0]["reason"].as_str().unwrap_or_default().to_owned())
+    };
+    let of = |fates: [&str; 3]| fates.map(str::to_owned).to_vec();
+    let (code, fates, reason) = adopt(&[]);
+    assert_eq!((code, fates), (20, of(["closed", "closed", "adopted"])));
+    assert!(reason.contains("the pass phrase is not that of"), "{reason}");
+    // The same one twice is one.
+    let (code, fates, reason) =
+        adopt(&["--passphrase-file", "third", "--passphrase-file", "second", "--passphrase-file", "phrase"]);
+    assert_eq!((code, fates), (20, of(["closed", "adopted", "adopted"])));
+    assert!(reason.contains("none of the 3 pass phrases that were tried is that of"), "{reason}");
+    let both = ["--passphrase-file", "first", "--passphrase-file", "second"];
+    let words = [&["adopt", dumps.to_str().unwrap(), "--json"], &both[..]].concat();
+    let told = home.run(words).good().json();
+    let id = |at: usize| told["files"][at]["record"]["id"].as_str().unwrap().to_owned();
+
+    assert_eq!(home.run(["verify", "orders"]).code, 21);
+    home.run([&["verify", "orders"], &both[..]].concat()).good();
+    for (at, only) in [(0, "first"), (1, "second")] {
+        let (id, copy) = (id(at), format!("copy_{at}"));
+        let words = ["restore", "orders", "--backup", &id, "--into-database", &copy];
+        home.run(words).refused(5, &["the pass phrase is not that of", "--passphrase-file"]);
+        let wrong = home.run([&words[..], &["--passphrase-file", "third"]].concat());
+        wrong.refused(5, &["none of the 2 pass phrases that were tried is that of"]);
+        home.run([&words[..], &["--passphrase-file", "third", "--passphrase-file", only]].concat()).good();
+        assert_eq!(server.query_value_in(&copy, "SELECT count(*) FROM orders").unwrap(), "300");
+
+        // What comes out is encrypted with the present one.
+        let to = home.path(&format!("out_{at}.enc"));
+        let words = ["export", &id, "--to", to.to_str().unwrap(), "--encrypt", "openssl"];
+        home.run(words).refused(5, &["the pass phrase is not that of"]);
+        home.run([&words[..], &["--passphrase-file", only]].concat()).good();
+        let way =
+            format!("openssl enc -d -aes-256-cbc -pbkdf2 -iter 100000 -pass file:phrase -in {to:?} | wc -c");
+        assert_ne!(without_backstay(&server, &home, &way).trim(), "0");
+    }
+    home.run(["verify", "orders", "--passphrase-file", "none"]).refused(2, &["--passphrase-file"]);
+    let into = home.path("restored");
+    home.run(["restore", "orders", "--into", into.to_str().unwrap(), "--passphrase-file", "first"])
+        .refused(2, &["`--passphrase-file` is for dumps"]);
+}
+
+#[test]
+fn a_pass_phrase_for_a_verification_without_dumps_is_refused() {
+    let home = Home::new();
+    home.init();
+    std::fs::write(home.path("phrase"), PHRASE).unwrap();
+    let file = home.path("phrase");
+    home.run(["verify"]).good();
+    let words = ["verify", "--passphrase-file", file.to_str().unwrap()];
+    home.run(words).refused(2, &["`--passphrase-file` is for dumps", "leave"]);
+}

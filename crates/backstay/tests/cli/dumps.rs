@@ -181,8 +181,9 @@ fn what_cannot_be_dumped_is_refused_before_the_first_file() {
 fn a_name_that_is_taken_is_left_to_whom_it_belongs() {
     let Some(server) = server() else { return };
     let home = dumping(&server);
-    // One dump a day, by its name.
-    let words = ["dump", "orders", "--database", "postgres", "--layout", "save-it-ai"];
+    // One dump a day, by its name, and none by hand.
+    let name = "dump.name=backup-{time:%Y-%m-%d}.{ext}";
+    let words = ["--set", name, "dump", "orders", "--database", "postgres"];
     home.run(words).good();
     let before = shown(&home.path("dumps"));
     let bytes = std::fs::read(&before[0]).unwrap();

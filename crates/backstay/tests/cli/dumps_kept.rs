@@ -312,3 +312,26 @@ fn expire_that_is_killed_before_any_of_its_calls_loses_nothing_and_is_ended_by_t
         assert!(daily.contains(&file));
     }
 }
+
+#[test]
+fn an_archive_that_no_pg_restore_here_can_list_is_a_warning_and_its_bytes_are_looked_at() {
+    let Some(server) = server() else { return };
+    let home = dumping_daily(&server);
+    let (_, file) = dump(&home, &["--database", "postgres"]);
+    home.run(["verify", "orders"]).good();
+    let sidecar = PathBuf::from(format!("{}.meta.json", file.display()));
+    let text = std::fs::read_to_string(&sidecar).unwrap();
+    let mut record: Value = serde_json::from_str(&text).unwrap();
+    // Of a version that nobody has.
+    record["tool_version"] = "99.1".into();
+    std::fs::write(&sidecar, record.to_string()).unwrap();
+    let ran = home.run(["verify", "orders", "--json"]);
+    let report = ran.json();
+    let findings = report["findings"].as_array().unwrap();
+    let told =
+        findings.iter().find(|found| found["message"].to_string().contains("contents were not listed"));
+    let told = told.unwrap_or_else(|| panic!("{report:#}"));
+    assert_eq!((&told["level"], ran.code), (&"warning".into(), 20), "{report:#}");
+    assert_eq!(report["dumps"][0]["state"], "good", "{report:#}");
+    assert!(told["remedy"].as_str().unwrap().contains("`postgresql-client"), "{told:#}");
+}

@@ -21,7 +21,7 @@ fn decision(home: &Home, part: &str, words: &[&str]) -> String {
 }
 
 /// Retention keeps the newest, and deletes what it let go at its next run.
-fn keep_one(home: &Home) {
+pub fn keep_one(home: &Home) {
     let text = std::fs::read_to_string(home.config()).unwrap();
     let keep = text.lines().find(|line| line.starts_with("keep = ")).unwrap();
     std::fs::write(home.config(), text.replace(keep, "keep = { last = 1 }\ngrace = \"0s\"")).unwrap();

@@ -1,7 +1,7 @@
 //! Dumps with TimescaleDB put back where somebody made a database for them, and copies
 //! that lack something of its catalogue.
 
-use testkit::{Postgres, PostgresOptions, PostgresVersion};
+use testkit::{Postgres, PostgresOptions};
 
 use super::dumps::{dumping, without_backstay};
 use super::program::Home;
@@ -15,11 +15,7 @@ const STATE: &str = "SELECT concat_ws(' ', (SELECT count(*) FROM pg_extension WH
                      coalesce(current_setting('timescaledb.restoring', true), 'off'))";
 
 fn measured() -> Option<(Postgres, Home)> {
-    let installation = testkit::require_postgres(PostgresVersion::V17)?;
-    if !installation.has_extension("timescaledb") {
-        eprintln!("SKIPPED: this PostgreSQL 17 has no TimescaleDB; `cargo xtask servers` prepares one");
-        return None;
-    }
+    let installation = testkit::require_timescaledb()?;
     let options = PostgresOptions::default()
         .configure("shared_preload_libraries = timescaledb")
         .configure("timescaledb.telemetry_level = off")

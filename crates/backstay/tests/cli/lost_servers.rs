@@ -120,7 +120,9 @@ fn a_session_that_somebody_ends_or_that_crashes_leaves_nothing_of_a_restore() {
                          WHERE application_name = 'backstay'";
             let ran = run_to(&home, &proxy, words, step, || server.sql(ended).unwrap());
             assert_eq!(ran.code, 6, "{what}: {ran:#?}");
-            ran.refused(6, &["terminating connection"]);
+            // What the client reads of the server's last words depends on when it looks.
+            let last_words = ["terminating connection", "server closed the connection"];
+            assert!(last_words.iter().any(|words| ran.err.contains(words)), "{what}: {ran:#?}");
             unharmed(&server, &home, &before, &what);
 
             // The server ends all sessions, recovers, and takes new ones a moment later.

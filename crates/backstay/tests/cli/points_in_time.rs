@@ -1,7 +1,9 @@
 //! Restores to points of an archived log, by the real program and real servers: each target
 //! gives exactly the rows that were committed by then.
 
+mod cut_recoveries;
 mod refused;
+mod standby;
 mod timelines;
 
 use std::path::{Path, PathBuf};
@@ -9,6 +11,7 @@ use std::process::Child;
 use std::time::Duration;
 
 use backstay_model::Lsn;
+use jiff::Timestamp;
 use rustix::process::{Pid, Signal, kill_process};
 use testkit::ownership::server_owner;
 use testkit::postgres::{PASSWORD, SUPERUSER, StopMode};
@@ -248,5 +251,34 @@ fn a_drill_of_a_time_proves_that_it_came_there() {
                 assert!(checks.iter().any(|check| check["name"] == name), "{report:#}");
             }
         }
+    }
+}
+
+#[test]
+fn a_drill_goes_to_an_instant_of_the_log_that_nobody_chose() {
+    for version in PostgresVersion::ALL {
+        let Some(mut archived) = Archived::new(version) else { return };
+        let first = archived.insert(1);
+        archived.insert(2);
+        archived.insert(3);
+        archived.stop_receiving();
+        let status = archived.home.run(["status", "orders", "--json"]).good().json();
+        let window = &status[0]["recovery_windows"][0];
+        let end = window["to"].as_str().unwrap().parse::<Timestamp>().unwrap();
+        let drill = || {
+            let ran = archived.home.run(["drill", "orders", "--json"]).good();
+            let report = ran.json()[0].clone();
+            assert_eq!(report["sound"], true, "{report:#}");
+            let checks = report["checks"].as_array().unwrap();
+            assert!(checks.iter().any(|check| check["name"] == "replayed to"), "{report:#}");
+            report["target"].as_str().unwrap().parse::<Timestamp>().unwrap()
+        };
+        let (one, other) = (drill(), drill());
+        assert!(one != other && one < end && other < end, "{one} and {other} of {status:#}");
+        // It is where the proof stands as well.
+        let status = archived.home.run(["status", "orders", "--json"]).good().json();
+        assert_eq!(status[0]["last_drill"]["target"].as_str().map(|at| at.parse().unwrap()), Some(other));
+        let said = archived.home.run(["drill", "orders", "--to", &first.time]).good();
+        assert!(said.out.contains("restored to"), "{said:#?}");
     }
 }

@@ -166,6 +166,15 @@ pub fn server_of(version: PostgresVersion, options: &PostgresOptions) -> Option<
     Some(Postgres::start_new(&installation, options).unwrap())
 }
 
+/// What is true on every version that tests run on.
+pub fn on_each_version(is_true: impl Fn(&Postgres)) {
+    for version in PostgresVersion::ALL {
+        let Some(server) = server_of(version, &PostgresOptions::default()) else { continue };
+        eprintln!("on PostgreSQL {version}");
+        is_true(&server);
+    }
+}
+
 /// A server and a home that backs it up in the local way.
 pub fn protected(name: &str) -> Option<(Postgres, Home)> {
     let server = server()?;

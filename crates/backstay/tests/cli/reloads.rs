@@ -6,7 +6,7 @@ use testkit::postgres::{PASSWORD, SUPERUSER};
 use testkit::{Postgres, PostgresOptions, PostgresVersion};
 
 use super::dumps::{dumping, shown, without_backstay};
-use super::program::{Home, Ran, flip_a_bit, server, server_of};
+use super::program::{Home, Ran, flip_a_bit, on_each_version, server, server_of};
 
 const ROWS: &str = "SELECT concat_ws('|', count(*), min(x), max(x), sum(id)) FROM orders";
 
@@ -75,64 +75,69 @@ fn a_dump_in_every_form_comes_back_into_a_new_database() {
 
 #[test]
 fn lost_rows_of_one_table_come_back_into_the_database_that_lost_them() {
-    let Some(server) = server() else { return };
-    let home = shop(&server, &[]);
-    let before = rows(&server, "shop");
-    server.sql_in("shop", "DELETE FROM orders").unwrap();
-    let words = ["--into-database", "shop", "--table", "orders"];
-    restore(&home, &words).refused(4, &["is not empty", "is what was dumped", "--force --confirm 'shop'"]);
-    restore(&home, &[&words[..], &["--force"]].concat()).refused(4, &["--confirm"]);
-    restore(&home, &[&words[..], &["--force", "--confirm", "shopping"]].concat()).refused(4, &["shopping"]);
-    assert_eq!(server.query_value_in("shop", "SELECT count(*) FROM orders").unwrap(), "0");
+    on_each_version(|server| {
+        let home = shop(server, &[]);
+        let before = rows(server, "shop");
+        server.sql_in("shop", "DELETE FROM orders").unwrap();
+        let words = ["--into-database", "shop", "--table", "orders"];
+        restore(&home, &words)
+            .refused(4, &["is not empty", "is what was dumped", "--force --confirm 'shop'"]);
+        restore(&home, &[&words[..], &["--force"]].concat()).refused(4, &["--confirm"]);
+        restore(&home, &[&words[..], &["--force", "--confirm", "shopping"]].concat())
+            .refused(4, &["shopping"]);
+        assert_eq!(server.query_value_in("shop", "SELECT count(*) FROM orders").unwrap(), "0");
 
-    let files = shown(&home.path("dumps")).len();
-    let told =
-        restore(&home, &[&words[..], &["--force", "--confirm", "shop", "--json"]].concat()).good().json();
-    assert_eq!(rows(&server, "shop"), before);
-    // What was there before was dumped first, with its sidecar.
-    assert!(shown(&home.path("dumps")).len() >= files + 2);
-    let safety = told["safety"]["id"].as_str().unwrap().to_owned();
-    restore(&home, &["--backup", &safety, "--into-database", "as_it_was"]).good();
-    assert_eq!(server.query_value_in("as_it_was", "SELECT count(*) FROM orders").unwrap(), "0");
-    // The sequence stands behind what came back, though the dump's own state was left out.
-    let next = "INSERT INTO orders (customer) VALUES (1) RETURNING id";
-    assert_eq!(server.query_value_in("shop", next).unwrap(), "5001");
-    server.sql_in("shop", "DELETE FROM orders WHERE id = 5001").unwrap();
+        let files = shown(&home.path("dumps")).len();
+        let told =
+            restore(&home, &[&words[..], &["--force", "--confirm", "shop", "--json"]].concat()).good().json();
+        assert_eq!(rows(server, "shop"), before);
+        // What was there before was dumped first, with its sidecar.
+        assert!(shown(&home.path("dumps")).len() >= files + 2);
+        let safety = told["safety"]["id"].as_str().unwrap().to_owned();
+        restore(&home, &["--backup", &safety, "--into-database", "as_it_was"]).good();
+        assert_eq!(server.query_value_in("as_it_was", "SELECT count(*) FROM orders").unwrap(), "0");
+        // The sequence stands behind what came back, though the dump's own state was left out.
+        let next = "INSERT INTO orders (customer) VALUES (1) RETURNING id";
+        assert_eq!(server.query_value_in("shop", next).unwrap(), "5001");
+        server.sql_in("shop", "DELETE FROM orders WHERE id = 5001").unwrap();
 
-    // Again: the keys are taken, so all of it is undone.
-    restore(&home, &[&words[..], &["--force", "--confirm", "shop"]].concat()).refused(4, &["duplicate key"]);
-    assert_eq!(rows(&server, "shop"), before);
+        // Again: the keys are taken, so all of it is undone.
+        restore(&home, &[&words[..], &["--force", "--confirm", "shop"]].concat())
+            .refused(4, &["duplicate key"]);
+        assert_eq!(rows(server, "shop"), before);
 
-    // Into a database that has none of it, with what it needs and nothing else.
-    restore(&home, &["--into-database", "beside", "--table", "customers"]).good();
-    let tables = "SELECT string_agg(relname, ' ') FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace";
-    assert_eq!(server.query_value_in("beside", tables).unwrap(), "customers");
-    restore(&home, &["--into-database", "none", "--table", "order"]).refused(3, &["order"]);
-    assert!(!databases(&server).contains(&"none".to_owned()));
+        // Into a database that has none of it, with what it needs and nothing else.
+        restore(&home, &["--into-database", "beside", "--table", "customers"]).good();
+        let tables = "SELECT string_agg(relname, ' ') FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace";
+        assert_eq!(server.query_value_in("beside", tables).unwrap(), "customers");
+        restore(&home, &["--into-database", "none", "--table", "order"]).refused(3, &["order"]);
+        assert!(!databases(server).contains(&"none".to_owned()));
+    });
 }
 
 #[test]
 fn a_spoiled_database_is_swapped_for_its_dump_and_kept() {
-    let Some(server) = server() else { return };
-    let home = shop(&server, &[]);
-    let before = rows(&server, "shop");
-    server.sql_in("shop", "DELETE FROM orders WHERE id > 10").unwrap();
-    let swap = ["restore", "orders", "--swap", "shop"];
-    home.run(swap).refused(4, &["database shop is in use", "--confirm 'shop'"]);
-    let planned = home.run([&swap[..], &["--force", "--confirm", "shop", "--dry-run"]].concat()).good();
-    assert!(planned.out.contains("rename it to shop_before_"), "{planned:#?}");
-    assert_eq!(databases(&server), ["postgres", "shop"]);
-    // A dump of a part never takes the place of the whole.
-    let part =
-        ["dump", "orders", "--json", "--database", "shop", "--table", "customers", "--layout", "plain"];
-    let part = home.run(part).good().json()["dumps"][0]["id"].as_str().unwrap().to_owned();
-    let of_part = [&swap[..], &["--backup", &part, "--force", "--confirm", "shop"]].concat();
-    home.run(of_part).refused(2, &["holds parts of a database", "--into-database"]);
-    let told = home.run([&swap[..], &["--force", "--confirm", "shop", "--json"]].concat()).good().json();
-    assert_eq!(rows(&server, "shop"), before);
-    let kept = told["kept"].as_str().unwrap();
-    assert_eq!(databases(&server), ["postgres", "shop", kept]);
-    assert_eq!(server.query_value_in(kept, "SELECT count(*) FROM orders").unwrap(), "10");
+    on_each_version(|server| {
+        let home = shop(server, &[]);
+        let before = rows(server, "shop");
+        server.sql_in("shop", "DELETE FROM orders WHERE id > 10").unwrap();
+        let swap = ["restore", "orders", "--swap", "shop"];
+        home.run(swap).refused(4, &["database shop is in use", "--confirm 'shop'"]);
+        let planned = home.run([&swap[..], &["--force", "--confirm", "shop", "--dry-run"]].concat()).good();
+        assert!(planned.out.contains("rename it to shop_before_"), "{planned:#?}");
+        assert_eq!(databases(server), ["postgres", "shop"]);
+        // A dump of a part never takes the place of the whole.
+        let part =
+            ["dump", "orders", "--json", "--database", "shop", "--table", "customers", "--layout", "plain"];
+        let part = home.run(part).good().json()["dumps"][0]["id"].as_str().unwrap().to_owned();
+        let of_part = [&swap[..], &["--backup", &part, "--force", "--confirm", "shop"]].concat();
+        home.run(of_part).refused(2, &["holds parts of a database", "--into-database"]);
+        let told = home.run([&swap[..], &["--force", "--confirm", "shop", "--json"]].concat()).good().json();
+        assert_eq!(rows(server, "shop"), before);
+        let kept = told["kept"].as_str().unwrap();
+        assert_eq!(databases(server), ["postgres", "shop", kept]);
+        assert_eq!(server.query_value_in(kept, "SELECT count(*) FROM orders").unwrap(), "10");
+    });
 }
 
 #[test]
@@ -196,11 +201,7 @@ fn what_the_target_lacks_is_told_before_the_first_byte() {
 
 #[test]
 fn hypertables_come_back_with_their_chunks_and_take_rows_again() {
-    let Some(installation) = testkit::require_postgres(PostgresVersion::V17) else { return };
-    if !installation.has_extension("timescaledb") {
-        eprintln!("SKIPPED: this PostgreSQL 17 has no TimescaleDB; `cargo xtask servers` prepares one");
-        return;
-    }
+    let Some(installation) = testkit::require_timescaledb() else { return };
     let options = PostgresOptions::default()
         .configure("shared_preload_libraries = timescaledb")
         .configure("timescaledb.telemetry_level = off");

@@ -63,7 +63,9 @@ fn more(server: &Postgres) {
             "CREATE TABLE notes (n int); INSERT INTO notes VALUES (1);
              CREATE MATERIALIZED VIEW never_filled AS SELECT 1 WITH NO DATA;
              ALTER TABLE notes ADD CONSTRAINT positive CHECK (n > 0) NOT VALID;
-             CREATE TABLE filled_by_hand (id serial, x int); INSERT INTO filled_by_hand VALUES (90, 1)",
+             CREATE TABLE filled_by_hand (id serial, x int); INSERT INTO filled_by_hand VALUES (90, 1);
+             CREATE SEQUENCE nobodys; CREATE TABLE borrowing (id int DEFAULT nextval('nobodys'));
+             INSERT INTO borrowing VALUES (80)",
         )
         .unwrap();
 }
@@ -98,7 +100,9 @@ fn what_the_source_lacked_as_well_is_no_fault_of_a_copy() {
     let before = rows(&server, "shop");
     let ran = restore(&home, &["--into-database", "copy"]);
     assert_eq!(ran.code, 0, "{ran:#?}");
-    assert!(ran.out.contains("sequence public.filled_by_hand_id_seq"), "{ran:#?}");
+    for sequence in ["filled_by_hand_id_seq of public.filled_by_hand.id", "nobodys of public.borrowing.id"] {
+        assert!(ran.out.contains(&format!("sequence public.{sequence}")), "{ran:#?}");
+    }
     for word in ["never_filled", "positive"] {
         assert!(!ran.out.contains(word), "{ran:#?}");
     }
@@ -172,5 +176,5 @@ fn sequences_that_could_not_be_set_are_an_exit_code() {
     let words = ["--to-server", "clerk", "--into-database", "shop", "--table", "orders", "--force"];
     let ran = restore(&home, &[&words[..], &["--confirm", "shop", "--no-safety-backup"]].concat());
     assert_eq!(ran.code, 20, "{ran:#?}");
-    assert!(ran.out.contains("the sequences were not set right"), "{ran:#?}");
+    assert!(ran.out.contains("sequence public.orders_id_seq: was not set right"), "{ran:#?}");
 }

@@ -20,6 +20,8 @@ pub enum Failure {
     ConnectionLost,
     /// Somebody held a lock for longer than the program waits.
     Locked,
+    /// Two waited for each other, and the server ended this one: at another time it would go.
+    Deadlock,
     /// No room, here or at the server.
     DiskFull,
     /// Somebody ended it.
@@ -38,9 +40,11 @@ impl Failure {
     pub(crate) fn kind(self) -> ErrorKind {
         match self {
             Failure::Denied => ErrorKind::Denied,
-            Failure::ConnectionLost | Failure::DiskFull | Failure::Killed | Failure::Locked => {
-                ErrorKind::Unavailable
-            }
+            Failure::ConnectionLost
+            | Failure::DiskFull
+            | Failure::Killed
+            | Failure::Locked
+            | Failure::Deadlock => ErrorKind::Unavailable,
             Failure::BadInput => ErrorKind::Corrupt,
             Failure::AlreadyThere | Failure::Refused | Failure::TooManyLocks => ErrorKind::Conflict,
         }
@@ -63,7 +67,7 @@ const WORDS: [(&str, Failure); 23] = [
     ("would be affected by row-level security", Failure::Denied),
     ("canceling statement due to lock timeout", Failure::Locked),
     ("canceling statement due to statement timeout", Failure::Locked),
-    ("deadlock detected", Failure::Locked),
+    ("deadlock detected", Failure::Deadlock),
     ("server closed the connection", Failure::ConnectionLost),
     ("terminating connection", Failure::ConnectionLost),
     ("connection to server", Failure::ConnectionLost),
@@ -144,6 +148,7 @@ mod tests {
                 "pg_dump: error: query failed: ERROR:  canceling statement due to lock timeout",
                 Failure::Locked,
             ),
+            ("pg_dump: error: query failed: ERROR:  deadlock detected", Failure::Deadlock),
             ("pg_dump: error: could not write to file: No space left on device", Failure::DiskFull),
             ("pg_dump: error: something new", Failure::Refused),
         ] {

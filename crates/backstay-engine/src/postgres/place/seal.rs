@@ -15,7 +15,7 @@ use super::super::accounts::Accounts;
 use super::super::manifest::{MANIFEST_FILE, ManifestWriter};
 use super::super::outcome::BackupFacts;
 use super::super::recover::{self, AUTO_CONF, MAIN_CONF, MappedTablespace};
-use super::super::recovery::{RECOVERY_SIGNAL, RecoverySettings};
+use super::super::recovery::RecoverySettings;
 use super::super::{rules, tablespaces};
 use super::incarnation;
 use super::owner;
@@ -88,8 +88,9 @@ impl PlaceTarget {
             if self.plan.owner.is_none() {
                 self.give_places_to(spec.user_id, spec.group_id)?;
             }
-            let ours = [MANIFEST_FILE, AUTO_CONF, RECOVERY_SIGNAL, "tablespace_map"];
-            for name in ours.into_iter().chain(added.iter().map(|file| file.name)) {
+            let signal = options.recovery.as_ref().map(|recovery| recovery.signal);
+            let ours = [MANIFEST_FILE, AUTO_CONF, "tablespace_map"];
+            for name in ours.into_iter().chain(signal).chain(added.iter().map(|file| file.name)) {
                 let path = self.plan.directory.join(name);
                 if path.exists() {
                     self.give_away(&path, spec.user_id, spec.group_id)?;
@@ -107,7 +108,7 @@ impl PlaceTarget {
         let mut text = recover::auto_conf(&old, options.keep_archiving, &incarnation::new()?);
         if let Some(recovery) = &options.recovery {
             text.push_str(&recovery.lines());
-            overwrite(&self.plan.directory.join(RECOVERY_SIGNAL), "")?;
+            overwrite(&self.plan.directory.join(recovery.signal), "")?;
         }
         rewritten.insert(AUTO_CONF, overwrite(&auto_conf, &text)?);
         let main_conf = self.plan.directory.join(MAIN_CONF);

@@ -16,6 +16,8 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
+use jiff::civil::DateTime;
+
 pub use self::database::DatabaseShape;
 pub use self::offsets::{OffsetPatch, RowOffsets};
 pub use self::select::Selection;
@@ -40,6 +42,8 @@ pub struct Archive {
     pub server_version: String,
     /// Of `pg_dump`.
     pub tool_version: String,
+    /// When it was begun, by the clock on the wall where `pg_dump` ran: it says no zone.
+    pub begun_at: Option<DateTime>,
     pub entries: Vec<Entry>,
     layout: Layout,
 }
@@ -248,8 +252,7 @@ fn read(fields: &mut Fields<'_>) -> Read<Archive> {
         true => drop(fields.byte()?),
         false => drop(fields.int()?),
     }
-    // When it was made, in seven fields.
-    fields.skip(&[const { Field::Int }; 7])?;
+    let begun_at = begun_at(fields)?;
     let database = fields.text()?.unwrap_or_default();
     let server_version = first_word(fields.text()?);
     let tool_version = first_word(fields.text()?);
@@ -278,7 +281,21 @@ fn read(fields: &mut Fields<'_>) -> Read<Archive> {
         offsets_at,
         with_data,
     };
-    Ok(Archive { database, server_version, tool_version, entries, layout })
+    Ok(Archive { database, server_version, tool_version, begun_at, entries, layout })
+}
+
+/// Seven fields, as C has them; the last says whether it was summer.
+fn begun_at(fields: &mut Fields<'_>) -> Read<Option<DateTime>> {
+    let (second, minute, hour) = (fields.int()?, fields.int()?, fields.int()?);
+    let (day, month, year) = (fields.int()?, fields.int()?, fields.int()?);
+    fields.skip(&[Field::Int])?;
+    let small = |number| i8::try_from(number).ok();
+    let made = || {
+        let year = i16::try_from(year).ok()?.checked_add(1900)?;
+        let (month, day) = (small(month)?.checked_add(1)?, small(day)?);
+        DateTime::new(year, month, day, small(hour)?, small(minute)?, small(second)?, 0).ok()
+    };
+    Ok(made())
 }
 
 fn entry(fields: &mut Fields<'_>, version: (u8, u8)) -> Read<Entry> {

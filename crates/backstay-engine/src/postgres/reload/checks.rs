@@ -21,8 +21,20 @@ const MEANT: &str = "
            SELECT FROM unnest($1::text[], $2::text[]) AS w(schema, name)
            WHERE w.name = c.relname AND coalesce(w.schema, n.nspname) = n.nspname))";
 
-/// A sequence belongs to one column, and its table says what is taken.
-const OWNED_SEQUENCES: &str = "
+/// A sequence belongs to a column, or gives it its default without belonging to it; what is
+/// in the table says what is taken. A partition's column has a copy of its parent's default,
+/// and the parent is asked for all of them.
+const SEQUENCES: &str = "
+    WITH used AS (
+        SELECT d.objid AS sequence, d.refobjid AS relation, d.refobjsubid AS number FROM pg_depend d
+        WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')
+        UNION
+        SELECT d.refobjid, f.adrelid, f.adnum FROM pg_attrdef f
+        JOIN pg_depend d ON d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid
+             AND d.refclassid = 'pg_class'::regclass
+        WHERE pg_get_expr(f.adbin, f.adrelid)
+              ~ '^[(]?nextval[(]''([^'']|'''')*''::regclass[)][)]?(::(smallint|integer|bigint|numeric))?$'
+          AND NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = f.adrelid AND i.inhparent = ANY($1::oid[])))
     SELECT format('%I.%I', n.nspname, s.relname),
            format('SELECT setval(%L, x.m) FROM (SELECT %s(%I)::int8 AS m FROM %I.%I) x '
                   'WHERE x.m %s (SELECT CASE WHEN is_called THEN last_value ELSE last_value - %s END FROM %I.%I)',
@@ -30,12 +42,13 @@ const OWNED_SEQUENCES: &str = "
                   CASE WHEN q.seqincrement > 0 THEN 'max' ELSE 'min' END, a.attname, tn.nspname, t.relname,
                   CASE WHEN q.seqincrement > 0 THEN '>' ELSE '<' END, sign(q.seqincrement)::int8,
                   n.nspname, s.relname)
-    FROM pg_depend d JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S'
+    FROM used u JOIN pg_class s ON s.oid = u.sequence AND s.relkind = 'S'
     JOIN pg_sequence q ON q.seqrelid = s.oid JOIN pg_namespace n ON n.oid = s.relnamespace
-    JOIN pg_class t ON t.oid = d.refobjid JOIN pg_namespace tn ON tn.oid = t.relnamespace
-    JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = d.refobjsubid
-    WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')
-      AND d.refobjid = ANY($1::oid[]) ORDER BY 1";
+    JOIN pg_class t ON t.oid = u.relation JOIN pg_namespace tn ON tn.oid = t.relnamespace
+    JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = u.number JOIN pg_type y ON y.oid = a.atttypid
+    WHERE u.relation = ANY($1::oid[]) AND coalesce(nullif(y.typbasetype, 0), y.oid)
+          IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'numeric'::regtype)
+    ORDER BY 1";
 
 /// One question for each foreign key from or to a table: how many rows point nowhere. The
 /// operators are those of the key, and rows with a null point to nothing by right, unless
@@ -64,6 +77,32 @@ const FOREIGN_KEYS: &str = "
              p.relname
     ORDER BY 2, 1";
 
+/// The largest number of a column without an index is looked for row by row.
+const SEQUENCE_LIMIT: Duration = Duration::from_secs(600);
+
+/// What became of the sequences of some tables.
+#[derive(Debug, Default)]
+pub struct SetSequences {
+    pub moved: Vec<String>,
+    /// Those that may hand out numbers that are taken.
+    pub findings: Vec<Finding>,
+}
+
+fn not_set(name: &str, error: &Error) -> Finding {
+    let reason = match error {
+        Error::Server { source, .. } => source.to_string(),
+        other => other.to_string(),
+    };
+    Finding::error(
+        format!("sequence {name}"),
+        format!("was not set right, and may hand out numbers that are taken: {reason}"),
+        format!(
+            "as its owner: `SELECT setval('{}', …)` with the largest number of its column",
+            name.replace('\'', "''")
+        ),
+    )
+}
+
 impl ReloadTarget {
     /// How many of these tables are in the database.
     pub async fn count_tables(&self, database: &str, tables: &[RelationName]) -> Result<usize> {
@@ -71,18 +110,27 @@ impl ReloadTarget {
         Ok(meant(&session, tables).await?.len())
     }
 
-    /// Moves the sequences of these tables past what is in their columns. Those that moved.
-    pub async fn set_sequences(&self, database: &str, tables: &[RelationName]) -> Result<Vec<String>> {
-        let session = self.session(Some(database)).await?;
+    /// Moves the sequences of these tables past what is in their columns. One that cannot be
+    /// moved keeps no other from it.
+    pub async fn set_sequences(&self, database: &str, tables: &[RelationName]) -> Result<SetSequences> {
+        let mut session = self.session(Some(database)).await?;
         let numbers = meant(&session, tables).await?;
-        let mut moved = Vec::new();
-        for row in &session.query("list the sequences", OWNED_SEQUENCES, &[&numbers]).await? {
+        let mut set = SetSequences::default();
+        for row in &session.query("list the sequences", SEQUENCES, &[&numbers]).await? {
             let (name, statement): (String, String) = (column(row, 0)?, column(row, 1)?);
-            if !session.query("set a sequence", &statement, &[]).await?.is_empty() {
-                moved.push(name);
+            match session.query_within(SEQUENCE_LIMIT, "set a sequence", &statement, &[]).await {
+                Ok(rows) if rows.is_empty() => {}
+                Ok(_) => set.moved.push(name),
+                Err(error @ (Error::Server { .. } | Error::Timeout { .. })) => {
+                    if matches!(error, Error::Timeout { .. }) {
+                        session = self.session(Some(database)).await?;
+                    }
+                    set.findings.push(not_set(&name, &error));
+                }
+                Err(error) => return Err(error),
             }
         }
-        Ok(moved)
+        Ok(set)
     }
 
     /// Looks for rows that point to nothing, by every foreign key from or to these tables.

@@ -35,6 +35,11 @@ impl PageHeader {
         }
     }
 
+    /// It is that of the first page of a segment, and longer.
+    pub fn is_long(&self) -> bool {
+        self.info & IS_LONG != 0
+    }
+
     pub fn is_void(&self) -> bool {
         self.magic == 0 && self.info == 0 && self.address == Lsn(0)
     }

@@ -103,7 +103,14 @@ fn sample() -> Vec<u8> {
 }
 
 fn read(from: u64, log: &[u8], piece: usize) -> Result<(LogReader, Vec<LogMark>), LogDamage> {
-    let mut reader = LogReader::new(Lsn(from), SEGMENT, Some(SYSTEM));
+    read_with(LogReader::new(Lsn(from), SEGMENT, Some(SYSTEM)), log, piece)
+}
+
+fn read_with(
+    mut reader: LogReader,
+    log: &[u8],
+    piece: usize,
+) -> Result<(LogReader, Vec<LogMark>), LogDamage> {
     let mut marks = Vec::new();
     for piece in log.chunks(piece) {
         reader.push(piece, &mut marks)?;
@@ -121,6 +128,14 @@ fn every_commit_is_found_whatever_the_pieces_are() {
     for piece in [1, 7, 24, 8192, 40_000] {
         let (reader, marks) = read(SEGMENT, &log, piece).unwrap();
         assert_eq!(marks, expected, "pieces of {piece}");
+        // Segments of a size that only the log itself says.
+        let (reader_of_any, marks) =
+            read_with(LogReader::of_any_segments(Lsn(SEGMENT)), &log, piece).unwrap();
+        assert_eq!(
+            (marks, reader_of_any.valid_to()),
+            (expected.clone(), reader.valid_to()),
+            "pieces of {piece}"
+        );
         assert_eq!(reader.position(), Lsn(SEGMENT + log.len() as u64));
         assert_eq!(reader.valid_to(), Some(Lsn(expected[60].at)));
     }

@@ -70,6 +70,12 @@ impl Walsender {
         self.query("create a replication slot", &command).await.map(drop)
     }
 
+    /// One that holds nothing yet.
+    pub async fn create_empty_slot(&mut self, name: &str) -> Result<()> {
+        let command = format!("CREATE_REPLICATION_SLOT {} PHYSICAL", identifier(name));
+        self.query("create a replication slot", &command).await.map(drop)
+    }
+
     pub async fn drop_slot(&mut self, name: &str) -> Result<()> {
         let command = format!("DROP_REPLICATION_SLOT {}", identifier(name));
         self.query("drop a replication slot", &command).await.map(drop)

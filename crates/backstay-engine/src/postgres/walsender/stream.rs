@@ -58,6 +58,8 @@ pub struct StandbyReport {
     /// acknowledged by it.
     pub flushed: Lsn,
     pub time: Timestamp,
+    /// The server is to say at once that it is there.
+    pub wants_answer: bool,
 }
 
 /// A stream that was begun on a [`Walsender`].
@@ -214,7 +216,7 @@ impl LogStream {
         // server that waits for `remote_apply` waits for no less.
         text.put_u64(report.flushed.0);
         text.put_i64(since_postgres_epoch(report.time));
-        text.put_u8(0);
+        text.put_u8(report.wants_answer.into());
         let data = frontend::CopyData::new(&text[..]).map_err(|error| malformed(&error))?;
         data.write(&mut walsender.wire.outgoing);
         walsender.wire.send(walsender.limits.statement, REPORT).await

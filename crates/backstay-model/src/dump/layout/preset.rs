@@ -8,6 +8,7 @@ use jiff::SignedDuration;
 use super::super::retention::{DumpKeep, TierKeep};
 use super::super::{DumpCipher, DumpCompression, DumpFormat, DumpShape, UnknownWord};
 use super::Layout;
+use crate::record::EngineKind;
 
 pub(super) const NAMES: [&str; 7] =
     ["plain", "tiers", "grill-stats", "grill-stats-backup", "modulo", "auto-recovery", "save-it-ai"];
@@ -21,6 +22,7 @@ struct Written {
     daily: &'static str,
     weekly: Option<&'static str>,
     monthly: Option<&'static str>,
+    by_hand: &'static [&'static str],
     pointer: Option<&'static str>,
     sidecar: &'static str,
     reports: &'static str,
@@ -35,6 +37,7 @@ impl Written {
             daily,
             weekly: None,
             monthly: None,
+            by_hand: &[],
             pointer: None,
             sidecar: ".meta.json",
             reports: "verification",
@@ -57,6 +60,7 @@ impl Written {
             daily: self.daily.parse().ok()?,
             weekly: self.weekly.map(str::parse).transpose().ok()?,
             monthly: self.monthly.map(str::parse).transpose().ok()?,
+            by_hand: self.by_hand.iter().map(|name| name.parse()).collect::<Result<_, _>>().ok()?,
             pointer: self.pointer.map(str::parse).transpose().ok()?,
             sidecar: self.sidecar.to_owned(),
             reports: self.reports.to_owned(),
@@ -84,6 +88,27 @@ fn days_weeks_months() -> DumpKeep {
 
 pub(super) fn of(name: &str) -> Result<Layout, UnknownWord> {
     written(name).and_then(Written::read).ok_or_else(|| UnknownWord { given: name.to_owned(), known: KNOWN })
+}
+
+/// As the same scripts have it for another engine: they name it in their files, and keep its
+/// dumps as long as their table says.
+pub(super) fn of_engine(name: &str, engine: EngineKind) -> Result<Layout, UnknownWord> {
+    let mut layout = of(name)?;
+    let word = match engine {
+        EngineKind::Postgresql => return Ok(layout),
+        EngineKind::Influxdb => "influxdb",
+        EngineKind::Redis => "redis",
+    };
+    let names = [Some(&mut layout.daily), layout.weekly.as_mut(), layout.monthly.as_mut()];
+    for name in names.into_iter().flatten() {
+        if let Ok(own) = name.to_string().replace("postgresql", word).parse() {
+            *name = own;
+        }
+    }
+    if name == "grill-stats-backup" {
+        layout.keep = daily_for_days(7);
+    }
+    Ok(layout)
 }
 
 fn written(name: &str) -> Option<Written> {
@@ -117,8 +142,13 @@ fn written(name: &str) -> Option<Written> {
             ..Written::new("full/modulo_full_{time}.{ext}", sql_gz, daily_for_days(7))
         },
         "auto-recovery" => Written::new("backup_{time}.{ext}", sql_gz, daily_for_days(30)),
-        "save-it-ai" => Written::new("backup-{time:%Y-%m-%d}.{ext}", sql_gz, daily_for_days(30))
-            .pointed_to_by("backup-latest.{ext}"),
+        // What somebody takes by hand goes to `manual`, where its name has the day as well; a
+        // second one of them in a day has the time, which its runbook says nothing of.
+        "save-it-ai" => Written {
+            by_hand: &["manual/backup-{time:%Y%m%d}.{ext}", "manual/backup-{time:%Y%m%d_%H%M%S}.{ext}"],
+            ..Written::new("backup-{time:%Y-%m-%d}.{ext}", sql_gz, daily_for_days(30))
+                .pointed_to_by("backup-latest.{ext}")
+        },
         _ => return None,
     })
 }

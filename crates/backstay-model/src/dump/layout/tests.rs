@@ -92,6 +92,24 @@ fn grill_stats_backup_seals_tarballs_and_points_to_the_newest() {
 }
 
 #[test]
+fn grill_stats_backup_keeps_redis_and_influxdb_for_a_week_under_their_own_names() {
+    for (engine, name) in [(EngineKind::Redis, "redis"), (EngineKind::Influxdb, "influxdb")] {
+        let layout = Layout::preset_of_engine("grill-stats-backup", engine).unwrap();
+        let shelf = Files { layout, database: "0", instance: instance() };
+        let paths = shelf.paths("2024-01-07T03:00:00Z");
+        assert_eq!(paths[0], format!("{name}_20240107_030000.tar.gz.enc"));
+        assert_eq!(paths[1], format!("weekly/{name}_weekly_20240107_030000.tar.gz.enc"));
+        assert_eq!(shelf.layout.keep, DumpKeep { daily: days(7), ..DumpKeep::default() });
+    }
+    let postgresql = Layout::preset_of_engine("grill-stats-backup", EngineKind::Postgresql).unwrap();
+    assert_eq!(Ok(postgresql), Layout::preset("grill-stats-backup"));
+    // The others say nothing of engines.
+    for name in Layout::PRESETS.into_iter().filter(|name| *name != "grill-stats-backup") {
+        assert_eq!(Layout::preset_of_engine(name, EngineKind::Redis), Layout::preset(name));
+    }
+}
+
+#[test]
 fn modulo_has_its_full_dumps_and_short_sidecars() {
     let shelf = files("modulo", "modulodb");
     // No second name for weeks and months, although this is a first and a Sunday.
@@ -124,6 +142,19 @@ fn save_it_ai_names_its_dumps_by_the_day() {
     assert_eq!(shelf.paths("2024-01-24T02:00:00Z"), ["backup-2024-01-24.sql.gz"]);
     assert_eq!(shelf.pointer().as_deref(), Some("backup-latest.sql.gz"));
     assert_eq!((shelf.layout.shape, shelf.layout.keep.daily), (SQL_GZ, days(30)));
+    // What is taken by hand, with the day and then with the time.
+    let by_hand = |layout: &Layout| {
+        shelf.with(Tier::Daily, "2024-01-24T15:04:05Z", |fields| layout.path(fields).unwrap())
+    };
+    let names: Vec<String> = shelf.layout.layouts_by_hand().map(|layout| by_hand(&layout)).collect();
+    assert_eq!(names, ["manual/backup-20240124.sql.gz", "manual/backup-20240124_150405.sql.gz"]);
+    for name in &names {
+        let found = shelf.layout.locate(name).unwrap();
+        assert_eq!(
+            (found.tier, found.time.strftime("%F").to_string().as_str()),
+            (Some(Tier::Daily), "2024-01-24")
+        );
+    }
     // Sealed with `gpg --symmetric`, where somebody asks for it.
     let sealed = DumpShape { cipher: DumpCipher::Openpgp, ..SQL_GZ };
     assert_eq!(shelf.layout.extension(&sealed), "sql.gz.gpg");

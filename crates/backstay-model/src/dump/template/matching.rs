@@ -20,6 +20,10 @@ pub struct Matched {
     pub tier: Option<Tier>,
     /// As exactly as the template writes it.
     pub time: Timestamp,
+    /// It writes no time of day, and this is the midnight before.
+    pub is_of_day: bool,
+    /// A name that the layout has for what is taken beside the dumps of the days.
+    pub is_by_hand: bool,
 }
 
 #[derive(Clone, Default)]
@@ -84,6 +88,8 @@ fn finish(reading: &Reading<'_>) -> Option<Matched> {
         instance: reading.instance.map(str::to_owned),
         tier: reading.tier,
         time: moment::read(&reading.times)?,
+        is_of_day: moment::say_the_day_only(&reading.times),
+        is_by_hand: false,
     })
 }
 

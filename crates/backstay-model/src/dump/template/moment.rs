@@ -100,6 +100,13 @@ pub(super) fn read(texts: &[(&Moment, &str)]) -> Option<Timestamp> {
     texts.iter().all(|(moment, text)| moment.write(at) == *text).then_some(at)
 }
 
+/// Whether these formats write the same all day long.
+pub(super) fn say_the_day_only(texts: &[(&Moment, &str)]) -> bool {
+    const AFTER_NOON: i64 = 13 * 3_600 + 37 * 60 + 21;
+    let (Some(first), Some(later)) = (in_2024(0), in_2024(AFTER_NOON)) else { return false };
+    texts.iter().all(|(moment, _)| moment.write(first) == moment.write(later))
+}
+
 /// Whether the day of a dump can be read from what these formats write together.
 pub(super) fn give_back_the_day(moments: &[&Moment]) -> bool {
     probes().all(|at| {

@@ -8,10 +8,10 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::log::{BaseLog, KnownLog, LineageLog, LogQuestion, Sought, Stretch};
-use super::{LogRange, Reached, Recovery, Refusal, RestoreRequest};
+use super::{EndOfTransaction, LogRange, Reached, Recovery, Refusal, RestoreRequest};
 use crate::error::ErrorKind;
-use crate::log::history::{History, Leg, reachable, way};
-use crate::log::{LogMark, LogMarkKind};
+use crate::log::history::{Leg, reachable};
+use crate::log::{LogMark, LogMarkKind, LogSpan};
 use crate::lsn::{Lsn, TimelineId};
 use crate::position::Position;
 use crate::record::BackupRecord;
@@ -55,6 +55,8 @@ pub(super) enum Why {
         last: Option<LogMark>,
         hole_to: Option<Lsn>,
         is_hole: bool,
+        /// Why there is one, where somebody decided that.
+        gap: Option<String>,
     },
 }
 
@@ -110,14 +112,18 @@ fn with_log(
     let Some(reach) = reachable(&legs, &along) else { return Ok(alone(Why::NoLog)) };
     let candidate = Candidate { request, record, log, lineage, base, legs: &legs, start, stop };
     let there = (reach.timeline, reach.lsn);
+    let hole_to = along
+        .get(&reach.timeline)
+        .and_then(|there| there.spans().iter().map(|span| Lsn(span.start)).find(|start| *start > reach.lsn));
+    let missing = LogSpan { start: reach.lsn.0, end: hole_to.map_or(reach.lsn.0 + 1, |to| to.0) };
+    let gap = lineage.gap(reach.timeline, missing).filter(|_| reach.stopped_by_hole);
     let behind = |last: Option<LogMark>| Why::Behind {
         timeline: reach.timeline,
         lsn: reach.lsn,
         last,
-        hole_to: along.get(&reach.timeline).and_then(|there| {
-            there.spans().iter().map(|span| Lsn(span.start)).find(|start| *start > reach.lsn)
-        }),
+        hole_to,
         is_hole: reach.stopped_by_hole,
+        gap: gap.map(ToString::to_string),
     };
     let is_empty = reach.timeline == first.timeline && reach.lsn <= first.from;
     match &request.target {
@@ -151,20 +157,14 @@ fn with_log(
     }
 }
 
-/// The way from the end of a base to the timeline that was asked for. It begins where the
-/// log of the archive is needed, which is not the end of the base itself: a server asks for
-/// whole segments.
+/// The way from the end of a base to the timeline that was asked for.
 fn legs(
     request: &RestoreRequest,
     lineage: &LineageLog,
     base: &BaseLog,
     end: (TimelineId, Lsn),
 ) -> Result<Vec<Leg>, String> {
-    let from_scratch = History::default();
-    let to = |target: TimelineId| {
-        let history = lineage.histories.get(&target).unwrap_or(&from_scratch);
-        way(end, target, history)
-    };
+    let to = |target: TimelineId| lineage.way(base, end, target);
     let newest = lineage.timelines.keys().chain(lineage.histories.keys()).max().copied();
     let (target, legs) = match request.stop.timeline {
         TargetTimeline::Current => (end.0, to(end.0)),
@@ -182,19 +182,10 @@ fn legs(
             (number, to(number))
         }
     };
-    let mut legs = legs.ok_or_else(|| match lineage.histories.contains_key(&target) || target.0 == 1 {
+    legs.ok_or_else(|| match lineage.histories.contains_key(&target) || target.0 == 1 {
         true => format!("timeline {target} did not come from {}@{}, where it ended", end.0, end.1),
         false => format!("the history of timeline {target} is not archived"),
-    })?;
-    if let Some(first) = legs.first_mut() {
-        let segment = base.segment_bytes.max(1);
-        let begin = Lsn(end.1.0 / segment * segment);
-        let next = Lsn(end.1.0.div_ceil(segment) * segment);
-        // Where another timeline went on in the segment of the end, that one's is needed.
-        let is_left_within = first.to.is_some_and(|switch| switch < next);
-        first.from = if base.ends_its_segment && !is_left_within { next } else { begin };
-    }
-    Ok(legs)
+    })
 }
 
 struct Candidate<'a> {
@@ -300,6 +291,16 @@ impl Candidate<'_> {
         });
         let time = last.as_ref().map_or(self.record.finished_at, |last| last.time);
         let position = Some(Position::Wal { timeline, lsn }.to_string());
+        let last_there = last.clone().filter(|last| last.at > self.start.0);
+        let reached = Reached {
+            time,
+            position,
+            last_transaction: last_there.as_ref().and_then(EndOfTransaction::of),
+            stops_before: stop
+                .as_ref()
+                .filter(|stop| last.as_ref() != Some(*stop))
+                .and_then(EndOfTransaction::of),
+        };
         let recovery = Recovery {
             lineage: self.base.lineage.clone(),
             segment_bytes: self.base.segment_bytes,
@@ -310,9 +311,9 @@ impl Candidate<'_> {
             action: self.request.stop.action,
             to: lsn,
             stop,
-            last: last.filter(|last| last.at > self.start.0),
+            last: last_there,
         };
-        Verdict::Log(Box::new(Way { recovery, log: log.collect(), reached: Reached { time, position } }))
+        Verdict::Log(Box::new(Way { recovery, log: log.collect(), reached }))
     }
 }
 

@@ -11,8 +11,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::id::BackupId;
-use crate::log::history::{History, Leg};
-use crate::log::{Coverage, LogMark, LogMarkKind, LogSpan};
+use crate::log::history::{self, History, Leg};
+use crate::log::{Coverage, LogGap, LogMark, LogMarkKind, LogSpan};
 use crate::lsn::{Lsn, TimelineId};
 
 /// All timelines of one lineage.
@@ -20,6 +20,8 @@ use crate::lsn::{Lsn, TimelineId};
 pub struct LineageLog {
     pub timelines: BTreeMap<TimelineId, Coverage>,
     pub histories: BTreeMap<TimelineId, History>,
+    /// Why some of it is missing, as far as that was decided.
+    pub gaps: Vec<LogGap>,
 }
 
 /// Whose log a base is replayed with, and in which pieces it is asked for.
@@ -48,6 +50,38 @@ impl KnownLog {
 }
 
 impl LineageLog {
+    /// The way from the end of a base to a timeline; `None` where none is known. It begins where
+    /// the log of the archive is needed, which is not the end of the base itself: a server asks
+    /// for whole segments.
+    pub(crate) fn way(&self, base: &BaseLog, end: (TimelineId, Lsn), to: TimelineId) -> Option<Vec<Leg>> {
+        let from_scratch = History::default();
+        let history = self.histories.get(&to).unwrap_or(&from_scratch);
+        let mut legs = history::way(end, to, history)?;
+        if let Some(first) = legs.first_mut() {
+            let segment = base.segment_bytes.max(1);
+            let begin = Lsn(end.1.0 / segment * segment);
+            let next = Lsn(end.1.0.div_ceil(segment) * segment);
+            // Where another timeline went on in the segment of the end, that one's is needed.
+            let is_left_within = first.to.is_some_and(|switch| switch < next);
+            first.from = if base.ends_its_segment && !is_left_within { next } else { begin };
+        }
+        Some(legs)
+    }
+
+    /// Why log is missing there, where somebody decided that.
+    pub fn gap(&self, timeline: TimelineId, missing: LogSpan) -> Option<&LogGap> {
+        // Between the note and the moment at which the log went on, the server wrote more.
+        let goes_on_missing = |gap: &LogGap| {
+            let between = LogSpan::new(gap.from.0, missing.start);
+            let there = self.timelines.get(&timeline);
+            gap.timeline == timeline
+                && gap.from.0 <= missing.start
+                && between
+                    .is_none_or(|between| there.is_none_or(|there| there.missing(&between) == [between]))
+        };
+        self.gaps.iter().rfind(|gap| gap.explains(timeline, missing) || goes_on_missing(gap))
+    }
+
     /// What there is for each leg of a way. A segment in which a timeline changed is kept
     /// under the new name as well, from its beginning: what lies before the switch there is
     /// what the old timeline has.
@@ -249,13 +283,38 @@ mod tests {
     }
 
     #[test]
+    fn a_gap_goes_on_until_log_is_there_again() {
+        let gap = |from, server| LogGap {
+            timeline: TimelineId(1),
+            from: Lsn(from),
+            server_timeline: TimelineId(1),
+            server: Lsn(server),
+            at: Timestamp::UNIX_EPOCH,
+            reason: crate::log::GapReason::SlotLost,
+            slot: "s".to_owned(),
+            held_bytes: None,
+            max_lag_bytes: None,
+        };
+        let spans = [LogSpan { start: 0, end: 100 }, LogSpan { start: 400, end: 500 }];
+        let log = LineageLog {
+            timelines: [(TimelineId(1), spans.into_iter().collect::<Coverage>())].into(),
+            gaps: vec![gap(100, 200)],
+            ..LineageLog::default()
+        };
+        let found = |timeline, start, end| log.gap(TimelineId(timeline), LogSpan { start, end }).is_some();
+        // A base lies in it, and what was missing behind that was written after the note.
+        assert!(found(1, 100, 250) && found(1, 300, 400));
+        assert!(!found(1, 500, 600) && !found(1, 50, 100) && !found(2, 300, 400));
+    }
+
+    #[test]
     fn what_the_old_timeline_lacks_before_the_switch_the_new_one_has() {
         let history = History::parse("1 0/350 x\n").unwrap();
         let legs = way((TimelineId(1), Lsn(0x100)), TimelineId(2), &history).unwrap();
         let span = |start, end| LogSpan::new(start, end).into_iter().collect::<Coverage>();
         let log = LineageLog {
             timelines: [(TimelineId(1), span(0, 0x300)), (TimelineId(2), span(0x300, 0x900))].into(),
-            histories: BTreeMap::new(),
+            ..LineageLog::default()
         };
         let reached = crate::log::history::reachable(&legs, &log.along(&legs)).unwrap();
         assert_eq!(

@@ -24,8 +24,12 @@ pub(super) fn describe(
 ) {
     let statistics = &base.statistics;
     plan.base = Some(base.id.clone());
-    let end_of_base =
-        || Reached { time: base.finished_at, position: base.stop_position.as_ref().map(ToString::to_string) };
+    let end_of_base = || Reached {
+        time: base.finished_at,
+        position: base.stop_position.as_ref().map(ToString::to_string),
+        last_transaction: None,
+        stops_before: None,
+    };
     let reached = plan.reached.get_or_insert_with(end_of_base).position.clone();
     plan.files = statistics.files;
     plan.bytes = statistics.logical_bytes;
@@ -42,14 +46,22 @@ pub(super) fn describe(
         format!("check that {into} is empty, can be written and has {size} free"),
         format!("check that every object of backup {} is there", base.id),
         format!("place {} files ({size}) of backup {} into {into}", plan.files, base.id),
-        "write the settings of the restored server: no archiving, no standby, no old recovery target"
-            .to_owned(),
+        match request.standby {
+            true => "write the settings of the restored server: no archiving, no old standby, no old recovery target",
+            false => "write the settings of the restored server: no archiving, no standby, no old recovery target",
+        }
+        .to_owned(),
         "make everything durable, then put the control file in its place: only now can it start".to_owned(),
     ];
-    if let Some(recovery) = &plan.recovery {
+    let before_last = plan.steps.len() - 1;
+    if request.standby {
+        let follows =
+            "write how it recovers: as a standby, which replays what is archived and what comes to it";
+        plan.steps.insert(before_last, follows.to_owned());
+    } else if let Some(recovery) = &plan.recovery {
         let log = ByteSize(replayed);
         plan.steps.insert(
-            plan.steps.len() - 1,
+            before_last,
             format!(
                 "write how it recovers: {log} of archived log on timeline {}, then {}",
                 recovery.timeline, recovery.action

@@ -42,6 +42,7 @@ fn request(target: &str) -> RestoreRequest {
         stop: StopOptions::default(),
         into: "/srv/restored".to_owned(),
         start: false,
+        standby: false,
     }
 }
 

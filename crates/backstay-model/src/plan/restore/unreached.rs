@@ -31,8 +31,8 @@ pub(super) fn refusal(
     let after = why.iter().rfind(|(_, why)| *why == Why::Before).map(|(record, _)| after(request, record));
     let behind = || {
         why.iter().filter_map(|(record, why)| match why {
-            Why::Behind { timeline, lsn, last, hole_to, is_hole } => {
-                Some((record, *timeline, *lsn, last, *hole_to, *is_hole))
+            Why::Behind { timeline, lsn, last, hole_to, is_hole, gap } => {
+                Some((record, *timeline, *lsn, last, *hole_to, gap.as_deref(), *is_hole))
             }
             _ => None,
         })
@@ -42,11 +42,12 @@ pub(super) fn refusal(
     let in_hole = behind().find(|(.., is_hole)| *is_hole && may_lie_anywhere);
     let behind = in_hole.or_else(|| behind().next());
     let (reason, before, after) = match behind {
-        Some((record, timeline, lsn, last, hole_to, is_hole)) => {
+        Some((record, timeline, lsn, last, hole_to, gap, is_hole)) => {
             let reason = match (is_hole, target) {
                 (true, _) => {
                     let to = hole_to.map(|to| format!(" to {to}")).unwrap_or_default();
-                    format!("the log has a hole on timeline {timeline}, from {lsn}{to}")
+                    let why = gap.map(|gap| format!(" ({gap})")).unwrap_or_default();
+                    format!("the log has a hole on timeline {timeline}, from {lsn}{to}{why}")
                 }
                 (false, RecoveryTarget::Xid(_)) => {
                     format!(

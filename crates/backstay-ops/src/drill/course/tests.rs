@@ -1,6 +1,7 @@
 use std::io;
 
 use backstay_model::plan::Refusal;
+use backstay_model::{Lsn, TimelineId};
 use backstay_repo::store::Operation;
 
 use super::*;
@@ -35,12 +36,17 @@ fn what_is_stored_wrongly_or_does_not_start_is_the_backups_fault() {
         said("XX001").during("count the relations").into(),
         EngineError::ConnectionLost { action: "read", source: "closed".into() }.into(),
         refused(ErrorKind::Corrupt),
+        Error::LogHole {
+            instance: "orders".parse().unwrap(),
+            timeline: TimelineId(1),
+            from: Lsn(0x100),
+            to: Lsn(0x200),
+        },
     ] {
         let mut course = Course { backup: Some(backup()), ..Course::default() };
         let text = error.to_string();
         course.take_in(error).unwrap_or_else(|error| panic!("{error}"));
-        let report =
-            course.report(&"orders".parse().unwrap(), &RecoveryTarget::Latest, Timestamp::UNIX_EPOCH);
+        let report = course.report(&"orders".parse().unwrap(), Timestamp::UNIX_EPOCH);
         let report = report.unwrap();
         assert!(!report.sound && report.fault().is_some(), "{text}: {report:?}");
         assert_eq!((report.checks.len(), report.recovery_time_seconds), (1, None), "{text}");

@@ -32,17 +32,14 @@ pub(super) enum Look {
 
 /// What was noticed of a file that is good.
 #[derive(Debug, Clone)]
-pub(super) enum Note {
-    Warning { message: String, remedy: &'static str },
-    Info { message: String, remedy: &'static str },
+pub(super) struct Note {
+    message: String,
+    remedy: &'static str,
 }
 
 impl Note {
     pub fn of(self, subject: impl Into<String>) -> Finding {
-        match self {
-            Note::Warning { message, remedy } => Finding::warning(subject, message, remedy),
-            Note::Info { message, remedy } => Finding::info(subject, message, remedy),
-        }
+        Finding::warning(subject, self.message, self.remedy)
     }
 }
 
@@ -58,7 +55,7 @@ type Stopped = Look;
 pub(super) struct Contents<'a> {
     run: &'a Run,
     shelf: &'a Arc<dyn Shelf>,
-    passphrase: Option<&'a Secret>,
+    passphrases: Vec<&'a Secret>,
     level: VerifyLevel,
     bin_directory: Option<PathBuf>,
     /// By the version that wrote the dump: looked for once each.
@@ -76,12 +73,12 @@ impl<'a> Contents<'a> {
     pub fn new(
         run: &'a Run,
         shelf: &'a Arc<dyn Shelf>,
-        passphrase: Option<&'a Secret>,
+        passphrases: Vec<&'a Secret>,
         level: VerifyLevel,
         bin_directory: Option<&Path>,
     ) -> Self {
         let bin_directory = bin_directory.map(Path::to_owned);
-        Self { run, shelf, passphrase, level, bin_directory, programs: BTreeMap::new() }
+        Self { run, shelf, passphrases, level, bin_directory, programs: BTreeMap::new() }
     }
 
     /// Looks at the bytes that have these names; how many were read, and a verdict on each name.
@@ -120,7 +117,7 @@ impl<'a> Contents<'a> {
     /// `None` when it opens and was not to be read further.
     async fn read(&mut self, file: &ShelvedFile) -> Result<Result<Option<Seen>, Stopped>> {
         let record = file.record();
-        let mut reader = match DumpReader::open(self.shelf, &file.path, self.passphrase).await {
+        let mut reader = match DumpReader::open_with_any(self.shelf, &file.path, &self.passphrases).await {
             Ok(reader) => reader,
             Err(error) => return stopped(error).map(Err),
         };
@@ -231,7 +228,7 @@ fn against(record: &DumpRecord, seen: &Seen) -> Look {
             reason: format!("{raw_bytes} bytes came out of it, and {written} were put in"),
         };
     }
-    let notes = seen.unlisted.iter().map(|reason| Note::Info {
+    let notes = seen.unlisted.iter().map(|reason| Note {
         message: format!("it is as it was written, and its contents were not listed: {reason}"),
         remedy: "install `postgresql-client-…` of the version that wrote it, or name its directory with `bin_directory`",
     });
@@ -249,12 +246,12 @@ fn unauthenticated(
         "compare the dump's SHA-256 with a copy of its sidecar, or put back a copy of its `.hmac`";
     match (own, is_authentic) {
         (None, _) if record.adopted => None,
-        (None, _) => Some(Note::Warning {
+        (None, _) => Some(Note {
             message: "its authentication is gone: nothing but its sidecar says that it is what was written"
                 .to_owned(),
             remedy: REMEDY,
         }),
-        (Some(_), true) if own != proved => Some(Note::Warning {
+        (Some(_), true) if own != proved => Some(Note {
             message: "its authentication is not that of the other names of the same file".to_owned(),
             remedy: REMEDY,
         }),

@@ -8,6 +8,7 @@ use std::io::{self, Read};
 
 use backstay_model::Secret;
 
+use super::only_dump::OnlyDump;
 use super::peeked::Peeked;
 use super::source::{Source, Trouble};
 use super::{DumpRead, LAYERS_MAX};
@@ -74,6 +75,7 @@ fn told(file: &str, source: &Source) -> Error {
         Some(Trouble::Unsupported(what)) => {
             DumpError::Unsupported { file: file.to_owned(), what: what.to_owned() }.into()
         }
+        Some(Trouble::Several(what)) => DumpError::Several { file: file.to_owned(), what }.into(),
         Some(Trouble::Stopped) => Error::Cancelled,
         None => Error::broken("a dump that cannot be read says why"),
     }
@@ -119,7 +121,7 @@ pub(super) fn peel(
 ) -> Result<Peeled> {
     let mut is_certain = false;
     if let (Some(passphrase), Some(sidecar)) = (passphrase, sidecar) {
-        let wrong = || DumpError::WrongPassphrase { file: file.to_owned() };
+        let wrong = || DumpError::WrongPassphrase { file: file.to_owned(), tried: 1 };
         source.authenticate(sidecar.open(passphrase).ok_or_else(wrong)?.context());
         is_certain = true;
     }
@@ -182,6 +184,12 @@ impl Opener<'_> {
                 self.layer("zstd", reader)
             }
             DumpLayer::Bzip2 => self.layer("bzip2", Box::new(bzip2::read::MultiBzDecoder::new(packed))),
+            DumpLayer::Tar => {
+                let Some(begun) = OnlyDump::begin(packed, self.source.clone()) else {
+                    return Err(Error::broken("a dump that was seen in an archive is there"));
+                };
+                self.layer("tar", Box::new(begun.map_err(|error| fails("tar", error))?))
+            }
             DumpLayer::Xz => {
                 let flags = liblzma::stream::CONCATENATED;
                 let decoder = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY_MAX_BYTES, flags);
@@ -196,7 +204,7 @@ impl Opener<'_> {
     }
 
     fn wrong_passphrase(&self) -> Error {
-        DumpError::WrongPassphrase { file: self.file.to_owned() }.into()
+        DumpError::WrongPassphrase { file: self.file.to_owned(), tried: 1 }.into()
     }
 
     fn openssl(&self, packed: Peeked<Stream>) -> Result<Stream> {

@@ -13,8 +13,13 @@ use crate::store::StoreError;
 /// of it are consequences.
 pub(super) enum Trouble {
     Unreadable(StoreError),
-    Damaged { offset_bytes: u64, reason: String },
+    Damaged {
+        offset_bytes: u64,
+        reason: String,
+    },
     Unsupported(&'static str),
+    /// An archive that holds more than a dump: what it holds.
+    Several(&'static str),
     Stopped,
 }
 
@@ -72,6 +77,11 @@ impl Source {
     /// Remembers what we do not have, unless something was wrong before.
     pub fn unsupported(&self, what: &'static str) {
         self.file().trouble.get_or_insert(Trouble::Unsupported(what));
+    }
+
+    /// Remembers what an archive holds that is no one dump, unless something was wrong before.
+    pub fn several(&self, what: &'static str) {
+        self.file().trouble.get_or_insert(Trouble::Several(what));
     }
 
     pub fn take_trouble(&self) -> Option<Trouble> {

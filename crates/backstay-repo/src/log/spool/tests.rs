@@ -53,16 +53,16 @@ fn files_go_when_the_store_has_them_and_the_one_that_grows_stays() {
     let one = log("00000001");
     let mut spool = LogSpool::open(place.path(), CUT).unwrap();
     spool.append(&one, 0, &bytes(0, 250)).unwrap();
-    assert_eq!(spool.trim(&one, 99).unwrap(), 0);
-    assert_eq!(spool.trim(&one, 250).unwrap(), 200);
+    assert_eq!(spool.trim(&one, 0, 99).unwrap(), 0);
+    assert_eq!(spool.trim(&one, 0, 250).unwrap(), 200);
     assert_eq!(spans(&spool), [("00000001".to_owned(), 200, 250)]);
     spool.append(&one, 250, &bytes(250, 300)).unwrap();
-    assert_eq!(spool.trim(&one, 300).unwrap(), 100);
+    assert_eq!(spool.trim(&one, 0, 300).unwrap(), 100);
     assert_eq!((spans(&spool), spool.bytes()), (Vec::new(), 0));
     spool.append(&one, 300, &bytes(300, 301)).unwrap();
     // One that does not grow any more, for the log went on elsewhere.
     spool.append(&log("00000002"), 300, &bytes(300, 350)).unwrap();
-    assert_eq!(spool.trim(&one, 301).unwrap(), 1);
+    assert_eq!(spool.trim(&one, 0, 301).unwrap(), 1);
     assert_eq!(spans(&spool), [("00000002".to_owned(), 300, 350)]);
 }
 
@@ -72,16 +72,21 @@ fn after_a_crash_of_the_machine_the_end_is_not_believed_until_somebody_looked() 
     let one = log("00000001");
     let mut spool = LogSpool::open(place.path(), CUT).unwrap();
     spool.append(&one, 0, &bytes(0, 350)).unwrap();
+    // Behind a gap.
+    spool.append(&one, 570, &bytes(570, 630)).unwrap();
     spool.flush().unwrap();
     drop(spool);
     fs::write(place.path().join(BOOT), "another boot\n").unwrap();
     let mut spool = LogSpool::open(place.path(), CUT).unwrap();
     assert!(!spool.spans()[0].is_certain);
-    spool.truncate(&one, 320).unwrap();
+    let stretch = LogSpan { start: 0, end: 350 };
+    spool.truncate(&one, stretch, 320).unwrap();
     spool.believe().unwrap();
     assert!(spool.spans()[0].is_certain);
-    assert_eq!(spans(&spool), [("00000001".to_owned(), 0, 320)]);
-    spool.truncate(&one, 100).unwrap();
+    let behind = ("00000001".to_owned(), 570, 630);
+    assert_eq!(spans(&spool), [("00000001".to_owned(), 0, 320), behind]);
+    assert_eq!(spool.read(&one, LogSpan { start: 570, end: 630 }).unwrap(), bytes(570, 630));
+    spool.truncate(&one, stretch, 100).unwrap();
     spool.append(&one, 100, &bytes(100, 140)).unwrap();
     drop(spool);
     let spool = LogSpool::open(place.path(), CUT).unwrap();

@@ -368,6 +368,14 @@ impl Unfinished {
         Ok(())
     }
 
+    /// Another name for the one that it was begun for, before it has any.
+    pub fn call(&mut self, object: String) -> Result<(), StoreError> {
+        let directory = self.tree.directory_of(&object);
+        self.directory = directory.map_err(|error| StoreError::from_io(self.operation, &object, error))?;
+        self.object = object;
+        Ok(())
+    }
+
     /// Makes the file durable and gives it its name, in the place of whatever has it.
     pub fn replace(&mut self) -> Result<(), StoreError> {
         self.once(|unfinished| sync(&unfinished.file))?;

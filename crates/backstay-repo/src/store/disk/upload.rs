@@ -30,6 +30,14 @@ impl DiskUpload {
         Self { object, file: Arc::new(Mutex::new(file)), written_bytes: 0, pushed_bytes: 0 }
     }
 
+    /// Names the object otherwise than it was begun, before its commit.
+    pub async fn call(&mut self, object: String) -> Result<(), StoreError> {
+        let name = object.clone();
+        self.with_file(Operation::Commit, move |file| file.call(name)).await?;
+        self.object = object;
+        Ok(())
+    }
+
     async fn with_file(
         &self,
         operation: Operation,

@@ -31,7 +31,8 @@ pub async fn run(session: &Session, arguments: &RestoreArguments, into: &Path) -
     if let Some((option, _)) = of_bases.into_iter().find(|(_, is_given)| *is_given) {
         return Err(Fault::new(Error::NotForDumps { option, instance: arguments.instance.clone() }));
     }
-    let (policy, instance) = session.dump_policy(&arguments.instance, None)?;
+    let (mut policy, instance) = session.dump_policy(&arguments.instance, None)?;
+    policy.older_passphrases = session.older_passphrases(&arguments.reload.passphrases)?;
     let request = ExtractRequest {
         dump: arguments.backup.as_deref().map(str::parse::<BackupId>).transpose()?,
         into: std::path::absolute(into).unwrap_or_else(|_| into.to_owned()),

@@ -15,13 +15,14 @@ use crate::session::Session;
 pub async fn run(session: &Session, arguments: &RestoreArguments) -> Result<u8, Fault> {
     let nowhere = || Fault::new(Error::NoDestination);
     let dump = arguments.backup.as_deref().ok_or_else(nowhere)?.parse::<BackupId>()?;
-    let (policy, instance) = session.dump_policy(&arguments.instance, None)?;
+    let (mut policy, instance) = session.dump_policy(&arguments.instance, None)?;
+    policy.older_passphrases = session.older_passphrases(&arguments.reload.passphrases)?;
     if policy.to.is_none() {
         return Err(nowhere());
     }
     let said = &arguments.reload;
     let server = server(session, arguments)?;
-    let consent = Consent { force: said.force, confirm: said.confirm.clone() };
+    let consent = Consent { force: said.force, confirm: said.confirm.clone(), ..Consent::default() };
     let request = GlobalsRequest { dump, server, consent };
     let run = session.run();
     let prepared = {

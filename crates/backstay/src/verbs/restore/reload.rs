@@ -5,6 +5,7 @@ use backstay_model::{BackupId, Fault};
 use backstay_ops::reload::{self, ReloadRequest, Wanted};
 
 use super::super::{DONE, NOT_SOUND};
+use super::several::DATABASE;
 use super::{server, show};
 use crate::args::RestoreArguments;
 use crate::error::Error;
@@ -12,8 +13,10 @@ use crate::render::reload as shown;
 use crate::session::Session;
 
 pub async fn run(session: &Session, arguments: &RestoreArguments) -> Result<u8, Fault> {
-    let (policy, instance) = session.dump_policy(&arguments.instance, None)?;
-    let request = request(session, arguments, policy.jobs)?;
+    let (mut policy, instance) = session.dump_policy(&arguments.instance, None)?;
+    policy.older_passphrases = session.older_passphrases(&arguments.reload.passphrases)?;
+    let database = arguments.reload.database.first();
+    let request = request(session, arguments, policy.jobs, database)?;
     let run = session.run();
     let output = session.output;
     let prepared = {
@@ -34,22 +37,28 @@ pub async fn run(session: &Session, arguments: &RestoreArguments) -> Result<u8, 
     Ok(if report.sound { DONE } else { NOT_SOUND })
 }
 
-fn request(session: &Session, arguments: &RestoreArguments, jobs: u32) -> Result<ReloadRequest, Fault> {
+/// `database` is one of those that were named.
+pub(super) fn request(
+    session: &Session,
+    arguments: &RestoreArguments,
+    jobs: u32,
+    database: Option<&String>,
+) -> Result<ReloadRequest, Fault> {
     let said = &arguments.reload;
     let wanted = match (&said.into_database, &said.swap) {
-        (Some(name), _) => Wanted::Database(name.clone()),
+        (Some(name), _) => match database {
+            Some(database) => Wanted::Database(name.replace(DATABASE, database)),
+            None if name.contains(DATABASE) => return Err(Fault::new(Error::WhichDatabase)),
+            None => Wanted::Database(name.clone()),
+        },
         (None, Some(name)) => Wanted::Swap(name.clone()),
         (None, None) if said.test => Wanted::Test,
         (None, None) => return Err(Fault::new(Error::NoDestination)),
     };
     let server = server(session, arguments)?;
-    let of_swap = match &wanted {
-        Wanted::Swap(name) => Some(name.clone()),
-        Wanted::Database(_) | Wanted::Test => None,
-    };
     Ok(ReloadRequest {
         dump: arguments.backup.as_deref().map(str::parse::<BackupId>).transpose()?,
-        database: said.database.clone().or(of_swap),
+        database: database.cloned(),
         wanted,
         server,
         tables: said.table.clone(),
@@ -59,7 +68,11 @@ fn request(session: &Session, arguments: &RestoreArguments, jobs: u32) -> Result
         privileges: !said.no_privileges,
         // A database that others use changes in one transaction, unless somebody says otherwise.
         jobs: said.jobs.unwrap_or(if said.swap.is_some() || said.test { jobs } else { 1 }),
-        consent: Consent { force: said.force, confirm: said.confirm.clone() },
+        consent: Consent {
+            force: said.force,
+            confirm: said.confirm.clone(),
+            is_of_several: said.database.len() > 1,
+        },
         safety_dump: !said.no_safety_backup,
         hooks: session.hooks(&arguments.instance, said.to_server.as_deref())?,
     })

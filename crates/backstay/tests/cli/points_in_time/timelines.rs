@@ -28,6 +28,11 @@ fn both_lives_behind_a_promotion_can_be_restored() {
         for name in ["00000002.history", &segment] {
             let file = into.join("pg_wal").join(name);
             archived.home.run(["wal", "push", file.to_str().unwrap()]).good();
+            if name != segment {
+                // Nothing of the new life is there yet, and more of the old one than it came from.
+                assert_eq!(archived.rows(&[]), "1 2");
+                assert_eq!(archived.rows(&["--target-timeline", "1"]), "1 2 3 4");
+            }
         }
         drop(copy);
         assert_eq!(archived.rows(&[]), "1 2 20 21");
@@ -39,6 +44,10 @@ fn both_lives_behind_a_promotion_can_be_restored() {
         for timeline in ["1", "2", "latest"] {
             let xid = format!("xid:{}", second.xid);
             assert_eq!(archived.rows(&["--to", &xid, "--target-timeline", timeline]), "1 2", "{timeline}");
+        }
+        // A drill that may choose finds its way to either.
+        for _ in 0..3 {
+            archived.home.run(["drill", "orders"]).good();
         }
         let words = ["restore", "orders", "--dry-run", "--json", "--into", "nowhere"];
         let plan = archived.home.run(words).good().json();

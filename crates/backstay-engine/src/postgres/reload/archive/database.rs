@@ -106,6 +106,7 @@ mod tests {
             database: "it's WITH LOCALE = 'x'".into(),
             server_version: "17.1".into(),
             tool_version: "17.1".into(),
+            begun_at: None,
             entries: entries.iter().map(entry).collect(),
             layout: Default::default(),
         }

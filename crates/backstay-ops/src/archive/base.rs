@@ -1,0 +1,53 @@
+//! The base behind a gap: without it, nothing that is received there can be restored to.
+//!
+//! Invariant: it is tried until it is there. It is wanted as long as the repository shows a
+//! gap with log behind it and no base, so a process that was killed on the way leaves the
+//! next one to take it.
+
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::{ArchiveEvent, ArchiveOptions, ArchiveWatcher};
+use crate::backup::{self, BackupOptions};
+use crate::context::Context;
+use crate::instance::Instance;
+use crate::status::with_causes;
+
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+const RETRY_LAST: Duration = Duration::from_secs(60);
+
+/// Takes a base whenever one is wanted, until `context` is cancelled.
+pub(super) async fn take_when_wanted(
+    context: &Context,
+    instance: &Instance,
+    options: &ArchiveOptions,
+    watcher: &dyn ArchiveWatcher,
+    wanted: &Notify,
+) {
+    let backup = BackupOptions { full: false, compression_level: Some(options.compression_level) };
+    loop {
+        tokio::select! {
+            () = context.cancel.cancelled() => return,
+            () = wanted.notified() => {}
+        }
+        let mut wait = RETRY_FIRST;
+        loop {
+            watcher.see(ArchiveEvent::BaseBegun);
+            let error = match backup::run(context, instance, &backup).await {
+                Ok(summary) => {
+                    watcher.see(ArchiveEvent::BaseTaken { id: summary.id, finished_at: summary.finished_at });
+                    break;
+                }
+                Err(_) if context.cancel.is_cancelled() => return,
+                Err(error) => error,
+            };
+            watcher.see(ArchiveEvent::BaseFailed { reason: with_causes(&error) });
+            tokio::select! {
+                () = context.cancel.cancelled() => return,
+                () = tokio::time::sleep(wait) => {}
+            }
+            wait = (wait * 2).min(RETRY_LAST);
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! What is told of an archive while it runs.
+
+use backstay_model::{BackupId, LagLevel, LagLimit, LogGap, LogId, LogSpan};
+use jiff::Timestamp;
+
+/// What an archive does, as it happens.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ArchiveEvent {
+    /// The log comes in, from this position on.
+    Began {
+        log: LogId,
+        from: u64,
+    },
+    /// Another timeline goes on from here.
+    Timeline {
+        log: LogId,
+        from: u64,
+    },
+    /// The store has it.
+    Sent {
+        log: LogId,
+        span: LogSpan,
+    },
+    /// Commits of the server wait for this archive or not, as far as it says.
+    Commits {
+        wait: bool,
+        is_intended: bool,
+        names: String,
+    },
+    /// The server or the store is away, or does not let us in: it is tried again.
+    Waiting {
+        reason: String,
+        /// What would end it, where somebody can do something.
+        hints: Vec<String>,
+    },
+    /// What the server holds for the archive has come to another level.
+    Lag {
+        level: LagLevel,
+        held_bytes: u64,
+        limit: LagLimit,
+    },
+    /// The spool has no room: nothing is acknowledged until it has some.
+    SpoolFull {
+        reason: String,
+    },
+    /// And it has.
+    SpoolHasRoom,
+    /// Log was given up, and the server let go of it.
+    GapOpened {
+        gap: LogGap,
+    },
+    /// A base behind a gap is under way.
+    BaseBegun,
+    BaseTaken {
+        id: BackupId,
+        finished_at: Timestamp,
+    },
+    /// It is tried again.
+    BaseFailed {
+        reason: String,
+    },
+}
+
+/// Whoever wants to know what an archive does.
+pub trait ArchiveWatcher: Send + Sync {
+    fn see(&self, event: ArchiveEvent);
+}
