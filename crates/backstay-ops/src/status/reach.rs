@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use backstay_model::log::history::History;
 use backstay_model::plan::restore::{LineageLog, Stretch};
 use backstay_model::plan::window::{LoggedBase, PositionHole, PositionWindow, Windows, windows};
 use backstay_model::status::{Hole, RecoveryWindow};
@@ -28,6 +29,8 @@ pub(crate) struct Reach {
     pub newest_commit: Option<Timestamp>,
     /// The end of what is stored of the newest lineage.
     pub stored: Option<(TimelineId, Lsn)>,
+    /// The ways to the timelines of that lineage.
+    pub histories: BTreeMap<TimelineId, History>,
     /// Log was given up behind that, and nothing has come since, nor any base.
     pub open_gap: Option<LogGap>,
 }
@@ -67,6 +70,7 @@ pub(crate) async fn look(
     if let Some(lineage) = newest_lineage {
         reach.lineage = Some(lineage.clone());
         let known = view.lineage(lineage);
+        reach.histories.clone_from(&known.histories);
         let newest = known.timelines.iter().next_back();
         reach.stored = newest.and_then(|(timeline, there)| Some((*timeline, Lsn(there.end()?))));
         let ends = bases.get(lineage.as_str()).into_iter().flatten().map(|base| base.end);

@@ -1,13 +1,16 @@
 //! What the server says of itself and of its log.
 
+use std::collections::BTreeMap;
+
 use backstay_engine::postgres::connect::Session;
 use backstay_engine::postgres::log_source::{self, LogSource};
 use backstay_engine::postgres::receive::log_id;
 use backstay_engine::postgres::reload::swap::left_by_swaps;
 use backstay_engine::postgres::{PostgresSettings, facts};
 use backstay_model::error::Classified;
+use backstay_model::log::history::History;
 use backstay_model::status::{ArchiveState, ArchiveStatus, Health, SlotStatus};
-use backstay_model::{ErrorKind, Position, TimelineId};
+use backstay_model::{ErrorKind, Lsn, Position, TimelineId};
 use jiff::Timestamp;
 
 use super::reach::Reach;
@@ -98,7 +101,9 @@ pub(super) fn archive(
         source_position: source
             .filter(|_| state != ArchiveState::Off)
             .map(|source| position((source.timeline, source.position))),
-        lag_bytes: source.zip(stored).map(|(source, (_, stored))| source.position - stored),
+        lag_bytes: source.zip(stored).and_then(|(source, stored)| {
+            lag_bytes((source.timeline, source.position), stored, &reach.histories)
+        }),
         pushed: source.is_some_and(|source| source.pushes),
         push_fails: source.is_some_and(|source| source.pushes && source.push_fails),
         newest_commit_at: reach.newest_commit,
@@ -117,7 +122,61 @@ pub(super) fn archive(
     }
 }
 
+/// What the server has written behind what is stored. Of a timeline that the server has left,
+/// only what leads to where it is counts. `None` where nobody can tell, as when the server is on
+/// an older timeline than the log.
+fn lag_bytes(
+    source: (TimelineId, Lsn),
+    stored: (TimelineId, Lsn),
+    histories: &BTreeMap<TimelineId, History>,
+) -> Option<u64> {
+    if source.0 == stored.0 {
+        return Some(source.1 - stored.1);
+    }
+    if source.0 < stored.0 {
+        return None;
+    }
+    let reached = match histories.get(&source.0) {
+        Some(history) => {
+            let left = history.ancestors.iter().find(|(timeline, _)| *timeline == stored.0);
+            left.map(|(_, switch)| stored.1.min(*switch))?
+        }
+        // Nothing of it has come yet, nor where it began.
+        None => stored.1,
+    };
+    // A promotion writes something, so nobody who has another timeline has everything.
+    Some(source.1 - reached).filter(|lag| *lag > 0)
+}
+
 /// The archive was where the server was: what is younger than its last commit does not exist.
 pub(super) fn is_up_to_date(archive: &ArchiveStatus) -> bool {
     archive.lag_bytes == Some(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lag_counts_only_what_leads_to_where_the_server_is() {
+        let histories = BTreeMap::from([(TimelineId(3), History::parse("1\t0/100\tx\n").unwrap())]);
+        let lag = |server: (u32, u64), stored: (u32, u64)| {
+            let at = |(timeline, lsn)| (TimelineId(timeline), Lsn(lsn));
+            lag_bytes(at(server), at(stored), &histories)
+        };
+        for (server, stored, bytes) in [
+            ((1, 0x180), (1, 0x100), Some(0x80)),
+            ((1, 0x100), (1, 0x100), Some(0)),
+            ((3, 0x180), (1, 0x80), Some(0x100)),
+            // What a lost server had written behind the switch is of another life.
+            ((3, 0x180), (1, 0x500), Some(0x80)),
+            ((3, 0x180), (2, 0x80), None),
+            // No history has come yet.
+            ((2, 0x180), (1, 0x100), Some(0x80)),
+            ((2, 0x180), (1, 0x500), None),
+            ((2, 0x180), (3, 0x100), None),
+        ] {
+            assert_eq!(lag(server, stored), bytes, "{server:x?} {stored:x?}");
+        }
+    }
 }

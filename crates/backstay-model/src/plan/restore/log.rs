@@ -79,7 +79,17 @@ impl LineageLog {
                 && between
                     .is_none_or(|between| there.is_none_or(|there| there.missing(&between) == [between]))
         };
-        self.gaps.iter().rfind(|gap| gap.explains(timeline, missing) || goes_on_missing(gap))
+        // A timeline between that did not lead to where the server was lost nothing with it.
+        let is_on_the_way = |gap: &LogGap| {
+            gap.timeline == timeline
+                || gap.server_timeline == timeline
+                || self
+                    .histories
+                    .get(&gap.server_timeline)
+                    .is_none_or(|way| way.ancestors.iter().any(|(ancestor, _)| *ancestor == timeline))
+        };
+        let mut newest_first = self.gaps.iter().rev();
+        newest_first.find(|gap| is_on_the_way(gap) && gap.explains(timeline, missing) || goes_on_missing(gap))
     }
 
     /// What there is for each leg of a way. A segment in which a timeline changed is kept
