@@ -20,7 +20,7 @@ use backstay_engine::postgres::receive::SlotWatch;
 use backstay_model::error::{Classified, ErrorKind};
 use backstay_model::{LagLimit, LogId, OnMaxLag};
 use backstay_repo::log::spool::LogSpool;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 use crate::context::{Context, off_thread};
 use crate::error::{Error, Result};
@@ -36,6 +36,7 @@ mod room;
 mod sender;
 mod stream;
 
+use base::WantedBase;
 pub use event::{ArchiveEvent, ArchiveWatcher};
 use lag::Lag;
 use sender::Sender;
@@ -129,12 +130,13 @@ struct Archive<'a> {
     accepts_gap: bool,
     /// The server did not have this segment any more.
     log_gone: Option<String>,
-    /// The lineage that the store has confirmed, and the histories that it has.
+    /// The lineage that the store has confirmed, and the histories that it has or will have
+    /// before their log.
     lineage: Option<String>,
     histories: BTreeSet<LogId>,
     /// Durable in the spool.
     durable: Option<(LogId, u64)>,
-    wants_base: &'a Notify,
+    wants_base: watch::Sender<Option<WantedBase>>,
 }
 
 /// Receives until somebody asks to stop; what was received goes to the store then, so the calls
@@ -151,15 +153,15 @@ pub async fn run(
     options: &ArchiveOptions,
     watcher: &dyn ArchiveWatcher,
 ) -> Result<()> {
-    let wants_base = Notify::new();
+    let (wants_base, wanted) = watch::channel(None);
     let over = context.cancel.child_token();
     let receiving = async {
-        let ended = receive(context, instance, options, watcher, &wants_base).await;
+        let ended = receive(context, instance, options, watcher, wants_base).await;
         over.cancel();
         ended
     };
     let of_bases = Context { cancel: over.clone(), ..context.clone() };
-    let taking = base::take_when_wanted(&of_bases, instance, options, watcher, &wants_base);
+    let taking = base::take_when_wanted(&of_bases, instance, options, watcher, wanted);
     tokio::join!(receiving, taking).0
 }
 
@@ -168,7 +170,7 @@ async fn receive(
     instance: &Instance,
     options: &ArchiveOptions,
     watcher: &dyn ArchiveWatcher,
-    wants_base: &Notify,
+    wants_base: watch::Sender<Option<WantedBase>>,
 ) -> Result<()> {
     let opened = room::open_spool(context, options, watcher).await;
     let Some(spool) = opened? else { return Ok(()) };

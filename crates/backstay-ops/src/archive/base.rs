@@ -6,7 +6,8 @@
 
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use backstay_model::{LogGap, Lsn, TimelineId};
+use tokio::sync::watch;
 
 use super::{ArchiveEvent, ArchiveOptions, ArchiveWatcher};
 use crate::backup::{self, BackupOptions};
@@ -17,20 +18,38 @@ use crate::status::with_causes;
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_LAST: Duration = Duration::from_secs(60);
 
+/// The gap behind which a base is wanted, by where it begins and how far the server was: one base
+/// is enough for it, however often the connection ends meanwhile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct WantedBase {
+    from: (TimelineId, Lsn),
+    server: (TimelineId, Lsn),
+}
+
+impl WantedBase {
+    pub fn behind(gap: &LogGap) -> WantedBase {
+        WantedBase { from: (gap.timeline, gap.from), server: (gap.server_timeline, gap.server) }
+    }
+}
+
 /// Takes a base whenever one is wanted, until `context` is cancelled.
 pub(super) async fn take_when_wanted(
     context: &Context,
     instance: &Instance,
     options: &ArchiveOptions,
     watcher: &dyn ArchiveWatcher,
-    wanted: &Notify,
+    mut wanted: watch::Receiver<Option<WantedBase>>,
 ) {
     let backup = BackupOptions { full: false, compression_level: Some(options.compression_level) };
+    let mut taken = None;
     loop {
-        tokio::select! {
+        let behind = tokio::select! {
             () = context.cancel.cancelled() => return,
-            () = wanted.notified() => {}
-        }
+            wanted = wanted.wait_for(|wanted| *wanted != taken) => match wanted {
+                Ok(wanted) => wanted.clone(),
+                Err(_) => return,
+            }
+        };
         let mut wait = RETRY_FIRST;
         loop {
             watcher.see(ArchiveEvent::BaseBegun);
@@ -49,5 +68,6 @@ pub(super) async fn take_when_wanted(
             }
             wait = (wait * 2).min(RETRY_LAST);
         }
+        taken = behind;
     }
 }

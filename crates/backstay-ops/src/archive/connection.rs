@@ -5,10 +5,11 @@
 
 use backstay_engine::postgres::receive::{LogReceiver, SlotFacts};
 use backstay_model::log::history::History;
-use backstay_model::{GapReason, LogId, TimelineId};
+use backstay_model::{GapReason, LogGap, LogId, Lsn, TimelineId};
 use backstay_repo::log::LogIndex;
 use backstay_repo::log::spool::SpooledSpan;
 
+use super::base::WantedBase;
 use super::begin::{self, Beginning, log_of};
 use super::gap::{self, Scene};
 use super::stream::{Over, Stream};
@@ -62,18 +63,23 @@ pub(super) async fn receive(archive: &mut Archive<'_>) -> Result<Ended> {
     }
     let noted = gap::noted(archive).await?.filter(|(log, _)| *log.lineage == lineage_of(&receiver));
     let noted = noted.filter(|(_, gap)| gap::is_behind(&scene, gap));
+    let gone_on = noted.as_ref().is_some_and(|(_, gap)| gap::has_gone_on(&scene, gap));
     for timeline in 2..=receiver.identity().timeline.0 {
         keep_history(archive, &mut receiver, TimelineId(timeline)).await?;
     }
+    let behind = noted.as_ref().map(|(_, gap)| gap.clone());
     let course = match noted {
-        Some((log, gap)) => {
+        Some((log, gap)) if !gone_on => {
             gap::store(archive, &log, &gap).await?;
             // What has no place here the server would hold again.
             archive.spool.with(|spool| Ok(spool.require_room(CUT_BYTES)?)).await?;
             let beginning = gap::go_on(archive, &mut receiver, &history, slot.as_ref(), &gap).await?;
             Course { beginning, is_behind_gap: true, is_at_end: true }
         }
-        None => {
+        noted => {
+            if let Some((log, gap)) = &noted {
+                gap::store(archive, log, gap).await?;
+            }
             let nothing = LogIndex::default();
             let index = match &index {
                 Ok(index) => index,
@@ -90,7 +96,11 @@ pub(super) async fn receive(archive: &mut Archive<'_>) -> Result<Ended> {
         index.timelines().any(|(log, timeline)| log.lineage == lineage && !timeline.gaps.is_empty())
     });
     let log = log_of(&receiver, course.beginning.timeline);
-    let wants_base = course.is_behind_gap || (has_gaps && is_lacking_base(archive, &log, &spooled).await);
+    let wants_base = match behind {
+        Some(gap) => Some(gap),
+        None if has_gaps => lacking_base(archive, &log, &spooled).await,
+        None => None,
+    };
     follow(archive, receiver, course, wants_base).await
 }
 
@@ -142,7 +152,7 @@ async fn follow(
     archive: &mut Archive<'_>,
     mut receiver: LogReceiver,
     course: Course,
-    mut wants_base: bool,
+    mut wants_base: Option<LogGap>,
 ) -> Result<Ended> {
     let Course { beginning, mut is_behind_gap, mut is_at_end } = course;
     let (mut timeline, mut from) = (beginning.timeline, beginning.from);
@@ -159,8 +169,8 @@ async fn follow(
             archive.sender.over(&log);
             archive.gap_was_accepted();
         }
-        if std::mem::take(&mut wants_base) {
-            archive.wants_base.notify_one();
+        if let Some(gap) = wants_base.take() {
+            archive.wants_base.send_replace(Some(WantedBase::behind(&gap)));
         }
         let mut stream = Stream::new(archive, &mut receiver, log, from, is_behind_gap);
         match stream.run().await? {
@@ -200,14 +210,14 @@ fn lineage_of(receiver: &LogReceiver) -> String {
 }
 
 /// Nobody waits for the answer: the log goes on whatever it is.
-async fn is_lacking_base(archive: &Archive<'_>, log: &LogId, spooled: &[SpooledSpan]) -> bool {
-    match tokio::time::timeout(STORE_LIMIT, gap::lacks_base(archive, log, spooled)).await {
-        Ok(Ok(lacks)) => lacks,
+async fn lacking_base(archive: &Archive<'_>, log: &LogId, spooled: &[SpooledSpan]) -> Option<LogGap> {
+    match tokio::time::timeout(STORE_LIMIT, gap::lacking_base(archive, log, spooled)).await {
+        Ok(Ok(gap)) => gap,
         Ok(Err(error)) => {
             tracing::warn!(%error, "whether a base is missing behind a gap is not known");
-            false
+            None
         }
-        Err(_) => false,
+        Err(_) => None,
     }
 }
 
@@ -232,11 +242,9 @@ async fn keep_history(
     if archive.histories.contains(&log) {
         return Ok(());
     }
-    let (context, instance) = (archive.context, archive.instance);
     match receiver.history(timeline).await {
         Ok(history) => {
-            let kept = within(context.repo.put_log_history(&instance.id, &log, &history.content));
-            context.unless_cancelled(kept).await?;
+            archive.sender.history(log.clone(), history.content).await?;
             archive.histories.insert(log);
             Ok(())
         }

@@ -144,6 +144,21 @@ pub(super) fn is_behind(scene: &Scene<'_>, gap: &LogGap) -> bool {
     })
 }
 
+/// Whether log behind a gap lies in the spool already, of an archive that was killed before it
+/// could take its note back: then the log goes on at the end of that.
+pub(super) fn has_gone_on(scene: &Scene<'_>, gap: &LogGap) -> bool {
+    let server = scene.receiver.identity();
+    let is_on_the_way = |timeline: TimelineId| {
+        timeline == server.timeline || scene.history.ancestors.iter().any(|(own, _)| *own == timeline)
+    };
+    scene.spooled.iter().any(|one| {
+        log_id(server.system_identifier, server.timeline).lineage == one.log.lineage
+            && timeline_of(&one.log).is_some_and(|timeline| {
+                is_on_the_way(timeline) && (timeline, Lsn(one.span.end)) > (gap.timeline, gap.from)
+            })
+    })
+}
+
 /// Where the log goes on: at the end of what the server has, or where the slot holds it.
 /// A segment is received from its beginning on, so that a restore finds all of it.
 pub(super) async fn go_on(
@@ -165,9 +180,13 @@ pub(super) async fn go_on(
     Ok(Beginning { timeline, from: if is_same { from.max(gap.from) } else { from } })
 }
 
-/// Whether log lies behind a gap that no base leads to: somebody was stopped before it was
+/// The gap behind which log lies that no base leads to: somebody was stopped before it was
 /// taken.
-pub(super) async fn lacks_base(archive: &Archive<'_>, log: &LogId, spooled: &[SpooledSpan]) -> Result<bool> {
+pub(super) async fn lacking_base(
+    archive: &Archive<'_>,
+    log: &LogId,
+    spooled: &[SpooledSpan],
+) -> Result<Option<LogGap>> {
     let (context, instance) = (archive.context, &archive.instance.id);
     let known = Known::of(context, instance).await?;
     let newest_first = known.newest_first();
@@ -180,7 +199,7 @@ pub(super) async fn lacks_base(archive: &Archive<'_>, log: &LogId, spooled: &[Sp
     let mut view = LogView::of(context, instance, oldest_first.iter().copied()).await?;
     let Some(lineage) = view.known.lineages.get_mut(&log.lineage).filter(|lineage| !lineage.gaps.is_empty())
     else {
-        return Ok(false);
+        return Ok(None);
     };
     for one in spooled.iter().filter(|one| one.log.lineage == log.lineage) {
         let Some(timeline) = timeline_of(&one.log) else { continue };
@@ -191,11 +210,13 @@ pub(super) async fn lacks_base(archive: &Archive<'_>, log: &LogId, spooled: &[Sp
     let lineage = view.lineage(&log.lineage);
     let bases = bases.get(log.lineage.as_str()).map(Vec::as_slice).unwrap_or_default();
     Ok(match windows(lineage, bases).newest {
-        None => bases.is_empty(),
-        Some(newest) => {
+        // No base, or none on the way to where the log is.
+        None => lineage.gaps.last().cloned(),
+        Some(newest) if newest.stopped_by_hole => {
             let missing = LogSpan { start: newest.lsn.0, end: newest.lsn.0 + 1 };
-            newest.stopped_by_hole && lineage.gap(newest.timeline, missing).is_some()
+            lineage.gap(newest.timeline, missing).cloned()
         }
+        Some(_) => None,
     })
 }
 

@@ -3,6 +3,8 @@
 //! A cut of the log that is complete is stored whole, so that one object serves a recovery.
 //! What is there of one that is not goes when it is as old as was promised; when the cut is
 //! complete, it is stored once more as a whole.
+//!
+//! Invariant: where a timeline came from is in the store before any of its log.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -13,6 +15,7 @@ use backstay_model::{Coverage, LogId, LogMark, LogSpan, Lsn};
 use backstay_repo::log::{LogPiece, PreviousSpan, StoredSpan};
 use bytes::Bytes;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use super::{ArchiveEvent, ArchiveOptions, ArchiveWatcher, CUT_BYTES, STORE_LIMIT, Spool};
 use crate::context::{Context, off_thread};
@@ -34,7 +37,15 @@ pub(super) struct Sender<'a> {
     spool: Spool,
     /// By where they begin: behind a gap another stretch of the same log goes on.
     stretches: BTreeMap<Stretch, Progressing>,
-    in_flight: JoinSet<(Stretch, LogSpan, Result<StoredSpan>)>,
+    /// Where timelines came from, as far as the store does not have it.
+    histories: BTreeMap<LogId, Option<Bytes>>,
+    in_flight: JoinSet<Sent>,
+}
+
+/// What was on its way.
+enum Sent {
+    Span { stretch: Stretch, span: LogSpan, stored: Result<StoredSpan> },
+    History { log: LogId, stored: Result<()> },
 }
 
 /// Log without a hole, and where it begins.
@@ -72,6 +83,7 @@ impl<'a> Sender<'a> {
             watcher,
             spool,
             stretches: BTreeMap::new(),
+            histories: BTreeMap::new(),
             in_flight: JoinSet::new(),
         }
     }
@@ -79,6 +91,9 @@ impl<'a> Sender<'a> {
     /// What an earlier run left in the spool. Where the store does not say what it has of it,
     /// all is sent again.
     pub async fn take_over(&mut self) -> Result<()> {
+        for (log, content) in self.spool.with(|spool| Ok(spool.histories()?)).await? {
+            self.histories.insert(log, Some(content.into()));
+        }
         for one in self.spool.with(|spool| Ok(spool.spans())).await? {
             let asked = self.context.repo.timeline_log(&self.instance.id, &one.log);
             let stored = match tokio::time::timeout(STORE_LIMIT, asked).await {
@@ -97,6 +112,14 @@ impl<'a> Sender<'a> {
             };
             self.stretches.insert((one.log, one.span.start), progressing);
         }
+        Ok(())
+    }
+
+    /// Where a timeline came from: for good in the spool, and in the store before its log.
+    pub async fn history(&mut self, log: LogId, content: Bytes) -> Result<()> {
+        let (of, kept) = (log.clone(), content.clone());
+        self.spool.with(move |spool| Ok(spool.keep_history(&of, &kept)?)).await?;
+        self.histories.insert(log, Some(content));
         Ok(())
     }
 
@@ -131,12 +154,31 @@ impl<'a> Sender<'a> {
             self.arrived(joined).await?;
         }
         while self.in_flight.len() < IN_FLIGHT {
+            let waiting = self.histories.iter_mut().find_map(|(log, one)| Some((log.clone(), one.take()?)));
+            if let Some((log, content)) = waiting {
+                self.dispatch_history(log, content);
+                continue;
+            }
             let rpo = self.options.rpo;
-            let due = self.stretches.iter().find_map(|(stretch, one)| Some((stretch.clone(), one.due(rpo)?)));
+            let leads = |log: &LogId| {
+                let mut missing = self.histories.keys();
+                !missing.any(|of| of.lineage == log.lineage && of.timeline <= log.timeline)
+            };
+            let mut on_a_way = self.stretches.iter().filter(|((log, _), _)| leads(log));
+            let due = on_a_way.find_map(|(stretch, one)| Some((stretch.clone(), one.due(rpo)?)));
             let Some((stretch, span)) = due else { break };
             self.dispatch(stretch, span).await?;
         }
         Ok(())
+    }
+
+    fn dispatch_history(&mut self, log: LogId, content: Bytes) {
+        let (repo, instance) = (self.context.repo.clone(), self.instance.id.clone());
+        let cancel = self.context.cancel.clone();
+        self.in_flight.spawn(async move {
+            let stored = until_taken(&cancel, || repo.put_log_history(&instance, &log, &content)).await;
+            Sent::History { log, stored }
+        });
     }
 
     async fn dispatch(&mut self, stretch: Stretch, span: LogSpan) -> Result<()> {
@@ -175,33 +217,23 @@ impl<'a> Sender<'a> {
                     previous,
                     facts: serde_json::Value::Null,
                 };
-                let mut wait = RETRY_FIRST;
-                loop {
-                    match repo.put_log(&instance, piece.clone(), level).await {
-                        Err(error) if error.kind() == ErrorKind::Unavailable && !cancel.is_cancelled() => {
-                            tracing::warn!(%error, "the store does not take the log; it stays in the spool");
-                            tokio::select! {
-                                () = cancel.cancelled() => {}
-                                () = tokio::time::sleep(wait) => {}
-                            }
-                            wait = (wait * 2).min(RETRY_LAST);
-                        }
-                        done => return Ok(done?),
-                    }
-                }
+                until_taken(&cancel, || repo.put_log(&instance, piece.clone(), level)).await
             };
             let stored = stored.await;
-            (stretch, span, stored)
+            Sent::Span { stretch, span, stored }
         });
         Ok(())
     }
 
-    async fn arrived(
-        &mut self,
-        joined: Result<(Stretch, LogSpan, Result<StoredSpan>), tokio::task::JoinError>,
-    ) -> Result<()> {
-        let (stretch, span, stored) = joined.map_err(|error| Error::broken(error.to_string()))?;
-        let stored = stored?;
+    async fn arrived(&mut self, joined: Result<Sent, tokio::task::JoinError>) -> Result<()> {
+        let (stretch, span, stored) = match joined.map_err(|error| Error::broken(error.to_string()))? {
+            Sent::Span { stretch, span, stored } => (stretch, span, stored?),
+            Sent::History { log, stored } => {
+                stored?;
+                self.histories.remove(&log);
+                return self.spool.with(move |spool| Ok(spool.forget_history(&log)?)).await;
+            }
+        };
         let Some(one) = self.stretches.get_mut(&stretch) else { return Ok(()) };
         let (log, start) = stretch;
         one.done.push(span);
@@ -245,6 +277,27 @@ impl<'a> Sender<'a> {
                 Some(joined) => self.arrived(joined).await?,
                 None => return Ok(()),
             }
+        }
+    }
+}
+
+/// Tries again while the store is away, until somebody asks to stop.
+async fn until_taken<T, F>(cancel: &CancellationToken, put: impl Fn() -> F) -> Result<T>
+where
+    F: Future<Output = backstay_repo::Result<T>>,
+{
+    let mut wait = RETRY_FIRST;
+    loop {
+        match put().await {
+            Err(error) if error.kind() == ErrorKind::Unavailable && !cancel.is_cancelled() => {
+                tracing::warn!(%error, "the store does not take the log; it stays in the spool");
+                tokio::select! {
+                    () = cancel.cancelled() => {}
+                    () = tokio::time::sleep(wait) => {}
+                }
+                wait = (wait * 2).min(RETRY_LAST);
+            }
+            done => return Ok(done?),
         }
     }
 }

@@ -25,6 +25,7 @@ use backstay_model::{LogId, LogSpan};
 
 use crate::{Error, Result};
 
+mod history;
 mod note;
 
 const LOCK: &str = "lock";

@@ -6,6 +6,7 @@ use std::process::Child;
 use testkit::postgres::{PASSWORD, SUPERUSER};
 use testkit::{Postgres, PostgresOptions, PostgresVersion, Way, Workspace, wait_until};
 
+use super::cut_leashes::{Away, wait_until_acknowledged};
 use super::program::{Home, server_of};
 use super::windows::{LIMIT, end_of_log, spans, status};
 
@@ -142,5 +143,35 @@ fn the_log_goes_on_with_a_standby_that_lacked_what_its_primary_had_sent() {
         assert_eq!(status(&moving.home)["holes"], serde_json::json!([]));
         assert_eq!(moving.rows(&[]), "1 3");
         assert_eq!(moving.rows(&["--target-timeline", "1"]), "1 2");
+    }
+}
+
+#[test]
+fn a_store_that_is_away_keeps_no_archive_from_a_server_on_a_new_timeline() {
+    for version in PostgresVersion::ALL {
+        let Some(mut moving) = Moving::new(version, &PostgresOptions::default(), "") else { return };
+        moving.row(1);
+        moving.wait_for_store();
+        let standby = moving.server.standby().unwrap();
+        standby.sql(SLOT).unwrap();
+        let away = Away::begin(&moving.home);
+        moving.row(2);
+        wait_until_acknowledged(&moving.server);
+        standby.wait_for_replay_of(&moving.server).unwrap();
+        moving.server.kill9().unwrap();
+        moving.take_over(standby);
+        // Nothing but what lies in the spool says where it goes on.
+        moving.kill_archive();
+        moving.receive();
+        moving.row(3);
+        wait_until_acknowledged(&moving.server);
+        moving.kill_archive();
+        moving.receive();
+        moving.row(4);
+        wait_until_acknowledged(&moving.server);
+        drop(away);
+        moving.wait_for_store();
+        assert_eq!(status(&moving.home)["holes"], serde_json::json!([]));
+        assert_eq!(moving.rows(&[]), "1 2 3 4");
     }
 }
