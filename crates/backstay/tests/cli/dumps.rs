@@ -261,11 +261,12 @@ fn a_dump_that_is_killed_or_loses_its_server_leaves_nothing_that_looks_like_one(
     if !require_tampering() {
         return;
     }
-    // As many writes as make one thread come to the one that lasts, however many share them.
+    // As many writes as make one thread come to the one that lasts, however many share them: at
+    // the end of the dump it would be that of the sidecar.
     server.pgbench_init(20).unwrap();
     let home = dumping(&server);
     let words = ["dump", "orders", "--database", "postgres", "--compress", "none"];
-    let dump = Lasting::start(&home, "pwrite64", &words);
+    let dump = Lasting::from_call(8, &home, "pwrite64", &words);
     assert_eq!(shown(&home.path("dumps")), Vec::<PathBuf>::new());
     dump.signal(Signal::KILL);
     drop(dump);

@@ -26,9 +26,14 @@ pub struct Lasting {
 impl Lasting {
     /// Returns when a thread stands in such a call.
     pub fn start(home: &Home, call: &str, words: &[&str]) -> Self {
-        let rule = format!("{call}:delay_enter=600000000:when={CALL}+");
+        Self::from_call(CALL, home, call, words)
+    }
+
+    /// Where many threads may share the calls, from an earlier call of a thread on.
+    pub fn from_call(first: usize, home: &Home, call: &str, words: &[&str]) -> Self {
+        let rule = format!("{call}:delay_enter=600000000:when={first}+");
         let lasting = Self::begin(home, &format!("{call},exit_group"), &rule, None, words);
-        wait_until(LIMIT, "a call that lasts", || stands(&lasting.log, call)).unwrap();
+        wait_until(LIMIT, "a call that lasts", || stands(&lasting.log, call, first)).unwrap();
         lasting
     }
 
@@ -88,7 +93,7 @@ fn read(log: &Path) -> String {
 }
 
 /// Whether some thread has begun so many calls: they are counted by thread.
-fn stands(log: &Path, call: &str) -> bool {
+fn stands(log: &Path, call: &str, first: usize) -> bool {
     let text = read(log);
     let mut begun: HashMap<&str, usize> = HashMap::new();
     for (thread, what) in text.lines().filter_map(|line| line.split_once(' ')) {
@@ -96,5 +101,5 @@ fn stands(log: &Path, call: &str) -> bool {
             *begun.entry(thread).or_default() += 1;
         }
     }
-    begun.values().any(|calls| *calls >= CALL)
+    begun.values().any(|calls| *calls >= first)
 }

@@ -48,6 +48,7 @@ impl Source {
 /// syncs that make it durable, or says why none is needed.
 const HOMES_OF_RENAME: &[&str] = &[
     "crates/backstay-repo/src/store/disk",
+    "crates/backstay-repo/src/log/spool/history.rs",
     "crates/backstay-engine/src/postgres/place",
     "crates/backstay-ops/src/kit.rs",
     "xtask/src/setup.rs",
