@@ -26,6 +26,7 @@ mod target;
 pub(super) mod timescale;
 mod unpack;
 mod use_list;
+mod used_sequences;
 mod words;
 
 pub use self::archive::{Archive, ArchiveReader, DatabaseShape, Entry, OffsetPatch, RowOffsets, Selection};

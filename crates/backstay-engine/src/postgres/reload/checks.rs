@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::connect::{Session, column};
 use super::super::dump::RelationName;
 use super::target::ReloadTarget;
+use super::used_sequences::USED;
 use crate::{Error, Result};
 
 /// The tables that are meant, by name; all that somebody made when none is named.
@@ -22,19 +23,9 @@ const MEANT: &str = "
            WHERE w.name = c.relname AND coalesce(w.schema, n.nspname) = n.nspname))";
 
 /// A sequence belongs to a column, or gives it its default without belonging to it; what is
-/// in the table says what is taken. A partition's column has a copy of its parent's default,
-/// and the parent is asked for all of them.
+/// in the table says what is taken. Behind [`USED`]; where a parent is asked as well, it is asked
+/// for all of its partitions.
 const SEQUENCES: &str = "
-    WITH used AS (
-        SELECT d.objid AS sequence, d.refobjid AS relation, d.refobjsubid AS number FROM pg_depend d
-        WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')
-        UNION
-        SELECT d.refobjid, f.adrelid, f.adnum FROM pg_attrdef f
-        JOIN pg_depend d ON d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid
-             AND d.refclassid = 'pg_class'::regclass
-        WHERE pg_get_expr(f.adbin, f.adrelid)
-              ~ '^[(]?nextval[(]''([^'']|'''')*''::regclass[)][)]?(::(smallint|integer|bigint|numeric))?$'
-          AND NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = f.adrelid AND i.inhparent = ANY($1::oid[])))
     SELECT format('%I.%I', n.nspname, s.relname),
            format('SELECT setval(%L, x.m) FROM (SELECT %s(%I)::int8 AS m FROM %I.%I) x '
                   'WHERE x.m %s (SELECT CASE WHEN is_called THEN last_value ELSE last_value - %s END FROM %I.%I)',
@@ -46,7 +37,10 @@ const SEQUENCES: &str = "
     JOIN pg_sequence q ON q.seqrelid = s.oid JOIN pg_namespace n ON n.oid = s.relnamespace
     JOIN pg_class t ON t.oid = u.relation JOIN pg_namespace tn ON tn.oid = t.relnamespace
     JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = u.number JOIN pg_type y ON y.oid = a.atttypid
-    WHERE u.relation = ANY($1::oid[]) AND coalesce(nullif(y.typbasetype, 0), y.oid)
+    WHERE u.relation = ANY($1::oid[])
+      AND NOT (u.by_default AND EXISTS (
+               SELECT FROM pg_inherits i WHERE i.inhrelid = u.relation AND i.inhparent = ANY($1::oid[])))
+      AND coalesce(nullif(y.typbasetype, 0), y.oid)
           IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'numeric'::regtype)
     ORDER BY 1";
 
@@ -116,7 +110,7 @@ impl ReloadTarget {
         let mut session = self.session(Some(database)).await?;
         let numbers = meant(&session, tables).await?;
         let mut set = SetSequences::default();
-        for row in &session.query("list the sequences", SEQUENCES, &[&numbers]).await? {
+        for row in &session.query("list the sequences", &format!("{USED}{SEQUENCES}"), &[&numbers]).await? {
             let (name, statement): (String, String) = (column(row, 0)?, column(row, 1)?);
             match session.query_within(SEQUENCE_LIMIT, "set a sequence", &statement, &[]).await {
                 Ok(rows) if rows.is_empty() => {}

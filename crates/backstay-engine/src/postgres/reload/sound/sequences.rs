@@ -8,24 +8,15 @@ use backstay_model::Finding;
 use super::super::super::connect::{Session, column};
 use super::super::super::dump::RelationName;
 use super::super::expected::{Expected, Stand};
+use super::super::used_sequences::USED;
 use super::sample::{Asked, ask};
 use super::{NAMED, Sound};
 use crate::Result;
 
 /// One question for each sequence that a column owns or takes its default from: where it
-/// stands, and the last number of the column in its direction. A partition's column, and that
-/// of a chunk, has a copy of the default, and is asked with its parent.
-const USED: &str = "
-    WITH used AS (
-        SELECT d.objid AS sequence, d.refobjid AS relation, d.refobjsubid AS number FROM pg_depend d
-        WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')
-        UNION
-        SELECT d.refobjid, f.adrelid, f.adnum FROM pg_attrdef f
-        JOIN pg_depend d ON d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid
-             AND d.refclassid = 'pg_class'::regclass
-        WHERE pg_get_expr(f.adbin, f.adrelid)
-              ~ '^[(]?nextval[(]''([^'']|'''')*''::regclass[)][)]?(::(smallint|integer|bigint|numeric))?$'
-          AND NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = f.adrelid))
+/// stands, and the last number of the column in its direction. Behind [`USED`]; a partition's
+/// column, and that of a chunk, is asked with its parent.
+const SEQUENCES: &str = "
     SELECT sn.nspname::text, s.relname::text, format('%I.%I.%I', tn.nspname, t.relname, a.attname),
            q.seqincrement > 0,
            format('SELECT (SELECT %s(%I)::int8 FROM %I.%I), last_value, is_called FROM %I.%I',
@@ -35,7 +26,8 @@ const USED: &str = "
     JOIN pg_sequence q ON q.seqrelid = s.oid JOIN pg_namespace sn ON sn.oid = s.relnamespace
     JOIN pg_class t ON t.oid = u.relation JOIN pg_namespace tn ON tn.oid = t.relnamespace
     JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = u.number JOIN pg_type y ON y.oid = a.atttypid
-    WHERE coalesce(nullif(y.typbasetype, 0), y.oid)
+    WHERE NOT (u.by_default AND EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = u.relation))
+      AND coalesce(nullif(y.typbasetype, 0), y.oid)
           IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'numeric'::regtype)
       AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_class'::regclass AND e.objid = s.oid
                       AND e.deptype = 'e') ORDER BY 1, 2, 3";
@@ -47,7 +39,7 @@ pub(super) async fn look(
     sound: &mut Sound,
 ) -> Result<()> {
     let (mut behind, mut as_dumped, mut unseen) = (Vec::new(), Vec::new(), Vec::new());
-    for row in &session.query("list the sequences", USED, &[]).await? {
+    for row in &session.query("list the sequences", &format!("{USED}{SEQUENCES}"), &[]).await? {
         let name = RelationName { schema: column(row, 0)?, name: column(row, 1)? };
         let (of, rises, statement): (String, bool, String) =
             (column(row, 2)?, column(row, 3)?, column(row, 4)?);
