@@ -10,6 +10,7 @@ mod chart;
 mod cluster;
 mod dump;
 mod measure;
+mod page;
 mod report;
 mod tools;
 mod wal;

@@ -3,25 +3,20 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::process::Command;
 
 use anyhow::{Context, Result};
 
 use super::measure::median;
+use super::page::{self, MEBIBYTE, Targets, machine};
 use super::{Findings, Phase, Sample, chart};
-use crate::process::{project, run_quietly};
+use crate::process::project;
 
 const DOCUMENT: &str = "docs/benchmarks/postgres-base.md";
 const CHART: &str = "docs/benchmarks/postgres-base.svg";
 
-/// Everything below is written by hand and survives the next run.
-pub const LINE: &str = "<!-- written by hand below this line -->";
-
 /// The tool all ratios refer to.
 const REFERENCE: &str = "pgBackRest";
 const OURS: &str = "Backstay";
-
-pub const MEBIBYTE: f64 = 1_048_576.0;
 
 /// One tool in one phase, as medians over the rounds.
 #[derive(Debug, Clone, Copy)]
@@ -61,16 +56,7 @@ impl Findings {
 }
 
 pub fn write(findings: &Findings) -> Result<()> {
-    let path = project().join(DOCUMENT);
-    let by_hand = fs::read_to_string(&path)
-        .ok()
-        .and_then(|text| text.split_once(LINE).map(|(_, below)| below.to_owned()))
-        .unwrap_or_else(|| "\n".to_owned());
-    let text = format!("{}\n{LINE}{by_hand}", document(findings)?);
-    if let Some(directory) = path.parent() {
-        fs::create_dir_all(directory)?;
-    }
-    fs::write(&path, text).with_context(|| format!("write {DOCUMENT}"))?;
+    page::write(DOCUMENT, &document(findings)?)?;
     fs::write(project().join(CHART), chart::draw(findings)).with_context(|| format!("write {CHART}"))?;
     println!("{}\n{}\nwritten: {DOCUMENT}, {CHART}", tables(findings), targets(findings));
     Ok(())
@@ -107,37 +93,29 @@ fn document(findings: &Findings) -> Result<String> {
 
 /// What was promised, and what came out.
 pub fn targets(findings: &Findings) -> String {
-    let mut text =
-        "## Against what was promised\n\n| what | to reach | measured | |\n|---|---|---|---|\n".to_owned();
-    let mut row = |what: &str, limit: f64, unit: &str, value: Option<f64>, at_least: bool| {
-        let Some(value) = value else { return };
-        let met = if at_least { value >= limit } else { value <= limit };
-        let (sign, verdict) = (if at_least { "≥" } else { "≤" }, if met { "met" } else { "**missed**" });
-        let _ = writeln!(text, "| {what} | {sign} {limit} {unit} | {value:.2} {unit} | {verdict} |");
-    };
+    let mut targets = Targets::begin();
     let ours = |phase| findings.summary(OURS, phase);
     let ratio = |phase| Some(ours(phase)?.wall / findings.summary(REFERENCE, phase)?.wall);
     let of_reference = format!("× {REFERENCE}");
-    row("full backup, wall time", 0.5, &of_reference, ratio(Phase::Full), false);
-    row("increment after 4 %, wall time", 0.3, &of_reference, ratio(Phase::Changed), false);
+    targets.at_most("full backup, wall time", 0.5, &of_reference, ratio(Phase::Full));
+    targets.at_most("increment after 4 %, wall time", 0.3, &of_reference, ratio(Phase::Changed));
     let per_1000 = |summary: super::report::Summary| summary.stored_mib * 1000.0 / findings.database_mib();
     let unit = "MiB per 1000 MiB";
-    row("increment after 4 %, stored", 8.0, unit, ours(Phase::Changed).map(per_1000), false);
-    row("unchanged increment, stored", 0.25, "MiB", ours(Phase::Unchanged).map(|s| s.stored_mib), false);
-    row("restore, wall time", 0.5, &of_reference, ratio(Phase::Restore), false);
+    targets.at_most("increment after 4 %, stored", 8.0, unit, ours(Phase::Changed).map(per_1000));
+    targets.at_most("unchanged increment, stored", 0.25, "MiB", ours(Phase::Unchanged).map(|s| s.stored_mib));
+    targets.at_most("restore, wall time", 0.5, &of_reference, ratio(Phase::Restore));
     let peak = [Phase::Full, Phase::Changed, Phase::Unchanged]
         .iter()
         .filter_map(|phase| ours(*phase))
         .map(|summary| summary.largest_mib)
         .reduce(f64::max);
-    row("peak memory of a backup", 100.0, "MiB", peak, false);
+    targets.at_most("peak memory of a backup", 100.0, "MiB", peak);
     let rate = findings
         .summary("pg_basebackup", Phase::Full)
         .zip(findings.summary("Backstay, remote", Phase::Full))
         .map(|(theirs, ours)| theirs.wall / ours.wall);
-    row("remote full backup, rate", 0.9, "× pg_basebackup", rate, true);
-    text.push('\n');
-    text
+    targets.at_least("remote full backup, rate", 0.9, "× pg_basebackup", rate);
+    targets.text()
 }
 
 pub fn tables(findings: &Findings) -> String {
@@ -177,26 +155,6 @@ pub fn tables(findings: &Findings) -> String {
         text.push('\n');
     }
     text
-}
-
-pub fn machine() -> Result<String> {
-    let processors = fs::read_to_string("/proc/cpuinfo").context("read /proc/cpuinfo")?;
-    let model = processors
-        .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split_once(':').map(|(_, name)| name.trim()))
-        .unwrap_or("unknown processor");
-    let cores = std::thread::available_parallelism()?;
-    let memory = fs::read_to_string("/proc/meminfo").context("read /proc/meminfo")?;
-    let kibibytes: f64 = memory
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse().ok())
-        .unwrap_or(f64::NAN);
-    let kernel = run_quietly(Command::new("uname").arg("-r"))?;
-    Ok(format!(
-        "{model}, {cores} processors, {:.0} GiB of memory, Linux {}\n",
-        kibibytes / MEBIBYTE,
-        kernel.trim()
-    ))
 }
 
 #[cfg(test)]

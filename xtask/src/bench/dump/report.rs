@@ -1,14 +1,12 @@
 //! `docs/benchmarks/portable-dumps.md`. What a person wrote below the line is kept.
 
 use std::fmt::Write as _;
-use std::fs;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::super::measure::median;
-use super::super::report::{LINE, MEBIBYTE, machine};
+use super::super::page::{self, MEBIBYTE, Targets, machine};
 use super::{Findings, OURS, PSQL, Phase, SHELL};
-use crate::process::project;
 
 const DOCUMENT: &str = "docs/benchmarks/portable-dumps.md";
 
@@ -44,13 +42,7 @@ impl Findings {
 }
 
 pub fn write(findings: &Findings) -> Result<()> {
-    let path = project().join(DOCUMENT);
-    let by_hand = fs::read_to_string(&path)
-        .ok()
-        .and_then(|text| text.split_once(LINE).map(|(_, below)| below.to_owned()))
-        .unwrap_or_else(|| "\n".to_owned());
-    let text = format!("{}\n{LINE}{by_hand}", document(findings)?);
-    fs::write(&path, text).with_context(|| format!("write {DOCUMENT}"))?;
+    page::write(DOCUMENT, &document(findings)?)?;
     println!("{}{}\nwritten: {DOCUMENT}", targets(findings), tables(findings));
     Ok(())
 }
@@ -79,28 +71,21 @@ fn document(findings: &Findings) -> Result<String> {
 }
 
 fn targets(findings: &Findings) -> String {
-    let mut text =
-        "## Against what was promised\n\n| what | to reach | measured | |\n|---|---|---|---|\n".to_owned();
-    let mut row = |what: &str, limit: f64, unit: &str, value: Option<f64>| {
-        let Some(value) = value else { return };
-        let verdict = if value <= limit { "met" } else { "**missed**" };
-        let _ = writeln!(text, "| {what} | ≤ {limit} {unit} | {value:.2} {unit} | {verdict} |");
-    };
+    let mut targets = Targets::begin();
     let of = |name, phase| findings.summary(name, phase);
     let ratio = |theirs, phase| Some(of(OURS, phase)?.wall / of(theirs, phase)?.wall);
     let size = of(OURS, Phase::Dump)
         .zip(of(SHELL, Phase::Dump))
         .map(|(ours, theirs)| ours.stored_mib / theirs.stored_mib);
-    row("dump, wall time", 0.6, "× the shell's pipe", ratio(SHELL, Phase::Dump));
-    row("dump, size", 1.0, "× the shell's pipe", size);
-    row("restore with 2 jobs, wall time", 0.6, "× `psql < dump`", ratio(PSQL, Phase::Restore));
+    targets.at_most("dump, wall time", 0.6, "× the shell's pipe", ratio(SHELL, Phase::Dump));
+    targets.at_most("dump, size", 1.0, "× the shell's pipe", size);
+    targets.at_most("restore with 2 jobs, wall time", 0.6, "× `psql < dump`", ratio(PSQL, Phase::Restore));
     for (what, phase) in
         [("peak memory of a dump", Phase::Dump), ("peak memory of a restore", Phase::Restore)]
     {
-        row(what, 100.0, "MiB", of(OURS, phase).map(|summary| summary.largest_mib));
+        targets.at_most(what, 100.0, "MiB", of(OURS, phase).map(|summary| summary.largest_mib));
     }
-    text.push('\n');
-    text
+    targets.text()
 }
 
 fn tables(findings: &Findings) -> String {

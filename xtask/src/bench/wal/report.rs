@@ -1,14 +1,12 @@
 //! `docs/benchmarks/wal.md`. What a person wrote below the line is kept.
 
 use std::fmt::Write as _;
-use std::fs;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::super::measure::median;
-use super::super::report::{LINE, MEBIBYTE, machine};
+use super::super::page::{self, MEBIBYTE, Targets, machine};
 use super::{ALONE, COPY, Findings, OURS, PGBACKREST, Phase, RECEIVEWAL, Sample};
-use crate::process::project;
 
 const DOCUMENT: &str = "docs/benchmarks/wal.md";
 
@@ -49,17 +47,12 @@ impl Findings {
 }
 
 pub fn write(findings: &Findings) -> Result<()> {
-    let path = project().join(DOCUMENT);
-    let by_hand = fs::read_to_string(&path)
-        .ok()
-        .and_then(|text| text.split_once(LINE).map(|(_, below)| below.to_owned()))
-        .unwrap_or_else(|| "\n".to_owned());
     let tables = format!("{}{}", targets(findings), tables(findings));
     let text = format!(
         "# The log of PostgreSQL, measured\n\n\
          Backstay beside its peers on one PostgreSQL {}, in one run of {} rounds, in alternating order; the figures are medians. The\n\
          log has {:.0} MiB, written by pgbench with a checkpoint now and then, and every contestant handles the same bytes. Only ratios\n\
-         within one run can be compared.\n\n```\n{}\n```\n\n{tables}{}\n## The machine\n\n{}\n{LINE}{by_hand}",
+         within one run can be compared.\n\n```\n{}\n```\n\n{tables}{}\n## The machine\n\n{}",
         findings.server_version,
         findings.rounds,
         findings.log_bytes as f64 / MEBIBYTE,
@@ -67,7 +60,7 @@ pub fn write(findings: &Findings) -> Result<()> {
         contestants(),
         machine()?,
     );
-    fs::write(&path, text).with_context(|| format!("write {DOCUMENT}"))?;
+    page::write(DOCUMENT, &text)?;
     println!("{tables}\nwritten: {DOCUMENT}");
     Ok(())
 }
@@ -85,33 +78,30 @@ fn contestants() -> &'static str {
 }
 
 fn targets(findings: &Findings) -> String {
-    let mut text =
-        "## Against what was promised\n\n| what | to reach | measured | |\n|---|---|---|---|\n".to_owned();
-    let mut row = |what: &str, limit: f64, unit: &str, value: Option<f64>, at_least: bool| {
-        let Some(value) = value else { return };
-        let met = if at_least { value >= limit } else { value <= limit };
-        let (sign, verdict) = (if at_least { "≥" } else { "≤" }, if met { "met" } else { "**missed**" });
-        let _ = writeln!(text, "| {what} | {sign} {limit} {unit} | {value:.2} {unit} | {verdict} |");
-    };
+    let mut targets = Targets::begin();
     let of = |name, phase| findings.summary(name, phase);
     let rate = |theirs, phase| Some(of(OURS, phase)?.per_second / of(theirs, phase)?.per_second);
-    row("received, segments per second", 1.0, "× pg_receivewal", rate(RECEIVEWAL, Phase::Receive), true);
-    row("pushed, segments per second", 2.0, "× pgBackRest", rate(PGBACKREST, Phase::Push), true);
+    targets.at_least(
+        "received, segments per second",
+        1.0,
+        "× pg_receivewal",
+        rate(RECEIVEWAL, Phase::Receive),
+    );
+    targets.at_least("pushed, segments per second", 2.0, "× pgBackRest", rate(PGBACKREST, Phase::Push));
     let replay =
         of(OURS, Phase::Replay).zip(of(COPY, Phase::Replay)).map(|(ours, theirs)| ours.wall / theirs.wall);
-    row("replayed, wall time", 1.1, "× cp", replay, false);
+    targets.at_most("replayed, wall time", 1.1, "× cp", replay);
     let stored = of(OURS, Phase::Push)
         .zip(of(PGBACKREST, Phase::Push))
         .map(|(ours, theirs)| ours.stored_mib / theirs.stored_mib);
-    row("stored bytes", 1.0, "× pgBackRest", stored, false);
+    targets.at_most("stored bytes", 1.0, "× pgBackRest", stored);
     let peak = [Phase::Receive, Phase::Push, Phase::Fetch]
         .iter()
         .filter_map(|phase| of(OURS, *phase))
         .map(|summary| summary.largest_mib)
         .reduce(f64::max);
-    row("peak memory", 64.0, "MiB", peak, false);
-    text.push('\n');
-    text
+    targets.at_most("peak memory", 64.0, "MiB", peak);
+    targets.text()
 }
 
 fn tables(findings: &Findings) -> String {
