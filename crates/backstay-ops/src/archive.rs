@@ -85,7 +85,9 @@ pub struct ArchiveOptions {
     /// Every piece is made durable and acknowledged at once: for a server that waits for
     /// it with `synchronous_standby_names`.
     pub synchronous: bool,
+    /// Of the bases behind gaps, and of the log.
     pub compression_level: i32,
+    pub log_level: i32,
     /// How much the server may hold for the archive.
     pub max_lag: Option<LagLimit>,
     /// What is done when it does, and about log that it let go of by itself.

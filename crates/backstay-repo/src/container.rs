@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::frame::{FRAME_RAW_MAX, FrameEntry, FrameOpener, FrameSealer, STORED_MIN};
+use crate::frame::{self, FrameEntry, FrameOpener, FrameSealer, STORED_MIN};
 use crate::layout::ObjectName;
 use crate::seal::{Codec, HEADER_SIZE, ObjectKind, ObjectSeal, SealError, SealKeys};
 use crate::store::{Store, Upload};
@@ -181,7 +181,7 @@ impl Container {
         } else {
             store.get_range(name, table_start, u64::from(trailer.stored_length)).await?.to_vec()
         };
-        let frames = parse_table(&seal, trailer, &mut stored, table_start).map_err(damaged)?;
+        let frames = parse_table(kind, &seal, trailer, &mut stored, table_start).map_err(damaged)?;
         Ok(Self { name: name.clone(), seal, frames })
     }
 
@@ -204,7 +204,7 @@ impl Container {
             .filter(|start| *start >= HEADER_SIZE)
             .ok_or_else(|| damaged(SealError::Truncated))?;
         let mut stored = object[table_start..table_end].to_vec();
-        let frames = parse_table(&seal, trailer, &mut stored, table_start as u64).map_err(damaged)?;
+        let frames = parse_table(kind, &seal, trailer, &mut stored, table_start as u64).map_err(damaged)?;
         Ok(Self { name: name.clone(), seal, frames })
     }
 
@@ -257,6 +257,7 @@ impl Trailer {
 }
 
 fn parse_table(
+    kind: ObjectKind,
     seal: &ObjectSeal,
     trailer: Trailer,
     stored: &mut [u8],
@@ -274,7 +275,7 @@ fn parse_table(
         let packed = input.number().map_err(wrong)?;
         let codec = Codec::from_byte((packed & 1) as u8).ok_or(SealError::WrongLength(TABLE_FRAME))?;
         let raw_length = u32::try_from(packed >> 1).map_err(|_| SealError::WrongLength(TABLE_FRAME))?;
-        if raw_length as usize > FRAME_RAW_MAX || (stored_length as usize) < STORED_MIN {
+        if raw_length as usize > frame::raw_max(kind) || (stored_length as usize) < STORED_MIN {
             return Err(SealError::WrongLength(TABLE_FRAME));
         }
         frames.push(FramePlace { offset, entry: FrameEntry { stored_length, raw_length, codec } });

@@ -7,10 +7,21 @@
 
 use zstd::bulk::{Compressor, Decompressor};
 
-use crate::seal::{Codec, ObjectSeal, SealError, TAG_SIZE};
+use crate::seal::{Codec, ObjectKind, ObjectSeal, SealError, TAG_SIZE};
 
-/// The largest raw length of any frame. Larger lengths in a frame table are damage.
+/// The largest raw length of a frame, of anything but a log. Larger lengths in a frame table are
+/// damage.
 pub const FRAME_RAW_MAX: usize = 256 << 10;
+/// A log is read span by span, never frame by frame: one frame may hold all of it.
+const LOG_FRAME_RAW_MAX: usize = 16 << 20;
+
+/// The largest raw length of a frame in a container of this kind.
+pub fn raw_max(kind: ObjectKind) -> usize {
+    match kind {
+        ObjectKind::Log => LOG_FRAME_RAW_MAX,
+        ObjectKind::Pack | ObjectKind::Map | ObjectKind::Document => FRAME_RAW_MAX,
+    }
+}
 
 /// What the frame table says of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -92,11 +92,8 @@ impl Repo {
             return Err(Error::broken(format!("{} bytes of a log are too many at once", span.length())));
         }
         let name = InstanceLayout::new(instance.clone()).log_object(&piece.log, span)?;
-        let (keys, frame_size, sealed_name) =
-            (Arc::clone(self.seal_keys()), self.parameters().frame_size, name.clone());
-        let sealing = tokio::task::spawn_blocking(move || {
-            object::seal(&keys, &sealed_name, &piece, frame_size as usize, level)
-        });
+        let (keys, sealed_name) = (Arc::clone(self.seal_keys()), name.clone());
+        let sealing = tokio::task::spawn_blocking(move || object::seal(&keys, &sealed_name, &piece, level));
         let (object, digest) = sealing.await.map_err(|error| Error::broken(error.to_string()))??;
         let stored_bytes = object.len() as u64;
         match self.store().put_if_absent(&name, object).await {

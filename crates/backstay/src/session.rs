@@ -277,6 +277,7 @@ impl Session {
             rpo: policy.rpo.map_or(DEFAULT_RPO, |rpo| rpo.0),
             synchronous: settings.archive.synchronous,
             compression_level: self.config.settings.repository.level(),
+            log_level: self.config.settings.repository.log_level(),
             max_lag: settings.archive.limit(),
             on_max_lag: settings.archive.on_max_lag(),
             accept_gap,

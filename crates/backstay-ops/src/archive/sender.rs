@@ -204,7 +204,7 @@ impl<'a> Sender<'a> {
         one.waiting_since = (one.dispatched < one.durable).then(Instant::now);
         let previous = one.previous.clone();
         let (repo, instance, level) =
-            (self.context.repo.clone(), self.instance.id.clone(), self.options.compression_level);
+            (self.context.repo.clone(), self.instance.id.clone(), self.options.log_level);
         let cancel = self.context.cancel.clone();
         self.in_flight.spawn(async move {
             let marks = off_thread(move || Ok(marks_of(&bytes, start, span))).await;

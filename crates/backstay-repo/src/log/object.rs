@@ -15,6 +15,10 @@ use crate::varint::{self, Input, Malformed};
 use crate::{Error, Result};
 
 const FORMAT: u32 = 1;
+/// Raw bytes of a frame of content. Pages come again and again in a log: whole spans at once are a
+/// sixth smaller than in frames of 128 KiB, and in frames of this size a seventh, for a quarter of
+/// the memory.
+const CONTENT_FRAME: usize = 4 << 20;
 /// Raw bytes of a frame of marks, about.
 const MARKS_FRAME: usize = 64 << 10;
 const COMMIT: u8 = 0;
@@ -47,7 +51,6 @@ pub(super) fn seal(
     keys: &SealKeys,
     name: &ObjectName,
     piece: &LogPiece,
-    frame_size: usize,
     level: i32,
 ) -> Result<(Bytes, String)> {
     let broken = |error: &dyn std::error::Error| Error::broken(format!("seal {name}: {error}"));
@@ -58,7 +61,7 @@ pub(super) fn seal(
         span,
         digest: digest.clone(),
         previous: piece.previous.clone(),
-        content_frames: piece.content.len().div_ceil(frame_size) as u32,
+        content_frames: piece.content.len().div_ceil(CONTENT_FRAME) as u32,
         marks: piece.marks.len() as u64,
         first_time: piece.marks.iter().map(|mark| mark.time).min(),
         last_time: piece.marks.iter().map(|mark| mark.time).max(),
@@ -67,7 +70,7 @@ pub(super) fn seal(
     let head = serde_json::to_vec(&head).map_err(|error| broken(&error))?;
     let mut sealer = FrameSealer::new(level, true).map_err(|error| broken(&error))?;
     let mut builder = ContainerBuilder::new(keys, ObjectKind::Log, name).map_err(|error| broken(&error))?;
-    let frames = std::iter::once(&head[..]).chain(piece.content.chunks(frame_size));
+    let frames = std::iter::once(&head[..]).chain(piece.content.chunks(CONTENT_FRAME));
     for frame in frames {
         builder.push(&mut sealer, frame).map_err(|error| broken(&error))?;
     }

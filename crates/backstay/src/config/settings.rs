@@ -58,7 +58,7 @@ pub struct RepositorySettings {
     /// How what is stored is compressed: `"zstd"`, or `"none"` for databases whose contents are compressed already.
     #[serde(default)]
     pub compression: Compression,
-    /// The level of zstd, 1 (fast) to 19 (small).
+    /// The level of zstd, 1 (fast) to 19 (small). The log of a server is compressed one level higher.
     #[serde(default = "default_compression_level")]
     #[schemars(range(min = 1, max = 19))]
     pub compression_level: i32,
@@ -93,7 +93,18 @@ impl RepositorySettings {
             Compression::None => backstay_repo::frame::UNCOMPRESSED,
         }
     }
+
+    /// Of the log: it compresses in large frames, where one level more costs no more time, and
+    /// finds the pages that come again.
+    pub fn log_level(&self) -> i32 {
+        match self.compression {
+            Compression::Zstd => (self.compression_level + 1).min(HIGHEST_COMPRESSION_LEVEL),
+            Compression::None => self.level(),
+        }
+    }
 }
+
+const HIGHEST_COMPRESSION_LEVEL: i32 = 19;
 
 const fn default_compression_level() -> i32 {
     DEFAULT_COMPRESSION_LEVEL
