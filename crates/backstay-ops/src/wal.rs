@@ -23,18 +23,21 @@ use crate::error::{Error, Result};
 use crate::known::Known;
 
 mod ahead;
+mod attendant;
 mod command;
 pub(crate) mod desk;
+mod foresight;
 mod name;
 mod way;
 
-pub use ahead::{DEFAULT_AHEAD, push_ahead};
+pub use ahead::{DEFAULT_AHEAD, is_more_ready, push_ahead};
+pub use attendant::{Bell, Calls, Pusher, attend_fetches, attend_pushes};
 pub use command::FetchProgram;
 pub use desk::ask as ask_desk;
 pub use name::LogFileName;
 
 /// Whose log it is, as a restored directory remembers it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct LogSource {
     pub instance: InstanceId,
     pub system_identifier: u64,

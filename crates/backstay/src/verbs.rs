@@ -51,7 +51,10 @@ pub async fn run(arguments: Arguments, output: Output, cancel: CancellationToken
         Verb::Wal(WalVerb::Fetch(WalFetchArguments { desk: Some(socket), name, to, .. })) => {
             wal::from_desk(&socket, &name, &to)
         }
-        Verb::Wal(verb) => wal::run(&session()?, &verb).await,
+        Verb::Wal(verb) => match wal::attended(global, &verb) {
+            Some(code) => Ok(code),
+            None => wal::run(&session()?, global, &verb).await,
+        },
         Verb::Adopt(adopt) => adopt::run(&session()?, &adopt).await,
         Verb::Dump(dump) => dump::run(&session()?, &dump).await,
         Verb::Export(export) => export::run(&session()?, &export).await,

@@ -5,7 +5,9 @@
 //! water mark that the kernel keeps per process makes the largest process exact
 //! up to what it grew after the last sample.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -80,6 +82,22 @@ pub fn memory_of_tree(process: u32) -> (u64, u64) {
         }
     }
     (largest, sum)
+}
+
+/// The same of every process that runs a program of this name: some stay behind when the one that
+/// began them has ended.
+pub fn memory_of_called(program: &Path) -> (u64, u64) {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let called =
+        processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()).filter(|process| {
+            let words = fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
+            let mut words = words.split(|byte| *byte == 0).map(|word| Path::new(OsStr::from_bytes(word)));
+            words.any(|word| word.file_name() == program.file_name())
+        });
+    called
+        .filter_map(|process| fs::read_to_string(format!("/proc/{process}/status")).ok())
+        .map(|status| (kibibytes(&status, "VmHWM:") << 10, kibibytes(&status, "VmRSS:") << 10))
+        .fold((0, 0), |(largest, sum), (one, all)| (largest.max(one), sum + all))
 }
 
 fn kibibytes(status: &str, field: &str) -> u64 {

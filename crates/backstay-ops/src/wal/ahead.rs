@@ -19,7 +19,7 @@ use super::{LogFileName, Pushed};
 use crate::context::{Context, off_thread};
 
 /// Segments on their way at once: each takes its bytes and its object in memory.
-const AT_ONCE: usize = 3;
+pub(super) const AT_ONCE: usize = 2;
 /// So many go ahead in one call, unless somebody says otherwise.
 pub const DEFAULT_AHEAD: u32 = 8;
 const STATUS_DIRECTORY: &str = "archive_status";
@@ -60,8 +60,13 @@ pub async fn push_ahead(
     }
 }
 
+/// Whether there is anything that could go ahead. Blocks.
+pub fn is_more_ready(path: &Path) -> bool {
+    !ready_behind(path, 1).is_empty()
+}
+
 /// In the order in which the server will come to them.
-fn ready_behind(path: &Path, most: usize) -> Vec<PathBuf> {
+pub(super) fn ready_behind(path: &Path, most: usize) -> Vec<PathBuf> {
     let (Some(directory), Some(own)) = (path.parent(), path.file_name().and_then(|name| name.to_str()))
     else {
         return Vec::new();

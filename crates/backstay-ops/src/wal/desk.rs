@@ -16,16 +16,18 @@ use std::time::Duration;
 
 use rustix::fs::{Gid, Uid};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
 
-use super::{Answer, Fetched, LogFileName, LogSource, answer};
+use super::foresight::Foresight;
+use super::{Answer, Fetched, LogFileName, LogSource};
 use crate::context::Context;
 use crate::error::{Error, Result};
 
-const THERE: u8 = b'T';
+pub(super) const THERE: u8 = b'T';
 const ABSENT: u8 = b'A';
-const FAILED: u8 = b'F';
+pub(super) const FAILED: u8 = b'F';
 const NAME_MAX: u64 = 128;
 /// A file comes from a store that may be far away.
 const ANSWER_LIMIT: Duration = Duration::from_secs(600);
@@ -56,9 +58,10 @@ impl Desk {
         let mut answering = JoinSet::new();
         let (context, noted) = (context.clone(), Arc::clone(&failure));
         answering.spawn(async move {
+            let mut foresight = Foresight::new(&context, source);
             // A server asks for one file after the other.
             while let Ok((stream, _)) = listener.accept().await {
-                if let Err(error) = serve(&context, &source, stream).await {
+                if let Err(error) = serve(&mut foresight, stream, Serves::Everything).await {
                     tracing::debug!(%error, "a file of the log was not given out");
                     *noted.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
                 }
@@ -77,16 +80,38 @@ impl Desk {
     }
 }
 
-async fn serve(context: &Context, source: &LogSource, stream: UnixStream) -> Result<()> {
-    let broken = |error: io::Error| Error::broken(format!("the desk of the log: {error}"));
-    let (reading, mut writing) = stream.into_split();
+#[allow(clippy::needless_pass_by_value, reason = "it is what `map_err` calls")]
+fn broken(error: io::Error) -> Error {
+    Error::broken(format!("the desk of the log: {error}"))
+}
+
+/// What is asked for, and where the answer goes.
+pub(super) async fn question(stream: UnixStream) -> Result<(String, OwnedWriteHalf)> {
+    let (reading, writing) = stream.into_split();
     let mut name = String::new();
     BufReader::new(reading.take(NAME_MAX)).read_line(&mut name).await.map_err(broken)?;
-    let Ok(name) = name.trim_end().parse::<LogFileName>() else {
+    name.truncate(name.trim_end().len());
+    Ok((name, writing))
+}
+
+/// What is given out without a second look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Serves {
+    Everything,
+    /// That there is nothing, or nothing behind, is for whoever asks to find out.
+    WholeSegments,
+}
+
+pub(super) async fn serve(foresight: &mut Foresight, stream: UnixStream, serves: Serves) -> Result<()> {
+    let (name, mut writing) = question(stream).await?;
+    let Ok(name) = name.parse::<LogFileName>() else {
         // Nothing of such a name is ever archived.
         return writing.write_all(&[ABSENT]).await.map_err(broken);
     };
-    match answer(context, source, &name).await {
+    match foresight.answer(&name).await {
+        Ok(Answer::Absent | Answer::There { end: Some(_), .. }) if serves == Serves::WholeSegments => {
+            writing.write_all(&[FAILED]).await.map_err(broken)
+        }
         Ok(Answer::There { bytes, .. }) => {
             let mut head = vec![THERE];
             head.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
@@ -102,15 +127,21 @@ async fn serve(context: &Context, source: &LogSource, stream: UnixStream) -> Res
     }
 }
 
+/// The first letter of the answer, and where the rest comes from.
+pub(super) fn ask_letter(mut stream: BlockingStream, name: &str) -> io::Result<(u8, BlockingStream)> {
+    stream.set_read_timeout(Some(ANSWER_LIMIT))?;
+    stream.write_all(format!("{name}\n").as_bytes())?;
+    let mut letter = [0];
+    stream.read_exact(&mut letter)?;
+    Ok((letter[0], stream))
+}
+
 /// The other side: asks for a file, and writes it. Blocks.
 pub fn ask(socket: &Path, name: &str, to: &Path) -> Result<Fetched> {
     let read = |source| Error::ReadLogFile { path: socket.to_owned(), source };
-    let mut stream = BlockingStream::connect(socket).map_err(read)?;
-    stream.set_read_timeout(Some(ANSWER_LIMIT)).map_err(read)?;
-    stream.write_all(format!("{name}\n").as_bytes()).map_err(read)?;
-    let mut letter = [0];
-    stream.read_exact(&mut letter).map_err(read)?;
-    match letter[0] {
+    let stream = BlockingStream::connect(socket).map_err(read)?;
+    let (letter, mut stream) = ask_letter(stream, name).map_err(read)?;
+    match letter {
         ABSENT => Ok(Fetched::Absent),
         THERE => {
             let mut length = [0; 8];

@@ -26,6 +26,17 @@ impl LogFileName {
         let (high, low) = (written >> 32, written & 0xffff_ffff);
         (low < per_log).then(|| high * per_log + low)
     }
+
+    /// The segment behind this one; `None` behind anything else.
+    pub fn next(&self, segment_bytes: u64) -> Option<LogFileName> {
+        let LogFileName::Segment { timeline, segment } = self else { return None };
+        let per_log = 0x1_0000_0000u64.checked_div(segment_bytes)?;
+        let next = Self::number(*segment, segment_bytes)?.checked_add(1)?;
+        Some(LogFileName::Segment {
+            timeline: *timeline,
+            segment: ((next / per_log) << 32) | (next % per_log),
+        })
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -101,6 +112,26 @@ mod tests {
             let name = TimelineId(1).segment_name(lsn / size, size);
             let Ok(LogFileName::Segment { segment, .. }) = name.parse() else { panic!("{name}") };
             assert_eq!(LogFileName::number(segment, size), Some(lsn / size));
+        }
+    }
+
+    #[test]
+    fn behind_a_segment_comes_the_next_in_the_numbers_of_its_size() {
+        let next = |text: &str, segment_bytes| {
+            text.parse::<LogFileName>().unwrap().next(segment_bytes).map(|name| match name {
+                LogFileName::Segment { timeline, segment } => format!("{:08X}{segment:016X}", timeline.0),
+                other => format!("{other:?}"),
+            })
+        };
+        for (text, segment_bytes, behind) in [
+            ("0000001A0000000100000003", 16 << 20, Some("0000001A0000000100000004")),
+            ("0000001A00000001000000FF", 16 << 20, Some("0000001A0000000200000000")),
+            ("0000001A00000001000000FF", 1 << 20, Some("0000001A0000000100000100")),
+            ("0000001A0000000100000003", 1 << 30, Some("0000001A0000000200000000")),
+            ("0000001A0000000100000004", 1 << 30, None),
+            ("0000001A.history", 16 << 20, None),
+        ] {
+            assert_eq!(next(text, segment_bytes).as_deref(), behind, "{text}");
         }
     }
 }

@@ -58,6 +58,9 @@ pub struct WalFetchArguments {
     /// Ask the program that started the server, instead of the repository
     #[arg(long, value_name = "SOCKET", hide = true, conflicts_with_all = ["instance", "system_identifier"])]
     pub desk: Option<PathBuf>,
+    /// Stay, and answer the calls behind this one
+    #[arg(long, value_name = "SOCKET", hide = true, conflicts_with = "desk")]
+    pub attend: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -68,6 +71,9 @@ pub struct WalPushArguments {
     /// The instance; may be left out where the configuration has one
     #[arg(long, value_name = "INSTANCE")]
     pub instance: Option<String>,
+    /// Stay, and answer the calls behind this one
+    #[arg(long, value_name = "SOCKET", hide = true)]
+    pub attend: Option<PathBuf>,
 }
 
 /// How a recovery stops at its target.

@@ -11,6 +11,7 @@
 mod adopted;
 mod archive_refusals;
 mod archives;
+mod attendants;
 mod bad_configuration;
 mod bad_input;
 mod broken_restore;

@@ -1,6 +1,7 @@
 //! Restores to points of an archived log, by the real program and real servers: each target
 //! gives exactly the rows that were committed by then.
 
+mod attended;
 mod cut_recoveries;
 mod refused;
 mod standby;

@@ -9,6 +9,7 @@ use std::process::Command;
 use testkit::ownership::server_owner;
 use testkit::{Postgres, PostgresOptions, PostgresVersion, wait_until};
 
+use super::attendants::{attendants_in, kill};
 use super::leash::Archive;
 use super::program::{Home, backstay, server_of};
 use super::windows::{LIMIT, SEGMENT, archived, end_of_log, spans, status};
@@ -149,6 +150,64 @@ fn a_push_that_is_killed_while_others_go_ahead_costs_nothing() {
     home.run(["verify", "orders", "--level", "digest"]).good();
 }
 
+/// From now on the server gives its log away.
+fn push_by_itself(server: &Postgres, home: &Home) {
+    let program = backstay().get_program().to_owned().into_string().unwrap();
+    let call = format!(
+        "XDG_CACHE_HOME={} {program} --config {} wal push %p --instance orders 2>>{}",
+        home.path("caches").display(),
+        home.config().display(),
+        home.path("pushed").display()
+    );
+    server.sql(&format!("ALTER SYSTEM SET archive_command = '{call}'")).unwrap();
+    server.reload().unwrap();
+}
+
+fn wait_until_all_is_given_away(server: &Postgres, home: &Home) {
+    wait_until(LIMIT, "a server with nothing to give away", || ready(server).is_empty())
+        .unwrap_or_else(|error| panic!("{error}: {:?}", fs::read_to_string(home.path("pushed"))));
+    let errors = fs::read_to_string(home.path("pushed")).unwrap_or_default();
+    assert!(!errors.contains("error:"), "{errors}");
+}
+
+#[test]
+fn an_attendant_stores_what_waits_and_its_death_costs_nothing() {
+    for version in PostgresVersion::ALL {
+        let Some(server) = piling_up(version) else { return };
+        let home = archived(&server);
+        home.run(["backup", "orders", "--quiet"]).good();
+        write_segments(&server, 12);
+        let waiting = ready(&server);
+        assert!(waiting.len() >= 12, "{waiting:?}");
+        let owner = server_owner().unwrap();
+        let home_directory = home.config().parent().unwrap().to_owned();
+        owner.take_all(&home_directory).unwrap();
+        fs::set_permissions(&home_directory, fs::Permissions::from_mode(0o700)).unwrap();
+        push_by_itself(&server, &home);
+        let directory = server.data_directory();
+        wait_until(LIMIT, "an attendant", || !attendants_in(directory).is_empty()).unwrap();
+        for attendant in attendants_in(directory) {
+            kill(attendant);
+        }
+        wait_until_all_is_given_away(&server, &home);
+        write_segments(&server, 4);
+        wait_until_all_is_given_away(&server, &home);
+        let mut stored = whole(&home);
+        stored.sort_unstable();
+        stored.dedup();
+        let first = start_of(&waiting[0]);
+        let expected: Vec<u64> =
+            (0..waiting.len() as u64 + 4).map(|number| first + number * SEGMENT).collect();
+        assert_eq!(stored, expected);
+        // It goes by itself, and leaves nothing with the server's files.
+        wait_until(LIMIT, "an attendant to go", || attendants_in(directory).is_empty()).unwrap();
+        let left = fs::read_dir(directory.join("pg_wal")).unwrap().flatten();
+        let left: Vec<_> = left.map(|entry| entry.file_name()).collect();
+        assert!(!left.iter().any(|name| name.to_string_lossy().starts_with("backstay")), "{left:?}");
+        home.run(["verify", "orders", "--level", "digest"]).good();
+    }
+}
+
 #[test]
 fn a_server_that_pushes_and_a_receiver_agree() {
     for version in PostgresVersion::ALL {
@@ -165,27 +224,15 @@ fn a_server_that_pushes_and_a_receiver_agree() {
         let mut archive = Archive::of(&home, command);
         archive.says("receiving timeline");
         write_segments(&server, 4);
-        let program = backstay().get_program().to_owned().into_string().unwrap();
-        let call = format!(
-            "XDG_CACHE_HOME={} {program} --config {} wal push %p --instance orders 2>>{}",
-            home.path("caches").display(),
-            home.config().display(),
-            home.path("pushed").display()
-        );
-        server.sql(&format!("ALTER SYSTEM SET archive_command = '{call}'")).unwrap();
-        server.reload().unwrap();
+        push_by_itself(&server, &home);
         write_segments(&server, 4);
         let end = end_of_log(&server);
-        let last = server.query_value("SELECT pg_walfile_name(pg_current_wal_lsn() - 1)").unwrap();
-        wait_until(LIMIT, format!("the server to give {last} away"), || ready(&server).is_empty())
-            .unwrap_or_else(|error| panic!("{error}: {:?}", fs::read_to_string(home.path("pushed"))));
+        wait_until_all_is_given_away(&server, &home);
         wait_until(LIMIT, "a receiver that has everything", || {
             spans(&home).iter().map(|(_, _, end)| *end).max().unwrap() >= end.0
         })
         .unwrap();
         archive.stop();
-        let errors = fs::read_to_string(home.path("pushed")).unwrap_or_default();
-        assert!(!errors.contains("error:"), "{errors}");
         let told = status(&home);
         assert_eq!(told["holes"].as_array().unwrap().len(), 0, "{told}");
         assert_eq!(told["archive"]["pushed"], true, "{told}");

@@ -1,7 +1,7 @@
 //! Whole segments, pushed by the server's own archiver and fetched one after the other.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use testkit::wait_until;
 
 use super::source::Source;
 use super::{Findings, OURS, PGBACKREST, Phase, Sample, in_turn};
-use crate::bench::measure::{Cost, bytes_below, measure};
+use crate::bench::measure::{Cost, bytes_below, measure, memory_of_called};
 use crate::process::{quoted, run_quietly};
 
 const LIMIT: Duration = Duration::from_secs(600);
@@ -29,18 +29,19 @@ pub fn measure_round(source: &Source, count: usize, is_turned: bool, findings: &
             backrest.line("archive-push %p")
         };
         source.settle();
-        let cost = push_all(source, &push, &names)?;
+        let program = if is_ours { source.backstay.program() } else { &backrest.program };
+        let cost = push_all(source, &push, program, &names)?;
         let stored_bytes =
             if is_ours { source.stored_log_bytes()? } else { bytes_below(&backrest.repository())? };
         let phase = Phase::Push;
         findings.add(Sample { contestant, phase, cost, segments: names.len(), stored_bytes });
         let fetch = if is_ours {
             source.line(&format!(
-                "wal fetch $name $OUT/$name --instance bench --system-identifier {}",
+                "wal fetch $name $OUT/RECOVERYXLOG --instance bench --system-identifier {}",
                 source.system_identifier
             ))
         } else {
-            backrest.line("archive-get $name $OUT/$name")
+            backrest.line("archive-get $name $OUT/RECOVERYXLOG")
         };
         source.settle();
         let cost = fetch_all(source, &fetch, &names)?;
@@ -51,7 +52,7 @@ pub fn measure_round(source: &Source, count: usize, is_turned: bool, findings: &
 }
 
 /// The archiver of the server finds segments that wait, and is told who takes them.
-fn push_all(source: &Source, line: &str, names: &[String]) -> Result<Cost> {
+fn push_all(source: &Source, line: &str, program: &Path, names: &[String]) -> Result<Cost> {
     let server = &source.server;
     let status = server.data_directory().join("pg_wal/archive_status");
     for entry in fs::read_dir(&status)?.flatten() {
@@ -68,10 +69,8 @@ fn push_all(source: &Source, line: &str, names: &[String]) -> Result<Cost> {
     let last = names.last().context("a segment")?;
     let is_done = || names.iter().all(|name| status.join(format!("{name}.done")).exists());
     let (mut largest, mut sum) = (0, 0);
-    let archiver = server.query_value("SELECT pid FROM pg_stat_activity WHERE backend_type = 'archiver'")?;
-    let archiver: u32 = archiver.parse().context("the archiver of the server")?;
     wait_until(LIMIT, format!("{last} to be archived"), || {
-        let (one, all) = largest_child(archiver);
+        let (one, all) = memory_of_called(program);
         largest = largest.max(one);
         sum = sum.max(all);
         is_done()
@@ -82,23 +81,17 @@ fn push_all(source: &Source, line: &str, names: &[String]) -> Result<Cost> {
     Ok(Cost { wall_seconds, cpu_seconds: f64::NAN, largest_process_bytes: largest, sum_bytes: sum })
 }
 
-/// Of what the archiver has started, without itself.
-fn largest_child(archiver: u32) -> (u64, u64) {
-    let children =
-        fs::read_to_string(format!("/proc/{archiver}/task/{archiver}/children")).unwrap_or_default();
-    let of_each = children.split_whitespace().filter_map(|child| child.parse().ok());
-    of_each
-        .map(crate::bench::measure::memory_of_tree)
-        .fold((0, 0), |(largest, sum), (one, all)| (largest.max(one), sum + all))
-}
-
+/// As a server does it: each under the same name, and then put where it belongs.
 fn fetch_all(source: &Source, line: &str, names: &[String]) -> Result<Cost> {
     let out = source.path("fetched");
     fs::create_dir(&out)?;
     server_owner()?.take(&out)?;
     let mut script = Command::new("bash");
     script
-        .args(["-euc", &format!("for name in {}; do {line}; done", names.join(" "))])
+        .args([
+            "-euc",
+            &format!("for name in {}; do {line}; mv $OUT/RECOVERYXLOG $OUT/$name; done", names.join(" ")),
+        ])
         .env("OUT", &out)
         .current_dir("/");
     server_owner()?.apply(&mut script);

@@ -10,7 +10,7 @@ use testkit::{Postgres, PostgresVersion, wait_until};
 use super::{Archived, LIMIT, ROWS, stored_to};
 
 /// What the archive writes from now on is to be readable for the server's user.
-fn wait_for_rows(archived: &Archived, standby: &Postgres, rows: &str) {
+pub(super) fn wait_for_rows(archived: &Archived, standby: &Postgres, rows: &str) {
     wait_until(LIMIT, format!("the rows {rows} on the standby"), || {
         server_owner().unwrap().take_all(&archived.home.path("")).unwrap();
         standby.query_value(ROWS).is_ok_and(|found| found == rows)

@@ -1,0 +1,99 @@
+//! Segments that a server will ask for next, read before it does.
+//!
+//! A server replays a segment before it asks for the one behind it. Meanwhile that one is read,
+//! decrypted and decompressed here, where processors would be idle.
+//!
+//! Invariant: what is given out is what would have been read at the time of the question. Only
+//! whole segments, which never change, are read ahead; where the archive ends, or something is
+//! wrong, it is looked at when it is asked for.
+
+use std::sync::Arc;
+
+use backstay_model::LogSpan;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use super::{Answer, LogFileName, LogSource, answer, way};
+use crate::context::Context;
+use crate::error::Result;
+
+/// Segments read ahead, and the bytes of them that are kept at most.
+const AHEAD: u64 = 2;
+const AHEAD_BYTES: u64 = 32 << 20;
+
+pub(super) struct Foresight {
+    context: Context,
+    source: LogSource,
+    /// One after the other: each takes the memory of two segments while it is read.
+    reading: Arc<Semaphore>,
+    /// Each with the one task that reads it, which ends when nobody wants it any more.
+    coming: Vec<(LogFileName, JoinSet<Option<Vec<u8>>>)>,
+}
+
+impl Foresight {
+    pub fn new(context: &Context, source: LogSource) -> Foresight {
+        Foresight {
+            context: context.clone(),
+            source,
+            reading: Arc::new(Semaphore::new(1)),
+            coming: Vec::new(),
+        }
+    }
+
+    pub async fn answer(&mut self, name: &LogFileName) -> Result<Answer> {
+        let read = match self.coming.iter().position(|(of, _)| of == name) {
+            Some(at) => self.coming.swap_remove(at).1.join_next().await.and_then(|read| read.ok().flatten()),
+            None => None,
+        };
+        let answer = match read {
+            Some(bytes) if self.still_counts(name).await? => Answer::There { bytes, end: None },
+            _ => answer(&self.context, &self.source, name).await?,
+        };
+        if matches!(answer, Answer::There { end: None, .. }) {
+            self.expect_behind(name);
+        }
+        Ok(answer)
+    }
+
+    /// Reads what comes behind a segment.
+    pub fn expect_behind(&mut self, name: &LogFileName) {
+        let most = AHEAD.min(AHEAD_BYTES / self.source.segment_bytes.max(1)) as usize;
+        let behind = std::iter::successors(Some(*name), |last| last.next(self.source.segment_bytes));
+        let expected: Vec<LogFileName> = behind.skip(1).take(most).collect();
+        self.coming.retain(|(of, _)| expected.contains(of));
+        for name in expected {
+            if self.coming.iter().any(|(of, _)| *of == name) {
+                continue;
+            }
+            let (context, source, reading) =
+                (self.context.clone(), self.source.clone(), Arc::clone(&self.reading));
+            let mut read = JoinSet::new();
+            read.spawn(async move {
+                let _alone = reading.acquire_owned().await.ok()?;
+                match answer(&context, &source, &name).await {
+                    Ok(Answer::There { bytes, end: None }) => Some(bytes),
+                    Ok(_) => None,
+                    Err(error) => {
+                        tracing::debug!(%error, ?name, "it could not be read ahead");
+                        None
+                    }
+                }
+            });
+            self.coming.push((name, read));
+        }
+    }
+
+    /// For a standby a timeline may have been left meanwhile, and its last segment then counts
+    /// in part only.
+    async fn still_counts(&self, name: &LogFileName) -> Result<bool> {
+        let LogFileName::Segment { timeline, segment } = name else { return Ok(false) };
+        if !self.source.standby {
+            return Ok(true);
+        }
+        let Some(number) = LogFileName::number(*segment, self.source.segment_bytes) else { return Ok(false) };
+        let start = number * self.source.segment_bytes;
+        let span = LogSpan { start, end: start + self.source.segment_bytes };
+        let left = way::left_at(&self.context, &self.source, *timeline).await?;
+        Ok(left.is_none_or(|left| left.0 >= span.end))
+    }
+}
