@@ -13,6 +13,7 @@ use crate::wait::wait_until;
 const MOUNT_LIMIT: Duration = Duration::from_secs(10);
 /// What a full disk has left, less than any object.
 const LEFT_BYTES: u64 = 64 << 10;
+const FILL_ATTEMPTS: u32 = 20;
 
 /// A namespace lives as long as a process in it, which lives as long as a pipe of ours.
 pub struct Disks {
@@ -75,9 +76,18 @@ impl Disks {
     /// # Errors
     /// When it cannot be looked at or changed.
     pub fn fill(&self, place: &Path) -> Result<()> {
+        // Somebody may write to it meanwhile: then there is more than the new size holds.
+        for _ in 1..FILL_ATTEMPTS {
+            if self.resize(place, self.used(place)? + LEFT_BYTES).is_ok() {
+                return Ok(());
+            }
+        }
+        self.resize(place, self.used(place)? + LEFT_BYTES)
+    }
+
+    fn used(&self, place: &Path) -> Result<u64> {
         let disk = rustix::fs::statvfs(self.seen(place)).context("look at a small disk")?;
-        let used = (disk.f_blocks - disk.f_bfree) * disk.f_frsize;
-        self.resize(place, used + LEFT_BYTES)
+        Ok((disk.f_blocks - disk.f_bfree) * disk.f_frsize)
     }
 
     /// # Errors
