@@ -88,10 +88,18 @@ impl Wire {
                 return Ok(frame);
             }
             self.incoming.reserve(READ_AHEAD);
-            let read = match timeout(limit, self.socket.read_buf(&mut self.incoming)).await {
-                Ok(read) => read.map_err(|source| Error::ConnectionLost { action, source: source.into() })?,
-                Err(_) => return Err(Error::Timeout { action, seconds: limit.as_secs() }),
+            let reading = self.socket.read_buf(&mut self.incoming);
+            let read = match limit {
+                // A timer rounds up to its next tick, and a commit waits for that millisecond.
+                Duration::ZERO => tokio::select! {
+                    biased;
+                    read = reading => Some(read),
+                    () = std::future::ready(()) => None,
+                },
+                limit => timeout(limit, reading).await.ok(),
             };
+            let Some(read) = read else { return Err(Error::Timeout { action, seconds: limit.as_secs() }) };
+            let read = read.map_err(|source| Error::ConnectionLost { action, source: source.into() })?;
             if read == 0 {
                 let source = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
                 return Err(Error::ConnectionLost { action, source: source.into() });
