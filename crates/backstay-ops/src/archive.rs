@@ -19,7 +19,7 @@ use std::time::Duration;
 use backstay_engine::postgres::receive::SlotWatch;
 use backstay_model::error::{Classified, ErrorKind};
 use backstay_model::{LagLimit, LogId, OnMaxLag};
-use backstay_repo::log::spool::LogSpool;
+use backstay_repo::log::spool::{LogSpool, SpooledSpan};
 use tokio::sync::watch;
 
 use crate::context::{Context, off_thread};
@@ -177,7 +177,7 @@ async fn receive(
     let opened = room::open_spool(context, options, watcher).await;
     let Some(spool) = opened? else { return Ok(()) };
     spool.with(begin::look_after_a_crash).await?;
-    let mut sender = Sender::new(context, instance, options, watcher, spool.clone());
+    let mut sender = Sender::new(context, instance, options, watcher, spool.clone())?;
     context.unless_cancelled(sender.take_over()).await?;
     let gives_up = options.on_max_lag == OnMaxLag::Gap;
     let mut archive = Archive {
@@ -249,6 +249,17 @@ impl Archive<'_> {
             }
             wait = (wait * 2).min(self.options.longest_retry());
             at_once = 0;
+        }
+    }
+
+    /// What lies in the spool was made durable, also what the last connection had not come to.
+    fn durable_are(&mut self, spooled: &[SpooledSpan]) {
+        for one in spooled {
+            self.sender.durable(&one.log, one.span.start, one.span.end);
+        }
+        if let Some((log, durable)) = &mut self.durable {
+            let ends = spooled.iter().filter(|one| one.log == *log).map(|one| one.span.end);
+            *durable = ends.max().unwrap_or(0).max(*durable);
         }
     }
 

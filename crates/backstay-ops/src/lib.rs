@@ -71,6 +71,7 @@ pub mod expire;
 pub mod export;
 pub mod extract;
 mod future;
+mod giving_way;
 pub mod hold;
 pub mod init;
 pub mod instance;

@@ -222,6 +222,20 @@ impl Container {
         })
     }
 
+    /// The same, behind what is there in `out`.
+    pub fn open_frame_into(
+        &self,
+        opener: &mut FrameOpener,
+        frame: u32,
+        stored: &mut [u8],
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        let place = self.place(frame)?;
+        opener
+            .open_into(&self.seal, frame, place.entry, stored, out)
+            .map_err(|error| Error::damaged(&self.name, error.to_string()))
+    }
+
     /// Opens the stored bytes of a frame of this container.
     pub fn open_frame<'a>(
         &self,

@@ -6,7 +6,9 @@
 //! was read would otherwise be found on the day of the restore.
 
 use zstd::bulk::{Compressor, Decompressor};
+use zstd::zstd_safe::{DCtx, InBuffer, OutBuffer};
 
+use crate::large_buffer::large_buffer;
 use crate::seal::{Codec, ObjectKind, ObjectSeal, SealError, TAG_SIZE};
 
 /// The largest raw length of a frame, of anything but a log. Larger lengths in a frame table are
@@ -78,7 +80,13 @@ impl FrameSealer {
         if let Some(opener) = &mut self.verify {
             self.scratch.clear();
             self.scratch.extend_from_slice(&out[start..]);
-            if opener.open(seal, number, entry, &mut self.scratch)? != raw {
+            let is_same = match codec {
+                Codec::Zstd if raw.len() > FRAME_RAW_MAX => {
+                    expands_to(seal.open(number, raw_length, codec, &mut self.scratch)?, raw)
+                }
+                _ => opener.open(seal, number, entry, &mut self.scratch)? == raw,
+            };
+            if !is_same {
                 return Err(SealError::WrongLength(number));
             }
         }
@@ -88,12 +96,35 @@ impl FrameSealer {
     /// The compressed bytes, when they are fewer.
     fn compressed(&mut self, raw: &[u8]) -> Option<&[u8]> {
         let compressor = self.compressor.as_mut()?;
+        let bound = zstd::zstd_safe::compress_bound(raw.len());
         self.scratch.clear();
-        self.scratch.reserve(zstd::zstd_safe::compress_bound(raw.len()));
+        if self.scratch.capacity() < bound {
+            self.scratch = large_buffer(bound);
+        }
         match compressor.compress_to_buffer(raw, &mut self.scratch) {
             Ok(length) if length < raw.len() => Some(&self.scratch[..length]),
             _ => None,
         }
+    }
+}
+
+/// Whether a large frame is these bytes, without holding them a second time.
+fn expands_to(compressed: &[u8], raw: &[u8]) -> bool {
+    let mut context = DCtx::create();
+    let mut part = vec![0; DCtx::out_size()];
+    let (mut input, mut rest) = (InBuffer::around(compressed), raw);
+    loop {
+        let mut output = OutBuffer::around(&mut part[..]);
+        let Ok(is_open) = context.decompress_stream(&mut output, &mut input) else { return false };
+        let Some(behind) = rest.strip_prefix(output.as_slice()) else { return false };
+        if is_open == 0 {
+            return behind.is_empty() && input.pos() == compressed.len();
+        }
+        // Cut short: nothing comes of it any more.
+        if behind.len() == rest.len() && input.pos() == compressed.len() {
+            return false;
+        }
+        rest = behind;
     }
 }
 
@@ -130,6 +161,34 @@ impl FrameOpener {
             }
         }
     }
+
+    /// The same behind what is there in `out`. On an error something may have been added to it.
+    pub fn open_into(
+        &mut self,
+        seal: &ObjectSeal,
+        number: u32,
+        entry: FrameEntry,
+        stored: &mut [u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), SealError> {
+        let raw_length = entry.raw_length as usize;
+        let plain = seal.open(number, entry.raw_length, entry.codec, stored)?;
+        let begin = out.len();
+        let length = match entry.codec {
+            Codec::Raw => {
+                out.extend_from_slice(plain);
+                plain.len()
+            }
+            Codec::Zstd => {
+                out.resize(begin + raw_length, 0);
+                let to = &mut out[begin..];
+                self.decompressor
+                    .decompress_to_buffer(plain, to)
+                    .map_err(|_| SealError::WrongLength(number))?
+            }
+        };
+        if length == raw_length { Ok(()) } else { Err(SealError::WrongLength(number)) }
+    }
 }
 
 /// The smallest a stored frame can be.
@@ -154,6 +213,35 @@ mod tests {
             assert!(stored.contains(&out.len()), "level {level}: {} bytes", out.len());
             let opened = FrameOpener::new().unwrap().open(&seal, 0, entry, &mut out).unwrap().to_vec();
             assert!(opened == raw);
+        }
+    }
+
+    #[test]
+    fn a_large_frame_is_compared_as_it_expands() {
+        let raw: Vec<u8> = (0u32..1_500_000).flat_map(|at| (at / 7).to_le_bytes()).collect();
+        let compressed = zstd::bulk::compress(&raw, 3).unwrap();
+        assert!(expands_to(&compressed, &raw));
+        let mut other = raw.clone();
+        other[5_000_000] ^= 1;
+        assert!(!expands_to(&compressed, &other) && !expands_to(&compressed, &raw[..raw.len() - 1]));
+        assert!(!expands_to(&compressed[..compressed.len() - 1], &raw) && !expands_to(b"", &raw));
+        let longer = [&raw[..], b"x"].concat();
+        assert!(!expands_to(&compressed, &longer));
+    }
+
+    #[test]
+    fn a_large_frame_comes_back_behind_what_is_there() {
+        let (_, seal) = keys(Cipher::Aes256Gcm).begin(ObjectKind::Log, "a/log/x").unwrap();
+        let raw: Vec<u8> = (0u32..300_000).flat_map(|at| (at / 3).to_le_bytes()).collect();
+        for level in [UNCOMPRESSED, 3] {
+            let mut out = Vec::new();
+            let entry = FrameSealer::new(level, true).unwrap().seal(&seal, 0, &raw, &mut out).unwrap();
+            let mut into = b"before".to_vec();
+            let mut opener = FrameOpener::new().unwrap();
+            opener.open_into(&seal, 0, entry, &mut out.clone(), &mut into).unwrap();
+            assert!(into[..6] == *b"before" && into[6..] == raw);
+            let wrong = FrameEntry { raw_length: entry.raw_length + 1, ..entry };
+            assert!(opener.open_into(&seal, 0, wrong, &mut out, &mut into).is_err());
         }
     }
 }

@@ -18,6 +18,7 @@ pub mod frame;
 pub mod init;
 pub mod key;
 pub mod kit;
+pub mod large_buffer;
 pub mod layout;
 pub mod log;
 pub mod manifest;

@@ -79,6 +79,10 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     async fn head(&self, name: &ObjectName) -> Result<ObjectMeta, StoreError>;
 
+    /// Makes the name of an object that is there as durable as if it had just been written here:
+    /// whoever wrote it may have been stopped before that. `NotFound` when there is none.
+    async fn settle(&self, name: &ObjectName) -> Result<(), StoreError>;
+
     /// Removes the object; one that is not there is success. Only collections, key
     /// slots, `init`'s probe and a session at its end, for its own intents, call it.
     async fn delete(&self, name: &ObjectName) -> Result<(), StoreError>;

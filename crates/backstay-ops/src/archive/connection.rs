@@ -42,6 +42,7 @@ pub(super) async fn receive(archive: &mut Archive<'_>) -> Result<Ended> {
         Ok(spool.spans())
     });
     let spooled = spooled.await?;
+    archive.durable_are(&spooled);
     let history = own_history(&mut receiver).await?;
     let durable = durable_end(&receiver, &history, &spooled, index.as_ref().ok());
     let held = slot.as_ref().and_then(|slot| slot.held_behind(durable)).unwrap_or(0);

@@ -29,8 +29,13 @@ pub(super) async fn open_spool(
 ) -> Result<Option<Spool>> {
     let mut was_full = false;
     loop {
-        let directory = options.spool.clone();
-        match off_thread(move || Ok(LogSpool::open(&directory, CUT_BYTES)?)).await {
+        let (directory, is_waited_for) = (options.spool.clone(), options.synchronous);
+        let opened = off_thread(move || {
+            let mut spool = LogSpool::open(&directory, CUT_BYTES)?;
+            spool.fill_ahead(is_waited_for)?;
+            Ok(spool)
+        });
+        match opened.await {
             Ok(spool) => {
                 if was_full {
                     watcher.see(ArchiveEvent::SpoolHasRoom);
@@ -65,6 +70,7 @@ impl Pieces {
         let (log, mut at, mut pieces) = (self.log.clone(), self.at, std::mem::take(&mut self.pieces));
         let (at, pieces, full) = spool
             .with(move |spool| {
+                let (begun, goes_on) = (at, spool.end_of(&log) == Some(at));
                 let mut full = None;
                 while let Some(piece) = pieces.front_mut() {
                     match spool.append(&log, at, piece) {
@@ -73,8 +79,13 @@ impl Pieces {
                             pieces.pop_front();
                         }
                         Err(error) if error.is_full_spool() => {
-                            // A piece that reaches over the end of a file may be in half.
-                            let taken = spool.end_of(&log).map_or(0, |end| end.saturating_sub(at));
+                            let taken = match spool.end_of(&log).and_then(|end| end.checked_sub(at)) {
+                                // A piece that reaches over the end of a file may be in half.
+                                Some(taken) => taken,
+                                None if !goes_on && at == begun => 0,
+                                // A flush failed, and what was there before went with it.
+                                None => return Err(error.into()),
+                            };
                             let taken = taken.min(piece.len() as u64);
                             piece.advance(taken as usize);
                             at += taken;

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::{ArchiveEvent, ArchiveOptions, ArchiveWatcher, CUT_BYTES, STORE_LIMIT, Spool};
 use crate::context::{Context, off_thread};
 use crate::error::{Error, Result};
+use crate::giving_way::GivingWay;
 use crate::instance::Instance;
 
 /// Spans on their way at once: each takes its bytes and its object in memory.
@@ -40,6 +41,8 @@ pub(super) struct Sender<'a> {
     /// Where timelines came from, as far as the store does not have it.
     histories: BTreeMap<LogId, Option<Bytes>>,
     in_flight: JoinSet<Sent>,
+    /// What is received goes before what is sent.
+    threads: GivingWay,
 }
 
 /// What was on its way.
@@ -75,8 +78,9 @@ impl<'a> Sender<'a> {
         options: &'a ArchiveOptions,
         watcher: &'a dyn ArchiveWatcher,
         spool: Spool,
-    ) -> Self {
-        Sender {
+    ) -> Result<Self> {
+        let threads = GivingWay::start().map_err(|error| Error::broken(error.to_string()))?;
+        Ok(Sender {
             context,
             instance,
             options,
@@ -85,7 +89,8 @@ impl<'a> Sender<'a> {
             stretches: BTreeMap::new(),
             histories: BTreeMap::new(),
             in_flight: JoinSet::new(),
-        }
+            threads,
+        })
     }
 
     /// What an earlier run left in the spool. Where the store does not say what it has of it,
@@ -175,10 +180,11 @@ impl<'a> Sender<'a> {
     fn dispatch_history(&mut self, log: LogId, content: Bytes) {
         let (repo, instance) = (self.context.repo.clone(), self.instance.id.clone());
         let cancel = self.context.cancel.clone();
-        self.in_flight.spawn(async move {
+        let sent = async move {
             let stored = until_taken(&cancel, || repo.put_log_history(&instance, &log, &content)).await;
             Sent::History { log, stored }
-        });
+        };
+        self.in_flight.spawn_on(sent, &self.threads.handle());
     }
 
     async fn dispatch(&mut self, stretch: Stretch, span: LogSpan) -> Result<()> {
@@ -206,7 +212,7 @@ impl<'a> Sender<'a> {
         let (repo, instance, level) =
             (self.context.repo.clone(), self.instance.id.clone(), self.options.log_level);
         let cancel = self.context.cancel.clone();
-        self.in_flight.spawn(async move {
+        let sent = async move {
             let marks = off_thread(move || Ok(marks_of(&bytes, start, span))).await;
             let stored = async {
                 let piece = LogPiece {
@@ -221,7 +227,8 @@ impl<'a> Sender<'a> {
             };
             let stored = stored.await;
             Sent::Span { stretch, span, stored }
-        });
+        };
+        self.in_flight.spawn_on(sent, &self.threads.handle());
         Ok(())
     }
 

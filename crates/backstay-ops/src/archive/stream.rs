@@ -14,8 +14,11 @@ use tokio::task::JoinSet;
 use super::Archive;
 use super::ArchiveEvent;
 use super::room::{Pieces, Room, Waiting};
+use crate::context::off_thread;
 use crate::error::{Error, Result};
 
+/// So much is looked at in less time than another thread takes to begin.
+const AT_ONCE_BYTES: usize = 64 << 10;
 /// How long a wait for the next piece is: then what is due is sent.
 const LOOK: Duration = Duration::from_millis(100);
 /// What is taken from the socket before it is written.
@@ -160,6 +163,8 @@ impl<'a, 'b> Stream<'a, 'b> {
                 return Ok(over);
             }
             if self.holds_too_much() {
+                // It is given up behind what is here.
+                self.keep(Vec::new(), true).await?;
                 return Ok(Over::FreesServer);
             }
         }
@@ -194,12 +199,8 @@ impl<'a, 'b> Stream<'a, 'b> {
     /// Into the spool, and to its disk when somebody waits for that. Says when that came to
     /// an end before there was room.
     async fn keep(&mut self, batch: Vec<Bytes>, flush: bool) -> Result<Option<Over>> {
-        let mut marks = Vec::new();
         let at = self.reader.position().0;
-        for piece in &batch {
-            self.reader.push(piece, &mut marks).map_err(|damage| Error::LogDamaged { source: damage })?;
-            marks.clear();
-        }
+        self.look_at(&batch).await?;
         let mut pieces = Pieces { log: self.log.clone(), at, pieces: batch.into() };
         let mut waiting: Option<Waiting> = None;
         loop {
@@ -233,6 +234,27 @@ impl<'a, 'b> Stream<'a, 'b> {
             self.archive.watcher.see(ArchiveEvent::SpoolHasRoom);
         }
         Ok(None)
+    }
+
+    /// Whether it is log. Much of it takes a while, and is nothing for a thread that others wait for.
+    async fn look_at(&mut self, batch: &[Bytes]) -> Result<()> {
+        let read = |mut reader: LogReader, batch: &[Bytes]| {
+            let mut marks = Vec::new();
+            for piece in batch {
+                reader.push(piece, &mut marks).map_err(|damage| Error::LogDamaged { source: damage })?;
+                marks.clear();
+            }
+            Ok(reader)
+        };
+        let reader = std::mem::replace(&mut self.reader, LogReader::of_any_segments(Lsn(0)));
+        self.reader = match batch.iter().map(Bytes::len).sum::<usize>() {
+            0..=AT_ONCE_BYTES => read(reader, batch)?,
+            _ => {
+                let batch = batch.to_vec();
+                off_thread(move || read(reader, &batch)).await?
+            }
+        };
+        Ok(())
     }
 
     async fn is_durable(&mut self, end: Lsn) -> Result<()> {

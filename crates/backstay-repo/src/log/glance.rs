@@ -65,7 +65,12 @@ impl Repo {
             Err(error) => return Err(error.into()),
         };
         let glance = self.glance_at_log(instance, log, LogObject { span, size_bytes }).await?;
-        Ok(Some(glance.head.digest == object::hex(&self.seal_keys().hash_block(content))))
+        let holds = glance.head.digest == object::hex(&self.seal_keys().hash_block(content));
+        if holds {
+            // Whoever put it there may have been stopped before its name was durable.
+            self.store().settle(&name).await?;
+        }
+        Ok(Some(holds))
     }
 
     /// The marks of it, in ascending order.

@@ -9,16 +9,16 @@ use serde::{Deserialize, Serialize};
 use super::{LogPiece, PreviousSpan, SPAN_BYTES_MAX};
 use crate::container::{Container, ContainerBuilder};
 use crate::frame::{FrameOpener, FrameSealer};
+use crate::large_buffer::large_buffer;
 use crate::layout::ObjectName;
 use crate::seal::{ObjectKind, SealKeys};
 use crate::varint::{self, Input, Malformed};
 use crate::{Error, Result};
 
 const FORMAT: u32 = 1;
-/// Raw bytes of a frame of content. Pages come again and again in a log: whole spans at once are a
-/// sixth smaller than in frames of 128 KiB, and in frames of this size a seventh, for a quarter of
-/// the memory.
-const CONTENT_FRAME: usize = 4 << 20;
+/// Raw bytes of a frame of content: all of it. Pages come again and again in a log, and whole
+/// spans are a sixth smaller than in frames of 128 KiB.
+const CONTENT_FRAME: usize = SPAN_BYTES_MAX as usize;
 /// Raw bytes of a frame of marks, about.
 const MARKS_FRAME: usize = 64 << 10;
 const COMMIT: u8 = 0;
@@ -101,13 +101,12 @@ pub(super) fn open(keys: &SealKeys, name: &ObjectName, span: LogSpan, object: &[
         stored.extend_from_slice(
             object.get(place.offset as usize..end as usize).ok_or_else(|| damaged("it is cut short"))?,
         );
-        to.extend_from_slice(container.open_frame(&mut opener, number, &mut stored)?);
-        Ok(())
+        container.open_frame_into(&mut opener, number, &mut stored, to)
     };
     let mut json = Vec::new();
     frame(0, &mut json)?;
     let head = parse_head(name, span, &json)?;
-    let mut content = Vec::with_capacity(span.length() as usize);
+    let mut content = large_buffer(span.length() as usize);
     for number in 1..=head.content_frames {
         frame(number, &mut content)?;
     }

@@ -6,6 +6,7 @@ use backstay_model::{Coverage, InstanceId, LogId, LogMark, LogSpan};
 
 use super::object::{self, LogHead};
 use super::{LogObject, SPAN_BYTES_MAX, TimelineLog};
+use crate::large_buffer::large_buffer;
 use crate::layout::{InstanceLayout, LogItem, ObjectName};
 use crate::repo::Repo;
 use crate::{Error, Result};
@@ -55,7 +56,8 @@ impl Repo {
         timeline: &TimelineLog,
         span: LogSpan,
     ) -> Result<(Vec<u8>, Coverage)> {
-        let mut bytes = vec![0; span.length() as usize];
+        let mut bytes = large_buffer(span.length() as usize);
+        bytes.resize(span.length() as usize, 0);
         let mut there: Vec<LogSpan> = Vec::new();
         for LogObject { span: of, .. } in timeline.covering(span) {
             let Some(common) = of.common(&span) else { continue };

@@ -23,8 +23,12 @@ use std::path::{Path, PathBuf};
 
 use backstay_model::{LogId, LogSpan};
 
+use filled::{Mark, cut_at_mark, fill};
+
+use crate::large_buffer::large_buffer;
 use crate::{Error, Result};
 
+mod filled;
 mod history;
 mod note;
 
@@ -32,12 +36,6 @@ const LOCK: &str = "lock";
 /// Under which boot of the machine the spool was written last.
 const BOOT: &str = "boot";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-
-/// The C library keeps a block of up to 32 MiB, once it was freed, for the thread that had it,
-/// and several threads read large spans in turn: 150 MiB were held for two of 16. A larger
-/// block goes back to the system, and what is not touched of it costs nothing.
-const GIVEN_BACK_BYTES: usize = 33 << 20;
-const LARGE_BYTES: usize = 1 << 20;
 
 /// What lies in the spool of one timeline without a hole.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +56,8 @@ pub struct LogSpool {
     files: BTreeMap<(LogId, u64), u64>,
     open: Option<OpenFile>,
     is_certain: bool,
+    /// Where the bytes of a file end that was filled ahead; nothing where none is.
+    mark: Option<Mark>,
     _lock: File,
 }
 
@@ -71,6 +71,8 @@ struct OpenFile {
     file: File,
     /// Its directory does not have its name for good yet.
     is_new: bool,
+    /// There are zeros behind its bytes.
+    is_filled: bool,
 }
 
 impl LogSpool {
@@ -92,21 +94,25 @@ impl LogSpool {
             }
             Err(error) => return Err(failed(error.into())),
         }
-        let files = files_below(directory).map_err(failed)?;
+        let mut files = files_below(directory).map_err(failed)?;
+        let boot = fs::read_to_string(BOOT_ID).map_err(failed)?;
+        let is_certain = fs::read_to_string(directory.join(BOOT)).is_ok_and(|last| last == boot);
+        if is_certain {
+            cut_at_mark(directory, &mut files).map_err(failed)?;
+        }
         // Whoever wrote them was perhaps killed before they were durable, with their names.
         for (log, start) in files.keys() {
             let path = path_of(directory, log, *start);
             let synced = File::open(&path).and_then(|file| file.sync_data());
             synced.and_then(|()| sync_names(directory, log)).map_err(failed)?;
         }
-        let boot = fs::read_to_string(BOOT_ID).map_err(failed)?;
-        let is_certain = fs::read_to_string(directory.join(BOOT)).is_ok_and(|last| last == boot);
         let mut spool = LogSpool {
             directory: directory.to_owned(),
             cut_bytes: cut_bytes.max(1),
             files,
             open: None,
             is_certain,
+            mark: None,
             _lock: lock,
         };
         if spool.files.is_empty() {
@@ -114,6 +120,13 @@ impl LogSpool {
         }
         spool.reserve_note();
         Ok(spool)
+    }
+
+    /// Whether somebody waits for each flush: then the file that grows is filled before.
+    pub fn fill_ahead(&mut self, yes: bool) -> Result<()> {
+        let opened = yes.then(|| Mark::open(&self.directory)).transpose();
+        self.mark = opened.map_err(|source| Error::Spool { path: self.directory.clone(), source })?;
+        Ok(())
     }
 
     /// What lies there, in the order of timelines and positions.
@@ -168,7 +181,7 @@ impl LogSpool {
             open.log == *log && open.end == at && open.start / self.cut_bytes == at / self.cut_bytes
         };
         if !self.open.as_ref().is_some_and(fits) {
-            self.flush()?;
+            self.close()?;
             self.open = Some(self.open_at(log, at)?);
         }
         let path = self.directory.clone();
@@ -177,7 +190,11 @@ impl LogSpool {
             // What was written of it stays behind the end, and is written over.
             return Err(Error::Spool { path, source });
         }
-        open.end += bytes.len() as u64;
+        let end = open.end + bytes.len() as u64;
+        if let Some(mark) = self.mark.as_ref().filter(|_| open.is_filled) {
+            mark.set(log, open.start, end).map_err(|source| Error::Spool { path, source })?;
+        }
+        open.end = end;
         let (key, end) = ((open.log.clone(), open.start), open.end);
         self.files.insert(key, end);
         Ok(())
@@ -207,7 +224,26 @@ impl LogSpool {
         let file = options.open(&path).map_err(failed)?;
         // A crash may have left more than is believed.
         file.set_len(at - start).map_err(failed)?;
-        Ok(OpenFile { log: log.clone(), start, end: at, durable: at, file, is_new: goes_on.is_none() })
+        let is_filled = match &self.mark {
+            Some(mark) => {
+                mark.set(log, start, at).map_err(failed)?;
+                fill(&file, at - start, self.cut_around(start).end.min(until) - start).map_err(failed)?
+            }
+            None => false,
+        };
+        let is_new = goes_on.is_none();
+        Ok(OpenFile { log: log.clone(), start, end: at, durable: at, file, is_new, is_filled })
+    }
+
+    /// Nothing more is appended to the file that was open, and it ends where its bytes end.
+    fn close(&mut self) -> Result<()> {
+        self.flush()?;
+        let Some(open) = self.open.take().filter(|open| open.is_filled) else { return Ok(()) };
+        if open.end == self.cut_around(open.start).end {
+            return Ok(());
+        }
+        let cut = open.file.set_len(open.end - open.start).and_then(|()| open.file.sync_all());
+        cut.map_err(|source| Error::Spool { path: self.path(&open.log, open.start), source })
     }
 
     /// Brings everything to the disk. Says where the open file ends.
@@ -247,7 +283,7 @@ impl LogSpool {
     /// Bytes that lie there.
     pub fn read(&self, log: &LogId, span: LogSpan) -> Result<Vec<u8>> {
         let length = span.length() as usize;
-        let mut bytes = Vec::with_capacity(if length < LARGE_BYTES { length } else { GIVEN_BACK_BYTES });
+        let mut bytes = large_buffer(length);
         bytes.resize(length, 0);
         let mut at = span.start;
         while at < span.end {
@@ -274,8 +310,7 @@ impl LogSpool {
     /// Gives up what lies behind a position in one stretch, of which somebody found that it is no
     /// log. What lies behind the stretch is another one, as behind a gap, and stays.
     pub fn truncate(&mut self, log: &LogId, stretch: LogSpan, to: u64) -> Result<()> {
-        self.flush()?;
-        self.open = None;
+        self.close()?;
         let files = self.files.range((log.clone(), stretch.start)..(log.clone(), stretch.end));
         let behind: Vec<u64> = files.map(|((_, start), _)| *start).collect();
         for start in behind {
@@ -310,8 +345,7 @@ impl LogSpool {
         let mut bytes = 0;
         for (start, end) in done {
             if open == Some(start) {
-                self.flush()?;
-                self.open = None;
+                self.close()?;
             }
             let path = self.path(log, start);
             fs::remove_file(&path).map_err(|source| Error::Spool { path, source })?;
@@ -347,6 +381,14 @@ impl LogSpool {
 
     fn path(&self, log: &LogId, start: u64) -> PathBuf {
         path_of(&self.directory, log, start)
+    }
+}
+
+impl Drop for LogSpool {
+    fn drop(&mut self) {
+        if let Err(error) = self.close() {
+            tracing::debug!(%error, "the spool was not closed");
+        }
     }
 }
 

@@ -94,6 +94,7 @@ async fn what_was_put_is_read_back(store: &dyn Store) -> Outcome {
         let (name, bytes) = (name(text)?, pattern(length, 7));
         ok("put", store.put_if_absent(&name, bytes.clone()).await)?;
         holds(ok("get", store.get(&name, 1 << 20).await)? == bytes, "other bytes came back")?;
+        ok("settle", store.settle(&name).await)?;
         let meta = ok("head", store.head(&name).await)?;
         holds(meta.name == name && meta.size_bytes == length as u64, format!("head says {meta:?}"))?;
         holds(names_under(store, "").await?.contains(&text.to_owned()), "not in the listing at once")?;
@@ -139,6 +140,8 @@ async fn what_is_absent_is_not_found(store: &dyn Store) -> Outcome {
         holds(matches!(got, Err(StoreError::NotFound { .. })), format!("get_range {text}: {got:?}"))?;
         let got = store.head(&name).await;
         holds(matches!(got, Err(StoreError::NotFound { .. })), format!("head {text}: {got:?}"))?;
+        let got = store.settle(&name).await;
+        holds(matches!(got, Err(StoreError::NotFound { .. })), format!("settle {text}: {got:?}"))?;
         holds(!ok("exists", store.exists(&name).await)?, format!("{text} exists"))?;
         ok("delete", store.delete(&name).await)?;
     }

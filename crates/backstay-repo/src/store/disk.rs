@@ -20,6 +20,7 @@ use super::{Listing, ObjectMeta, Operation, Store, StoreError, Upload};
 use crate::layout::{ObjectName, Prefix};
 
 pub(crate) mod listing;
+mod settle;
 pub(crate) mod tree;
 pub(crate) mod upload;
 
@@ -155,6 +156,11 @@ impl Store for DiskStore {
             Ok(ObjectMeta { name: owned, size_bytes: seen.size_bytes, modified: seen.modified })
         })
         .await
+    }
+
+    async fn settle(&self, name: &ObjectName) -> Result<(), StoreError> {
+        let owned = name.clone();
+        self.blocking(Operation::Head, name.as_str(), move |tree| tree.settle(&owned)).await
     }
 
     async fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {

@@ -278,6 +278,11 @@ impl Store for FaultyStore {
         answer(verdict, self.inner.head(name).await)
     }
 
+    async fn settle(&self, name: &ObjectName) -> Result<(), StoreError> {
+        let verdict = self.before(Operation::Head, name, 0).await?;
+        answer(verdict, self.inner.settle(name).await)
+    }
+
     async fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
         let verdict = self.before(Operation::Delete, name, 0).await?;
         answer(verdict, self.inner.delete(name).await)

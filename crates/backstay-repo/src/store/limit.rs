@@ -131,6 +131,10 @@ impl Store for LimitStore {
         self.inner.head(name).await
     }
 
+    async fn settle(&self, name: &ObjectName) -> Result<(), StoreError> {
+        self.inner.settle(name).await
+    }
+
     async fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
         self.inner.delete(name).await
     }

@@ -127,6 +127,10 @@ impl Store for MemoryStore {
         Ok(ObjectMeta { name: name.clone(), size_bytes: bytes.len() as u64, modified: None })
     }
 
+    async fn settle(&self, name: &ObjectName) -> Result<(), StoreError> {
+        self.find(name).map(drop)
+    }
+
     async fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
         locked(&self.objects).remove(name);
         Ok(())

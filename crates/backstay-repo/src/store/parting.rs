@@ -94,6 +94,10 @@ impl Store for PartingStore {
         self.working.head(name).await
     }
 
+    async fn settle(&self, name: &ObjectName) -> Result<(), StoreError> {
+        self.working.settle(name).await
+    }
+
     async fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
         self.for_intents(name.is_of_intents()).delete(name).await
     }

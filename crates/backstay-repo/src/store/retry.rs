@@ -223,6 +223,11 @@ impl Store for RetryStore {
         attempts.run(|| self.inner.head(name)).await
     }
 
+    async fn settle(&self, name: &ObjectName) -> Result<(), StoreError> {
+        let attempts = self.retry.attempts(Operation::Head, name.as_str(), 0);
+        attempts.run(|| self.inner.settle(name)).await
+    }
+
     async fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
         let attempts = self.retry.attempts(Operation::Delete, name.as_str(), 0);
         attempts.run(|| self.inner.delete(name)).await

@@ -60,7 +60,7 @@ const DURABLE_DIRECTORIES_MAX: usize = 4096;
 /// How often a directory may vanish under a writer (the collector removes empty
 /// ones) before it is called an error.
 const DIRECTORY_ATTEMPTS: u32 = 16;
-const OPEN_DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+pub(super) const OPEN_DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 const OPEN_FILE: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC);
 
 /// What else may lie in a tree, and with it what is done about links and directories.
