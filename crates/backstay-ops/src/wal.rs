@@ -8,12 +8,15 @@
 //! Invariant of [`push`]: success means that the store has the bytes for good, and that
 //! they are those of the place that the file's name says.
 
+use std::io::Read;
 use std::path::Path;
 
 use backstay_engine::postgres::BackupFacts;
 use backstay_engine::postgres::receive::log_id;
 use backstay_engine::postgres::wal::{LogReader, first_page};
 use backstay_model::{InstanceId, LogId, LogSpan, Lsn, TimelineId};
+use backstay_repo::large_buffer::large_buffer;
+use backstay_repo::layout::ObjectName;
 use backstay_repo::log::{LogPiece, SPAN_BYTES_MAX};
 use backstay_repo::store::StoreError;
 use bytes::Bytes;
@@ -28,12 +31,13 @@ mod command;
 pub(crate) mod desk;
 mod foresight;
 mod name;
+mod unnamed;
 mod way;
 
 pub use ahead::{DEFAULT_AHEAD, is_more_ready, push_ahead};
-pub use attendant::{Bell, Calls, Pusher, attend_fetches, attend_pushes};
+pub use attendant::{ASKED_FOR, Bell, Calls, Pusher, attend_fetches, attend_pushes};
 pub use command::FetchProgram;
-pub use desk::ask as ask_desk;
+pub use desk::ask_desk;
 pub use name::LogFileName;
 
 /// Whose log it is, as a restored directory remembers it.
@@ -188,15 +192,26 @@ pub async fn push(
     path: &Path,
     level: i32,
 ) -> Result<Pushed> {
+    let stored = push_as(context, instance, expected_system, path, level).await?;
+    Ok(if stored.is_empty() { Pushed::Known } else { Pushed::Stored })
+}
+
+/// The objects as which it was stored; none where all of it was there.
+async fn push_as(
+    context: &Context,
+    instance: &InstanceId,
+    expected_system: Option<u64>,
+    path: &Path,
+    level: i32,
+) -> Result<Vec<ObjectName>> {
     let strange = |reason: String| Error::NotThisLog { path: path.to_owned(), reason };
     let text = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let name: LogFileName =
         text.parse().map_err(|_| strange("its name is not that of a file of the log".to_owned()))?;
     let file = path.to_owned();
-    let bytes = off_thread(move || {
-        std::fs::read(&file).map_err(|source| Error::ReadLogFile { path: file.clone(), source })
-    })
-    .await?;
+    let bytes =
+        off_thread(move || read(&file).map_err(|source| Error::ReadLogFile { path: file.clone(), source }))
+            .await?;
     let (timeline, segment, is_partial) = match name {
         LogFileName::Segment { timeline, segment } => (timeline, segment, false),
         LogFileName::Partial { timeline, segment } => (timeline, segment, true),
@@ -204,11 +219,12 @@ pub async fn push(
             let Some(system) = expected_system else {
                 return Err(Error::NoBaseYet { instance: instance.clone() });
             };
-            context.repo.put_log_history(instance, &log_id(system, timeline), &bytes).await?;
-            return Ok(Pushed::Stored);
+            let log = log_id(system, timeline);
+            context.repo.put_log_history(instance, &log, &bytes).await?;
+            return Ok(vec![context.repo.log_history_name(instance, &log)?]);
         }
         // Says what the record of a base says, which is stored.
-        LogFileName::Backup { .. } => return Ok(Pushed::Known),
+        LogFileName::Backup { .. } => return Ok(Vec::new()),
     };
     let (system, segment_bytes) =
         first_page(&bytes).ok_or_else(|| strange("it does not begin as a segment of the log".to_owned()))?;
@@ -238,7 +254,7 @@ pub async fn push(
     if let Some(whole) = LogSpan::new(start, end).filter(|span| span.length() == SPAN_BYTES_MAX) {
         // One that went ahead lies there under a name that is known.
         match context.repo.log_holds(instance, &log, whole, &bytes).await? {
-            Some(true) => return Ok(Pushed::Known),
+            Some(true) => return Ok(Vec::new()),
             Some(false) => {
                 let object = context.repo.log_object_name(instance, &log, whole)?.to_string();
                 return Err(backstay_repo::Error::LogDiffers { object }.into());
@@ -247,7 +263,7 @@ pub async fn push(
         }
     }
     let there = context.repo.timeline_log(instance, &log).await?;
-    let mut pushed = Pushed::Known;
+    let mut stored = Vec::new();
     let mut from = start;
     while from < end {
         let to = end.min(from + SPAN_BYTES_MAX);
@@ -259,11 +275,18 @@ pub async fn push(
             let facts = serde_json::json!({ "segment_bytes": segment_bytes });
             let piece = LogPiece { log: log.clone(), start: from, content, marks, previous: None, facts };
             context.repo.put_log(instance, piece, level).await?;
-            pushed = Pushed::Stored;
+            stored.push(context.repo.log_object_name(instance, &log, span)?);
         }
         from = to;
     }
-    Ok(pushed)
+    Ok(stored)
+}
+
+fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut file = std::fs::File::open(path)?;
+    let mut bytes = large_buffer(file.metadata()?.len() as usize);
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Whether all of a span is stored already. What is stored of it must be the same.
@@ -286,5 +309,12 @@ async fn agrees(
             return Err(backstay_repo::Error::LogDiffers { object }.into());
         }
     }
-    Ok(coverage.contains(&span))
+    let is_there = coverage.contains(&span);
+    for object in there.covering(span) {
+        if is_there {
+            let name = context.repo.log_object_name(instance, log, object.span)?;
+            context.repo.store().settle(&name).await.map_err(backstay_repo::Error::from)?;
+        }
+    }
+    Ok(is_there)
 }

@@ -92,6 +92,9 @@ fn is_fetch(words: &[OsString]) -> bool {
 }
 
 fn run(arguments: Arguments, output: Output) -> Result<u8, Fault> {
+    if let Some(code) = verbs::run_at_once(&arguments) {
+        return Ok(code);
+    }
     let cancel = CancellationToken::new();
     interrupt::watch(cancel.clone(), output).map_err(|source| Error::Start { source })?;
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -39,6 +39,14 @@ const NOT_SOUND: u8 = VerifyReport::EXIT_FINDINGS;
 /// Nobody could prove anything: the same as a verification that could not look.
 const NOT_SEEN: u8 = VerifyReport::EXIT_UNSEEN;
 
+/// What needs neither the configuration nor a runtime, and ends with a signal as any program.
+pub fn run_at_once(arguments: &Arguments) -> Option<u8> {
+    match &arguments.verb {
+        Verb::Wal(verb) => wal::attended(&arguments.global, verb),
+        _ => None,
+    }
+}
+
 pub async fn run(arguments: Arguments, output: Output, cancel: CancellationToken) -> Result<u8, Fault> {
     let global = &arguments.global;
     let session = || Session::start(global, output, cancel.clone());
@@ -51,10 +59,7 @@ pub async fn run(arguments: Arguments, output: Output, cancel: CancellationToken
         Verb::Wal(WalVerb::Fetch(WalFetchArguments { desk: Some(socket), name, to, .. })) => {
             wal::from_desk(&socket, &name, &to)
         }
-        Verb::Wal(verb) => match wal::attended(global, &verb) {
-            Some(code) => Ok(code),
-            None => wal::run(&session()?, global, &verb).await,
-        },
+        Verb::Wal(verb) => wal::run(&session()?, global, &verb).await,
         Verb::Adopt(adopt) => adopt::run(&session()?, &adopt).await,
         Verb::Dump(dump) => dump::run(&session()?, &dump).await,
         Verb::Export(export) => export::run(&session()?, &export).await,

@@ -76,6 +76,8 @@ pub(super) fn ready_behind(path: &Path, most: usize) -> Vec<PathBuf> {
     let mut names: Vec<String> = entries
         .flatten()
         .filter_map(|entry| Some(name(entry)?.strip_suffix(READY)?.to_owned()))
+        // The history of another timeline goes before its log.
+        .filter(|name| name.get(..8) == own.get(..8))
         .filter(|name| name.as_str() > own && matches!(name.parse(), Ok(LogFileName::Segment { .. })))
         .collect();
     names.sort();
@@ -101,6 +103,7 @@ mod tests {
             "000000010000000000000006.00000028.backup.ready",
             "000000010000000000000006.partial.ready",
             "00000002.history.ready",
+            "000000020000000000000008.ready",
             "strange.ready",
         ] {
             std::fs::write(status.join(name), b"").unwrap();

@@ -14,7 +14,7 @@
 //! Its socket lies beside the files, in a directory that nobody but the server's user may write
 //! to; elsewhere none is summoned.
 
-use std::collections::BTreeMap;
+use std::cell::Cell;
 use std::ffi::OsString;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
@@ -24,26 +24,36 @@ use std::os::unix::net::{UnixListener as BlockingListener, UnixStream as Blockin
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use backstay_model::InstanceId;
 use rustix::process::geteuid;
-use tokio::io::AsyncWriteExt;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::ahead::{AT_ONCE, ready_behind};
-use super::desk::{self, FAILED, Serves, THERE};
+use super::desk::{self, Serves, THERE};
 use super::foresight::Foresight;
-use super::{Fetched, LogFileName, LogSource, Pushed, push};
-use crate::context::{Context, off_thread};
+use super::{Fetched, LogFileName, LogSource};
+use crate::context::Context;
 use crate::error::{Error, Result};
+
+mod as_it_was;
+mod pushes;
+
+use as_it_was::AsItWas;
+pub use pushes::{Pusher, attend_pushes};
 
 /// So long it waits for the next call. A standby asks again every five seconds.
 const IDLE: Duration = Duration::from_secs(20);
+/// So long it stays at most: a server that never rests gets a new one then.
+const LIFE: Duration = Duration::from_secs(600);
+/// So often it looks whether it can still be found, and its server is there.
+const LOOK: Duration = Duration::from_secs(1);
+/// So long a call waits for one before it does its work itself.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Of larger segments one takes as much memory as a process that stays should.
+const LARGEST_SEGMENT: u64 = 32 << 20;
+/// What PostgreSQL calls the place of a segment that it asks for.
+pub const ASKED_FOR: &str = "RECOVERYXLOG";
 /// What tells the program that it is one.
 pub const ATTEND: &str = "--attend";
 
@@ -54,27 +64,40 @@ pub struct Bell {
 }
 
 impl Bell {
-    /// Beside a file of the log; `told` is all that makes one attendant differ from another.
-    /// `None` where others could put something in its place.
-    pub fn beside(file: &Path, kind: &str, told: &impl Hash) -> Option<Bell> {
+    /// Beside a file of the log; `told` is all that makes one attendant differ from another, and
+    /// `configuration` the file that all of it was read from.
+    ///
+    /// `None` for segments that are too large, where others could put something in its place, and
+    /// where the first process is the server itself: it takes an orphan that is killed for one of
+    /// its own, and restarts everything.
+    pub fn beside(
+        file: &Path,
+        kind: &str,
+        segment_bytes: u64,
+        configuration: &Path,
+        told: &impl Hash,
+    ) -> Option<Bell> {
+        if segment_bytes > LARGEST_SEGMENT || is_first_process_a_server() {
+            return None;
+        }
         let directory = file.parent()?;
         let found = std::fs::metadata(directory).ok()?;
         let is_private = found.uid() == geteuid().as_raw() && found.mode() & 0o022 == 0;
         let mut hasher = DefaultHasher::new();
-        (env!("CARGO_PKG_VERSION"), told).hash(&mut hasher);
+        (env!("CARGO_PKG_VERSION"), configuration, AsItWas::written(configuration)?, told).hash(&mut hasher);
         let socket = directory.join(format!("backstay-{kind}-{:016x}", hasher.finish()));
         is_private.then_some(Bell { socket })
     }
 
     /// Whether the attendant had the whole segment, and it lies there now.
     pub fn fetch(&self, name: &str, to: &Path) -> bool {
-        self.answered(desk::ask(&self.socket, name, to)) == Some(Fetched::Written)
+        self.answered(desk::ask(&self.socket, name, to, PATIENCE)) == Some(Fetched::Written)
     }
 
     /// Whether the attendant has stored it for good.
     pub fn push(&self, name: &str) -> bool {
         let asked = BlockingStream::connect(&self.socket)
-            .and_then(|stream| desk::ask_letter(stream, name))
+            .and_then(|stream| desk::ask_letter(stream, name, PATIENCE))
             .map_err(|source| Error::ReadLogFile { path: self.socket.clone(), source });
         self.answered(asked.map(|(letter, _)| letter)) == Some(THERE)
     }
@@ -110,10 +133,24 @@ impl Bell {
     }
 }
 
+fn is_first_process_a_server() -> bool {
+    match std::fs::read_to_string("/proc/1/comm") {
+        Ok(name) => matches!(name.trim(), "postgres" | "postmaster"),
+        // Nobody knows who it is.
+        Err(_) => true,
+    }
+}
+
 /// The attendant's side of the bell: the socket that it was started with, as its input.
 pub struct Calls {
     listener: UnixListener,
     socket: PathBuf,
+    /// What the name leads to, until it is given up. Somebody may make the directory anew, with
+    /// another attendant in it.
+    own: Cell<Option<AsItWas>>,
+    /// What a running server has in its directory; nothing where there was none from the start.
+    server: Option<PathBuf>,
+    since: Instant,
 }
 
 impl Calls {
@@ -123,144 +160,64 @@ impl Calls {
         let listener = BlockingListener::from(input);
         listener.set_nonblocking(true).map_err(failed)?;
         let listener = UnixListener::from_std(listener).map_err(failed)?;
-        Ok(Calls { listener, socket: socket.to_owned() })
+        let above = socket.parent().and_then(Path::parent);
+        let server = above.map(|above| above.join("postmaster.pid")).filter(|server| server.exists());
+        let (own, since) = (Cell::new(AsItWas::written(socket)), Instant::now());
+        Ok(Calls { listener, own, socket: socket.to_owned(), server, since })
     }
 
     /// The next one; `None` when there was none for a while.
     async fn next(&self, cancel: &CancellationToken) -> Option<UnixStream> {
-        let called = tokio::select! {
-            () = cancel.cancelled() => None,
-            called = tokio::time::timeout(IDLE, self.listener.accept()) => called.ok(),
-        };
-        let called = match called {
-            Some(called) => called,
-            None => {
-                // Nobody finds it any more; who did so before is answered.
-                let _ = std::fs::remove_file(&self.socket);
-                tokio::time::timeout(Duration::ZERO, self.listener.accept()).await.ok()?
+        let since = Instant::now();
+        while since.elapsed() < IDLE && self.is_wanted() {
+            tokio::select! {
+                () = cancel.cancelled() => break,
+                called = tokio::time::timeout(LOOK, self.listener.accept()) => if let Ok(called) = called {
+                    return called.ok().map(|(stream, _)| stream);
+                }
             }
-        };
-        called.ok().map(|(stream, _)| stream)
+        }
+        // Nobody finds it any more; who did so before is answered.
+        self.leave();
+        let called = tokio::time::timeout(Duration::ZERO, self.listener.accept()).await;
+        called.ok()?.ok().map(|(stream, _)| stream)
+    }
+
+    fn is_wanted(&self) -> bool {
+        let has_server = self.server.as_ref().is_none_or(|server| server.exists());
+        has_server && self.since.elapsed() < LIFE && self.is_found()
+    }
+
+    fn is_found(&self) -> bool {
+        // The number of a file that is gone is given to the next one, with other times.
+        self.own.get().is_some_and(|own| AsItWas::written(&self.socket) == Some(own))
+    }
+
+    fn leave(&self) {
+        if self.is_found() {
+            let _ = std::fs::remove_file(&self.socket);
+        }
+        self.own.set(None);
     }
 }
 
 impl Drop for Calls {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.socket);
+        self.leave();
     }
 }
 
 /// Answers a recovery whose first call was for this segment.
 pub async fn attend_fetches(context: &Context, source: LogSource, first: &LogFileName, calls: Calls) {
-    let mut foresight = Foresight::new(context, source);
+    let place = calls.socket.parent().map(Path::to_owned);
+    let serves = Serves::WholeSegments(calls.socket.with_file_name(ASKED_FOR));
+    let mut foresight = Foresight::new(context, source, place);
     foresight.expect_behind(first);
     while let Some(stream) = calls.next(&context.cancel).await {
-        if let Err(error) = desk::serve(&mut foresight, stream, Serves::WholeSegments).await {
+        if let Err(error) = desk::serve(&mut foresight, stream, &serves).await {
+            // Whoever comes next may have another view of the store.
             tracing::debug!(%error, "a file of the log was not given out");
+            calls.leave();
         }
-    }
-}
-
-/// Whose segments are pushed, and how.
-#[derive(Debug, Clone)]
-pub struct Pusher {
-    pub instance: InstanceId,
-    /// The cluster that they are of, where that is known.
-    pub system: Option<u64>,
-    pub level: i32,
-    /// Segments that go ahead.
-    pub most: u32,
-}
-
-/// Answers an archiver whose first call was for this segment.
-pub async fn attend_pushes(context: &Context, pusher: Pusher, first: &Path, calls: Calls) {
-    let mut coming =
-        Coming { context, pusher, at_once: Arc::new(Semaphore::new(AT_ONCE)), segments: BTreeMap::new() };
-    coming.go_ahead(first).await;
-    while let Some(stream) = calls.next(&context.cancel).await {
-        let answered = async {
-            let (name, mut writing) = desk::question(stream).await?;
-            let stored = coming.store(first, &name).await;
-            let letter = if matches!(stored, Ok(true)) { THERE } else { FAILED };
-            writing.write_all(&[letter]).await.map_err(|error| Error::broken(error.to_string()))?;
-            stored
-        };
-        if let Err(error) = answered.await {
-            tracing::debug!(%error, "a file of the log was not stored");
-        }
-    }
-}
-
-/// A file as it was when it was read. Whoever changes it afterwards changes this.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct AsItWas {
-    file: (u64, u64),
-    length: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl AsItWas {
-    async fn of(path: &Path) -> Option<AsItWas> {
-        let path = path.to_owned();
-        let found = off_thread(move || Ok(std::fs::metadata(path).ok())).await.ok()??;
-        Some(AsItWas {
-            file: (found.dev(), found.ino()),
-            length: found.len(),
-            modified: (found.mtime(), found.mtime_nsec()),
-            changed: (found.ctime(), found.ctime_nsec()),
-        })
-    }
-}
-
-/// Segments on their way to the store, or there.
-struct Coming<'a> {
-    context: &'a Context,
-    pusher: Pusher,
-    at_once: Arc<Semaphore>,
-    /// Each with the one task that stores it.
-    segments: BTreeMap<String, (AsItWas, JoinSet<Result<Pushed>>)>,
-}
-
-impl Coming<'_> {
-    /// When this is true, the segment is in the store as it is here.
-    async fn store(&mut self, beside: &Path, name: &str) -> Result<bool> {
-        if !matches!(name.parse(), Ok(LogFileName::Segment { .. })) {
-            return Ok(false);
-        }
-        let path = beside.with_file_name(name);
-        self.begin(&path).await;
-        self.go_ahead(&path).await;
-        let Some((as_it_was, mut pushing)) = self.segments.remove(name) else { return Ok(false) };
-        // The server does not come back to what is before it.
-        self.segments = self.segments.split_off(name);
-        let Some(pushed) = pushing.join_next().await else { return Ok(false) };
-        pushed.map_err(|error| Error::broken(error.to_string()))??;
-        Ok(AsItWas::of(&path).await == Some(as_it_was))
-    }
-
-    async fn go_ahead(&mut self, path: &Path) {
-        let (from, most) = (path.to_owned(), self.pusher.most as usize);
-        let ready = off_thread(move || Ok(ready_behind(&from, most))).await.unwrap_or_default();
-        for next in ready {
-            self.begin(&next).await;
-        }
-    }
-
-    async fn begin(&mut self, path: &Path) {
-        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return };
-        if self.segments.contains_key(name) {
-            return;
-        }
-        let Some(as_it_is) = AsItWas::of(path).await else { return };
-        let (context, pusher, path) = (self.context.clone(), self.pusher.clone(), path.to_owned());
-        let at_once = Arc::clone(&self.at_once);
-        let mut pushing = JoinSet::new();
-        pushing.spawn(async move {
-            let permit = at_once.acquire_owned().await;
-            let _permit = permit.map_err(|error| Error::broken(error.to_string()))?;
-            push(&context, &pusher.instance, pusher.system, &path, pusher.level).await
-        });
-        self.segments.insert(name.to_owned(), (as_it_is, pushing));
     }
 }

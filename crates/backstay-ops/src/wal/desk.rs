@@ -14,18 +14,21 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use backstay_repo::large_buffer::large_buffer;
 use rustix::fs::{Gid, Uid};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Interest};
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
 
-use super::foresight::Foresight;
+use super::foresight::{Foreseen, Foresight};
 use super::{Answer, Fetched, LogFileName, LogSource};
-use crate::context::Context;
+use crate::context::{Context, off_thread};
 use crate::error::{Error, Result};
 
 pub(super) const THERE: u8 = b'T';
+/// It lies where the server takes it.
+const PLACED: u8 = b'P';
 const ABSENT: u8 = b'A';
 pub(super) const FAILED: u8 = b'F';
 const NAME_MAX: u64 = 128;
@@ -58,10 +61,10 @@ impl Desk {
         let mut answering = JoinSet::new();
         let (context, noted) = (context.clone(), Arc::clone(&failure));
         answering.spawn(async move {
-            let mut foresight = Foresight::new(&context, source);
+            let mut foresight = Foresight::new(&context, source, None);
             // A server asks for one file after the other.
             while let Ok((stream, _)) = listener.accept().await {
-                if let Err(error) = serve(&mut foresight, stream, Serves::Everything).await {
+                if let Err(error) = serve(&mut foresight, stream, &Serves::Everything).await {
                     tracing::debug!(%error, "a file of the log was not given out");
                     *noted.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
                 }
@@ -85,7 +88,8 @@ fn broken(error: io::Error) -> Error {
     Error::broken(format!("the desk of the log: {error}"))
 }
 
-/// What is asked for, and where the answer goes.
+/// What is asked for, and where the answer goes. Nothing is asked by who only looks whether
+/// somebody is there.
 pub(super) async fn question(stream: UnixStream) -> Result<(String, OwnedWriteHalf)> {
     let (reading, writing) = stream.into_split();
     let mut name = String::new();
@@ -95,21 +99,42 @@ pub(super) async fn question(stream: UnixStream) -> Result<(String, OwnedWriteHa
 }
 
 /// What is given out without a second look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Serves {
     Everything,
-    /// That there is nothing, or nothing behind, is for whoever asks to find out.
-    WholeSegments,
+    /// That there is nothing, or nothing behind, is for whoever asks to find out. One that is
+    /// written already gets this name.
+    WholeSegments(PathBuf),
 }
 
-pub(super) async fn serve(foresight: &mut Foresight, stream: UnixStream, serves: Serves) -> Result<()> {
+pub(super) async fn serve(foresight: &mut Foresight, stream: UnixStream, serves: &Serves) -> Result<()> {
     let (name, mut writing) = question(stream).await?;
+    if name.is_empty() {
+        return Ok(());
+    }
     let Ok(name) = name.parse::<LogFileName>() else {
         // Nothing of such a name is ever archived.
         return writing.write_all(&[ABSENT]).await.map_err(broken);
     };
-    match foresight.answer(&name).await {
-        Ok(Answer::Absent | Answer::There { end: Some(_), .. }) if serves == Serves::WholeSegments => {
+    let foreseen = foresight.answer(&name).await;
+    let answer = match (foreseen, serves) {
+        (Ok(Foreseen::File(file)), Serves::WholeSegments(to)) => {
+            // Whoever asked may have been stopped, and another one may write there by now.
+            let ready =
+                AsRef::<UnixStream>::as_ref(&writing).ready(Interest::WRITABLE).await.map_err(broken)?;
+            if ready.is_write_closed() {
+                return Ok(());
+            }
+            let to = to.clone();
+            let placed = off_thread(move || Ok(file.name(&to).is_ok())).await?;
+            return writing.write_all(&[if placed { PLACED } else { FAILED }]).await.map_err(broken);
+        }
+        (Ok(Foreseen::File(_)), Serves::Everything) => Err(Error::broken("a file that nobody asked for")),
+        (Ok(Foreseen::Answer(answer)), _) => Ok(answer),
+        (Err(error), _) => Err(error),
+    };
+    match answer {
+        Ok(Answer::Absent | Answer::There { end: Some(_), .. }) if *serves != Serves::Everything => {
             writing.write_all(&[FAILED]).await.map_err(broken)
         }
         Ok(Answer::There { bytes, .. }) => {
@@ -128,26 +153,36 @@ pub(super) async fn serve(foresight: &mut Foresight, stream: UnixStream, serves:
 }
 
 /// The first letter of the answer, and where the rest comes from.
-pub(super) fn ask_letter(mut stream: BlockingStream, name: &str) -> io::Result<(u8, BlockingStream)> {
-    stream.set_read_timeout(Some(ANSWER_LIMIT))?;
+pub(super) fn ask_letter(
+    mut stream: BlockingStream,
+    name: &str,
+    patience: Duration,
+) -> io::Result<(u8, BlockingStream)> {
+    stream.set_read_timeout(Some(patience))?;
     stream.write_all(format!("{name}\n").as_bytes())?;
     let mut letter = [0];
     stream.read_exact(&mut letter)?;
     Ok((letter[0], stream))
 }
 
+/// For a server that was started with this address of a desk. Blocks.
+pub fn ask_desk(socket: &Path, name: &str, to: &Path) -> Result<Fetched> {
+    ask(socket, name, to, ANSWER_LIMIT)
+}
+
 /// The other side: asks for a file, and writes it. Blocks.
-pub fn ask(socket: &Path, name: &str, to: &Path) -> Result<Fetched> {
+pub(super) fn ask(socket: &Path, name: &str, to: &Path, patience: Duration) -> Result<Fetched> {
     let read = |source| Error::ReadLogFile { path: socket.to_owned(), source };
     let stream = BlockingStream::connect(socket).map_err(read)?;
-    let (letter, mut stream) = ask_letter(stream, name).map_err(read)?;
+    let (letter, mut stream) = ask_letter(stream, name, patience).map_err(read)?;
     match letter {
         ABSENT => Ok(Fetched::Absent),
+        PLACED => Ok(Fetched::Written),
         THERE => {
             let mut length = [0; 8];
             stream.read_exact(&mut length).map_err(read)?;
             let length = u64::from_le_bytes(length);
-            let mut bytes = Vec::new();
+            let mut bytes = large_buffer(length as usize);
             stream.take(length).read_to_end(&mut bytes).map_err(read)?;
             if bytes.len() as u64 != length {
                 return Err(read(io::Error::from(io::ErrorKind::UnexpectedEof)));

@@ -1,58 +1,82 @@
 //! Segments that a server will ask for next, read before it does.
 //!
 //! A server replays a segment before it asks for the one behind it. Meanwhile that one is read,
-//! decrypted and decompressed here, where processors would be idle.
+//! decrypted and decompressed here, where processors would be idle; and written, where its place
+//! is known: into a file without a name, which goes by itself when nobody asks for it.
 //!
 //! Invariant: what is given out is what would have been read at the time of the question. Only
 //! whole segments, which never change, are read ahead; where the archive ends, or something is
 //! wrong, it is looked at when it is asked for.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use backstay_model::LogSpan;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use super::unnamed::Unnamed;
 use super::{Answer, LogFileName, LogSource, answer, way};
-use crate::context::Context;
+use crate::context::{Context, off_thread};
 use crate::error::Result;
 
 /// Segments read ahead, and the bytes of them that are kept at most.
 const AHEAD: u64 = 2;
 const AHEAD_BYTES: u64 = 32 << 20;
 
+/// What is there for a question.
+pub(super) enum Foreseen {
+    Answer(Answer),
+    /// The whole segment, in a file that needs only its name.
+    File(Unnamed),
+}
+
+/// A segment that was read ahead.
+enum Read {
+    Bytes(Vec<u8>),
+    File(Unnamed),
+}
+
 pub(super) struct Foresight {
     context: Context,
     source: LogSource,
+    /// The server takes its files here.
+    place: Option<PathBuf>,
     /// One after the other: each takes the memory of two segments while it is read.
     reading: Arc<Semaphore>,
     /// Each with the one task that reads it, which ends when nobody wants it any more.
-    coming: Vec<(LogFileName, JoinSet<Option<Vec<u8>>>)>,
+    coming: Vec<(LogFileName, JoinSet<Option<Read>>)>,
 }
 
 impl Foresight {
-    pub fn new(context: &Context, source: LogSource) -> Foresight {
+    pub fn new(context: &Context, source: LogSource, place: Option<PathBuf>) -> Foresight {
         Foresight {
             context: context.clone(),
             source,
+            place,
             reading: Arc::new(Semaphore::new(1)),
             coming: Vec::new(),
         }
     }
 
-    pub async fn answer(&mut self, name: &LogFileName) -> Result<Answer> {
+    pub async fn answer(&mut self, name: &LogFileName) -> Result<Foreseen> {
         let read = match self.coming.iter().position(|(of, _)| of == name) {
             Some(at) => self.coming.swap_remove(at).1.join_next().await.and_then(|read| read.ok().flatten()),
             None => None,
         };
-        let answer = match read {
-            Some(bytes) if self.still_counts(name).await? => Answer::There { bytes, end: None },
-            _ => answer(&self.context, &self.source, name).await?,
+        let read = match read {
+            Some(read) if self.still_counts(name).await? => Some(read),
+            _ => None,
         };
-        if matches!(answer, Answer::There { end: None, .. }) {
+        let foreseen = match read {
+            Some(Read::File(file)) => Foreseen::File(file),
+            Some(Read::Bytes(bytes)) => Foreseen::Answer(Answer::There { bytes, end: None }),
+            None => Foreseen::Answer(answer(&self.context, &self.source, name).await?),
+        };
+        if matches!(foreseen, Foreseen::File(_) | Foreseen::Answer(Answer::There { end: None, .. })) {
             self.expect_behind(name);
         }
-        Ok(answer)
+        Ok(foreseen)
     }
 
     /// Reads what comes behind a segment.
@@ -67,11 +91,14 @@ impl Foresight {
             }
             let (context, source, reading) =
                 (self.context.clone(), self.source.clone(), Arc::clone(&self.reading));
+            let place = self.place.clone();
             let mut read = JoinSet::new();
             read.spawn(async move {
                 let _alone = reading.acquire_owned().await.ok()?;
                 match answer(&context, &source, &name).await {
-                    Ok(Answer::There { bytes, end: None }) => Some(bytes),
+                    Ok(Answer::There { bytes, end: None }) => {
+                        off_thread(move || Ok(written(bytes, place))).await.ok()
+                    }
                     Ok(_) => None,
                     Err(error) => {
                         tracing::debug!(%error, ?name, "it could not be read ahead");
@@ -95,5 +122,13 @@ impl Foresight {
         let span = LogSpan { start, end: start + self.source.segment_bytes };
         let left = way::left_at(&self.context, &self.source, *timeline).await?;
         Ok(left.is_none_or(|left| left.0 >= span.end))
+    }
+}
+
+/// Where no file can be written without a name, the bytes are as good.
+fn written(bytes: Vec<u8>, place: Option<PathBuf>) -> Read {
+    match place.and_then(|place| Unnamed::write(&place, &bytes).ok()) {
+        Some(file) => Read::File(file),
+        None => Read::Bytes(bytes),
     }
 }

@@ -5,10 +5,10 @@
 //! answers the others; whatever it cannot answer, the call does itself.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use backstay_model::{Fault, TimelineId};
-use backstay_ops::wal::{Bell, Calls, Fetched, LogFileName, LogSource, Pusher};
+use backstay_ops::wal::{ASKED_FOR, Bell, Calls, Fetched, LogFileName, LogSource, Pusher};
 
 use super::DONE;
 use crate::args::{GlobalOptions, WalFetchArguments, WalPushArguments, WalVerb};
@@ -16,9 +16,6 @@ use crate::session::Session;
 
 /// PostgreSQL takes it for the end of the log, and opens for business there.
 const ABSENT: u8 = 1;
-
-/// What PostgreSQL calls the place of a segment that it asks for.
-const ASKED_FOR: &str = "RECOVERYXLOG";
 
 /// That an attendant did it.
 pub fn attended(global: &GlobalOptions, verb: &WalVerb) -> Option<u8> {
@@ -33,17 +30,24 @@ pub fn attended(global: &GlobalOptions, verb: &WalVerb) -> Option<u8> {
     }
 }
 
+/// What all of a call was read from.
+fn configuration(global: &GlobalOptions) -> Option<PathBuf> {
+    crate::config::find(global.config.as_deref()).ok()
+}
+
 /// Nothing where no server calls, or this is the attendant.
 fn bell_of_fetches(global: &GlobalOptions, arguments: &WalFetchArguments) -> Option<Bell> {
     let is_call = arguments.attend.is_none() && arguments.to.file_name()? == ASKED_FOR;
     let source = source_of(arguments).ok().filter(|_| is_call)?;
-    Bell::beside(&arguments.to, "fetch", &(&global.config, &global.set, source))
+    let (segment_bytes, configuration) = (source.segment_bytes, configuration(global)?);
+    Bell::beside(&arguments.to, "fetch", segment_bytes, &configuration, &(&global.set, source))
 }
 
 fn bell_of_pushes(global: &GlobalOptions, arguments: &WalPushArguments) -> Option<Bell> {
     let is_call = arguments.attend.is_none() && arguments.file.with_file_name("archive_status").is_dir();
-    let told = (&global.config, &global.set, &arguments.instance);
-    is_call.then(|| Bell::beside(&arguments.file, "push", &told)).flatten()
+    let segment_bytes = arguments.file.metadata().ok().filter(|_| is_call)?.len();
+    let told = (&global.set, &arguments.instance);
+    Bell::beside(&arguments.file, "push", segment_bytes, &configuration(global)?, &told)
 }
 
 /// Whether somebody answers the calls behind this one.
@@ -126,10 +130,6 @@ async fn push(session: &Session, global: &GlobalOptions, arguments: &WalPushArgu
     };
     let calls = arguments.attend.as_deref().map(Calls::from_input).transpose()?;
     let most = session.push_ahead(id);
-    let is_attended = calls.is_none()
-        && most > 0
-        && backstay_ops::wal::is_more_ready(&arguments.file)
-        && summon(bell_of_pushes(global, arguments));
     let context = session.context().await?;
     let level = session.config.settings.repository.log_level();
     let system = backstay_ops::wal::known_system(&context, id).await?;
@@ -140,7 +140,10 @@ async fn push(session: &Session, global: &GlobalOptions, arguments: &WalPushArgu
     }
     backstay_ops::wal::push(&context, id, system, &arguments.file, level).await?;
     tracing::info!(file = %arguments.file.display(), "stored");
-    if !is_attended {
+    if most == 0 || !backstay_ops::wal::is_more_ready(&arguments.file) {
+        return Ok(DONE);
+    }
+    if !summon(bell_of_pushes(global, arguments)) {
         let ahead = backstay_ops::wal::push_ahead(&context, id, system, &arguments.file, level, most).await;
         tracing::info!(ahead, "stored ahead");
     }

@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use rustix::fs::{CWD, renameat};
 use testkit::ownership::server_owner;
 use testkit::{Postgres, PostgresOptions, PostgresVersion, wait_until};
 
@@ -206,6 +207,47 @@ fn an_attendant_stores_what_waits_and_its_death_costs_nothing() {
         assert!(!left.iter().any(|name| name.to_string_lossy().starts_with("backstay")), "{left:?}");
         home.run(["verify", "orders", "--level", "digest"]).good();
     }
+}
+
+#[test]
+fn an_attendant_under_which_the_repository_is_exchanged_stores_nothing_elsewhere() {
+    let Some(server) = piling_up(PostgresVersion::V15) else { return };
+    let home = archived(&server);
+    home.run(["backup", "orders", "--quiet"]).good();
+    write_segments(&server, 4);
+    let owner = server_owner().unwrap();
+    let home_directory = home.config().parent().unwrap().to_owned();
+    owner.take_all(&home_directory).unwrap();
+    fs::set_permissions(&home_directory, fs::Permissions::from_mode(0o700)).unwrap();
+    push_by_itself(&server, &home);
+    wait_until_all_is_given_away(&server, &home);
+    let directory = server.data_directory();
+    let attendants = attendants_in(directory);
+    assert_eq!(attendants.len(), 1, "{attendants:?}");
+    server.sql("ALTER SYSTEM SET archive_command = '/bin/false'").unwrap();
+    server.reload().unwrap();
+    write_segments(&server, 4);
+    let waiting = ready(&server);
+    // The same configuration, and the directory is the same: what lies in it is another repository.
+    let other = Home::new();
+    other.init();
+    fs::copy(other.path("backstay.key"), home.path("backstay.key")).unwrap();
+    fs::create_dir(other.path("old")).unwrap();
+    for entry in fs::read_dir(home.path("store")).unwrap().flatten() {
+        renameat(CWD, entry.path(), CWD, other.path("old").join(entry.file_name())).unwrap();
+    }
+    for entry in fs::read_dir(other.path("store")).unwrap().flatten() {
+        renameat(CWD, entry.path(), CWD, home.path("store").join(entry.file_name())).unwrap();
+    }
+    owner.take_all(&home_directory).unwrap();
+    push_by_itself(&server, &home);
+    wait_until_all_is_given_away(&server, &home);
+    let stored = whole(&home);
+    for segment in &waiting {
+        assert!(stored.contains(&start_of(segment)), "{segment:?}: {stored:?}");
+    }
+    home.run(["backup", "orders", "--quiet"]).good();
+    home.run(["verify", "orders", "--level", "digest"]).good();
 }
 
 #[test]

@@ -31,8 +31,9 @@ fn a_standby_whose_attendant_is_killed_misses_nothing() {
         // Its socket lies there, and nobody answers.
         write(&archived, 5..=8);
         wait_for_rows(&archived, &standby, "1 2 3 4 5 6 7 8");
+        // One that met a file which was not readable yet has gone by itself.
         let second = attendants_in(&into);
-        assert!(second.len() == 1 && second[0] != first, "{first:?}, {second:?}");
+        assert!(second.len() <= 1 && !second.contains(&first), "{first:?}, {second:?}");
         assert!(!standby.log_text().contains("error: "), "{}", standby.log_text());
     }
 }
