@@ -146,15 +146,27 @@ fn plain(head: &[u8]) -> Option<DumpInside> {
 /// Whether it begins with a packet that holds the key of an encrypted message.
 fn is_openpgp(head: &[u8]) -> bool {
     let Some((tag, body)) = super::openpgp::packet(head) else { return false };
+    // What a wrong pass phrase makes of another layer is noise, and must not be taken for this.
+    let is_cipher = |byte: &u8| (1..=13).contains(byte);
+    let is_s2k = |byte: &u8| matches!(byte, 0 | 1 | 3 | 4);
+    let is_aead = |byte: &u8| (1..=3).contains(byte);
     match tag {
-        // By pass phrase: version, cipher and the way from one to the other.
+        // By pass phrase: version, cipher and the way from one to the other; in version 6 with the
+        // lengths of both.
         3 => match body {
-            [4, cipher, s2k, ..] => (1..=13).contains(cipher) && matches!(s2k, 0 | 1 | 3 | 4),
-            [5 | 6, ..] => true,
+            [4, cipher, s2k, ..] => is_cipher(cipher) && is_s2k(s2k),
+            [5, cipher, aead, s2k, ..] | [6, _, cipher, aead, _, s2k, ..] => {
+                is_cipher(cipher) && is_aead(aead) && is_s2k(s2k)
+            }
             _ => false,
         },
-        // By public key: version and a key's eight bytes.
-        1 => matches!(body.first(), Some(3 | 6)) && body.len() > 10,
+        // By public key: version, a key's eight bytes and its kind; or the length of a fingerprint
+        // with its version, or none.
+        1 => match body {
+            [3, _, _, _, _, _, _, _, _, kind, ..] => matches!(kind, 1 | 2 | 16 | 18 | 22 | 25 | 26),
+            [6, 0, ..] | [6, 21, 4, ..] | [6, 33, 6, ..] => true,
+            _ => false,
+        },
         // A marker, which some programs put first.
         10 => body.starts_with(b"PGP"),
         _ => false,
