@@ -58,7 +58,7 @@ impl Receiver {
     async fn from(mut walsender: Walsender, from: Lsn, timeline: TimelineId) -> Receiver {
         let identity = walsender.identify_system().await.unwrap();
         let stream = walsender.start_log(Some(SLOT), from, timeline).await.unwrap();
-        let reader = LogReader::new(from, SEGMENT, Some(identity.system_identifier));
+        let reader = LogReader::new(from, SEGMENT, Some(identity.system_identifier)).with_sums();
         Receiver { walsender, stream, from, log: Vec::new(), reader, marks: Vec::new() }
     }
 
@@ -281,7 +281,7 @@ fn the_end_of_a_timeline_is_told_with_the_next_one() {
             drop(receiver.walsender);
             let mut walsender = walsender;
             let mut stream = walsender.start_log(None, from, next).await.unwrap();
-            let mut reader = LogReader::new(from, SEGMENT, Some(identity.system_identifier));
+            let mut reader = LogReader::new(from, SEGMENT, Some(identity.system_identifier)).with_sums();
             let mut marks = Vec::new();
             let end = end_of_log(&server);
             while stream.received() < end {

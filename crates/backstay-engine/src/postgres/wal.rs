@@ -14,6 +14,7 @@ mod marks;
 mod page;
 
 use backstay_model::{LogMark, Lsn};
+use crc_fast::{CrcAlgorithm, Digest};
 
 use self::page::{HEADER_BYTES, LONG_HEADER_BYTES, PageHeader};
 
@@ -46,6 +47,8 @@ pub enum LogDamage {
     Unlinked { at: Lsn, found: Lsn, expected: Lsn },
     #[error("the record at {at} has a length of {length}")]
     Length { at: Lsn, length: u64 },
+    #[error("the sum of the record at {at} does not fit")]
+    Sum { at: Lsn },
     #[error("the record at {at} goes on with {found} bytes, and has {expected} left")]
     Remainder { at: Lsn, found: u64, expected: u64 },
 }
@@ -63,6 +66,7 @@ pub struct LogReader {
     previous: Option<Lsn>,
     /// Behind the last whole record.
     valid_to: Option<Lsn>,
+    sums: bool,
 }
 
 #[derive(Debug)]
@@ -87,6 +91,8 @@ struct Record {
     /// Known when the first four bytes are.
     total: Option<u64>,
     seen: u64,
+    /// Over what is behind its header, where sums are looked at.
+    sum: Option<Box<Digest>>,
 }
 
 impl LogReader {
@@ -106,7 +112,14 @@ impl LogReader {
             state: State::Unknown,
             previous: None,
             valid_to: None,
+            sums: false,
         }
+    }
+
+    /// Looks at the sum of each record that it sees from its beginning: for bytes that may have
+    /// been lost in the middle, as by a disk whose machine crashed.
+    pub fn with_sums(self) -> LogReader {
+        LogReader { sums: true, ..self }
     }
 
     /// Where the next bytes belong.
@@ -227,7 +240,8 @@ impl LogReader {
                 if padding > 0 {
                     return Ok(bytes.len().min(padding as usize));
                 }
-                let record = Record { begun_at: self.position, kept: Vec::new(), total: None, seen: 0 };
+                let sum = self.sums.then(|| Box::new(Digest::new(CrcAlgorithm::Crc32Iscsi)));
+                let record = Record { begun_at: self.position, kept: Vec::new(), total: None, seen: 0, sum };
                 self.state = State::Record(record);
                 Ok(0)
             }
@@ -255,6 +269,9 @@ impl LogReader {
         {
             return Err(LogDamage::Unlinked { at: record.begun_at, found, expected });
         }
+        if !record.has_its_sum() {
+            return Err(LogDamage::Sum { at: record.begun_at });
+        }
         self.previous = Some(record.begun_at);
         // As the server counts: the next record can begin here.
         let end = Lsn(end.0.next_multiple_of(ALIGNMENT));
@@ -276,6 +293,10 @@ impl Record {
             None => (LENGTH_BYTES - self.kept.len()) as u64,
         };
         let taken = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        let of_header = RECORD_HEADER_BYTES.saturating_sub(usize::try_from(self.seen).unwrap_or(usize::MAX));
+        if let Some(sum) = &mut self.sum {
+            sum.update(&bytes[taken.min(of_header)..taken]);
+        }
         let kept = taken.min(KEPT_BYTES.saturating_sub(self.kept.len()));
         self.kept.extend_from_slice(&bytes[..kept]);
         self.seen += taken as u64;
@@ -285,6 +306,19 @@ impl Record {
             self.total = Some(u64::from(u32::from_le_bytes(*length)));
         }
         taken
+    }
+
+    /// As the server sums it up: what is behind the header, and then that up to the sum itself.
+    fn has_its_sum(&self) -> bool {
+        let Some(sum) = &self.sum else { return true };
+        let Some((header, stored)) =
+            self.kept.get(..RECORD_HEADER_BYTES).and_then(<[u8]>::split_last_chunk::<4>)
+        else {
+            return false;
+        };
+        let mut sum = **sum;
+        sum.update(header);
+        sum.finalize() == u64::from(u32::from_le_bytes(*stored))
     }
 }
 

@@ -31,7 +31,7 @@ pub(super) fn look_after_a_crash(spool: &mut LogSpool) -> Result<()> {
     for one in spool.spans() {
         let span = LogSpan { start: one.last_file, end: one.span.end };
         let bytes = spool.read(&one.log, span)?;
-        let mut reader = LogReader::of_any_segments(Lsn(span.start));
+        let mut reader = LogReader::of_any_segments(Lsn(span.start)).with_sums();
         if let Err(damage) = reader.push(&bytes, &mut Vec::new()) {
             tracing::warn!(log = %one.log, %damage, "the machine crashed while this was written");
         }

@@ -32,7 +32,11 @@ pub(super) async fn open_spool(
         let (directory, is_waited_for) = (options.spool.clone(), options.synchronous);
         let opened = off_thread(move || {
             let mut spool = LogSpool::open(&directory, CUT_BYTES)?;
-            spool.fill_ahead(is_waited_for)?;
+            match spool.fill_ahead(is_waited_for) {
+                // Without it as well: what lies there must be sent before there is room.
+                Err(error) if error.is_full_spool() => tracing::debug!(%error, "no file is filled ahead"),
+                done => done?,
+            }
             Ok(spool)
         });
         match opened.await {

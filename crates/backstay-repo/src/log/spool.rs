@@ -97,9 +97,7 @@ impl LogSpool {
         let mut files = files_below(directory).map_err(failed)?;
         let boot = fs::read_to_string(BOOT_ID).map_err(failed)?;
         let is_certain = fs::read_to_string(directory.join(BOOT)).is_ok_and(|last| last == boot);
-        if is_certain {
-            cut_at_mark(directory, &mut files).map_err(failed)?;
-        }
+        cut_at_mark(directory, &mut files, is_certain).map_err(failed)?;
         // Whoever wrote them was perhaps killed before they were durable, with their names.
         for (log, start) in files.keys() {
             let path = path_of(directory, log, *start);
@@ -227,7 +225,13 @@ impl LogSpool {
         let is_filled = match &self.mark {
             Some(mark) => {
                 mark.set(log, start, at).map_err(failed)?;
-                fill(&file, at - start, self.cut_around(start).end.min(until) - start).map_err(failed)?
+                let to = self.cut_around(start).end.min(until) - start;
+                let is_filled = fill(&file, at - start, to).map_err(failed)?;
+                if !is_filled {
+                    // Its length says where its bytes end.
+                    mark.clear().map_err(failed)?;
+                }
+                is_filled
             }
             None => false,
         };
@@ -243,7 +247,12 @@ impl LogSpool {
             return Ok(());
         }
         let cut = open.file.set_len(open.end - open.start).and_then(|()| open.file.sync_all());
-        cut.map_err(|source| Error::Spool { path: self.path(&open.log, open.start), source })
+        let path = self.path(&open.log, open.start);
+        cut.map_err(|source| {
+            // It keeps its mark, and nothing else grows before it is cut.
+            self.open = Some(open);
+            Error::Spool { path, source }
+        })
     }
 
     /// Brings everything to the disk. Says where the open file ends.

@@ -119,6 +119,17 @@ fn read_with(
 }
 
 #[test]
+fn a_record_without_its_sum_is_not_believed_where_sums_are_looked_at() {
+    // Nothing of the sample has one: with those of a server, `log_stream` reads real log.
+    for piece in [1, 7, 100_000] {
+        let mut reader = LogReader::new(Lsn(SEGMENT), SEGMENT, Some(SYSTEM)).with_sums();
+        let failed = sample().chunks(piece).find_map(|bytes| reader.push(bytes, &mut Vec::new()).err());
+        assert!(matches!(failed, Some(LogDamage::Sum { .. })), "{failed:?}");
+        assert_eq!(reader.valid_to(), None);
+    }
+}
+
+#[test]
 fn every_commit_is_found_whatever_the_pieces_are() {
     let log = sample();
     let (_, expected) = read(SEGMENT, &log, usize::MAX).unwrap();

@@ -50,6 +50,11 @@ impl Mark {
         self.file.write_all_at(&bytes, 0)
     }
 
+    /// Says nothing any more.
+    pub fn clear(&self) -> io::Result<()> {
+        self.file.write_all_at(&[b' '; MARK_BYTES], 0)
+    }
+
     fn get(&self) -> Option<((LogId, u64), u64)> {
         let mut bytes = [0; MARK_BYTES];
         self.file.read_exact_at(&mut bytes, 0).ok()?;
@@ -61,30 +66,47 @@ impl Mark {
     }
 }
 
-/// Takes from what was found by the lengths of files what is not of the log.
-pub(super) fn cut_at_mark(directory: &Path, files: &mut BTreeMap<(LogId, u64), u64>) -> io::Result<()> {
-    let mark = match File::open(directory.join(MARK)) {
+/// Takes from what was found by the lengths of files what is not of the log, where `is_certain`.
+/// The mark says nothing afterwards: whoever goes on may not use one.
+pub(super) fn cut_at_mark(
+    directory: &Path,
+    files: &mut BTreeMap<(LogId, u64), u64>,
+    is_certain: bool,
+) -> io::Result<()> {
+    let mark = match OpenOptions::new().read(true).write(true).open(directory.join(MARK)) {
         Ok(file) => Mark { file },
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
-    let Some((key, marked)) = mark.get() else { return Ok(()) };
-    let Some(end) = files.get_mut(&key).filter(|end| marked < **end) else { return Ok(()) };
-    // For good: the next file has the mark.
-    let path = path_of(directory, &key.0, key.1);
-    if marked <= key.1 {
-        files.remove(&key);
-        return std::fs::remove_file(path);
+    let marked = mark.get().filter(|_| is_certain);
+    if let Some((key, marked)) = marked
+        && let Some(end) = files.get_mut(&key).filter(|end| marked < **end)
+    {
+        // For good, before the mark says nothing.
+        let path = path_of(directory, &key.0, key.1);
+        if marked <= key.1 {
+            files.remove(&key);
+            std::fs::remove_file(path)?;
+        } else {
+            *end = marked;
+            let file = OpenOptions::new().write(true).open(path)?;
+            file.set_len(marked - key.1)?;
+            file.sync_all()?;
+        }
     }
-    *end = marked;
-    let file = OpenOptions::new().write(true).open(path)?;
-    file.set_len(marked - key.1)?;
-    file.sync_all()
+    mark.clear()
 }
 
+/// Room that is left for others.
+const LEFT_BYTES: u64 = 64 << 20;
+
 /// Gives a file this length, with zeros behind `from`, for good; the length it had where there is
-/// no room for that.
+/// little room.
 pub(super) fn fill(file: &File, from: u64, to: u64) -> io::Result<bool> {
+    let disk = rustix::fs::fstatvfs(file)?;
+    if disk.f_bavail.saturating_mul(disk.f_frsize) < to - from + LEFT_BYTES {
+        return Ok(false);
+    }
     let zeros = vec![0; PART.min((to - from) as usize)];
     let filled = (|| {
         let mut at = from;
@@ -95,10 +117,12 @@ pub(super) fn fill(file: &File, from: u64, to: u64) -> io::Result<bool> {
         }
         file.sync_all()
     })();
-    match filled {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::StorageFull => file.set_len(from).map(|()| false),
-        Err(error) => Err(error),
+    let Err(error) = filled else { return Ok(true) };
+    // Whatever it was, no zeros stay behind the bytes.
+    file.set_len(from)?;
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Ok(false),
+        _ => Err(error),
     }
 }
 
@@ -189,5 +213,18 @@ mod tests {
         std::fs::write(place.path().join("boot"), "another boot\n").unwrap();
         let (_copy, left) = as_left(&place);
         assert_eq!((spans(&left), left.spans()[0].is_certain), (vec![(0, CUT)], false));
+    }
+
+    #[test]
+    fn whoever_goes_on_without_a_mark_keeps_what_it_takes() {
+        let place = TempDir::new().unwrap();
+        let mut spool = LogSpool::open(place.path(), CUT).unwrap();
+        spool.fill_ahead(true).unwrap();
+        spool.append(&log(), 0, &bytes(0, 100)).unwrap();
+        drop(spool);
+        let mut spool = LogSpool::open(place.path(), CUT).unwrap();
+        spool.append(&log(), 100, &bytes(100, 200)).unwrap();
+        let (_copy, left) = as_left(&place);
+        assert_eq!(spans(&left), [(0, 200)]);
     }
 }

@@ -110,6 +110,26 @@ fn a_disk_that_is_full_leaves_what_was_there_and_takes_more_when_there_is_room()
     assert_eq!(spool.read(&one, LogSpan { start: 0, end: 60 }).unwrap(), bytes(0, 60));
 }
 
+#[test]
+fn what_a_flush_could_not_bring_to_the_disk_is_not_there_any_more() {
+    let place = TempDir::new().unwrap();
+    let one = log("00000001");
+    let mut spool = LogSpool::open(place.path(), CUT).unwrap();
+    spool.append(&one, 0, &bytes(0, 40)).unwrap();
+    spool.flush().unwrap();
+    spool.append(&one, 40, &bytes(40, 100)).unwrap();
+    // Nothing of a device like this can be flushed.
+    let device = OpenOptions::new().write(true).open("/dev/full").unwrap();
+    spool.open.as_mut().unwrap().file = device;
+    // The next piece goes into another file, and what came before it is flushed first.
+    let error = spool.append(&one, 100, &bytes(100, 130)).unwrap_err();
+    assert!(matches!(error, Error::Spool { .. }), "{error}");
+    assert_eq!((spans(&spool), spool.end_of(&one)), (vec![("00000001".to_owned(), 0, 40)], Some(40)));
+    // Received once more.
+    spool.append(&one, 40, &bytes(40, 130)).unwrap();
+    assert_eq!(spool.read(&one, LogSpan { start: 0, end: 130 }).unwrap(), bytes(0, 130));
+}
+
 proptest! {
     #[test]
     fn pieces_of_any_size_and_restarts_at_any_place_give_one_span(
