@@ -7,6 +7,8 @@
 //! Invariant: where a timeline came from is in the store before any of its log.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use backstay_engine::postgres::wal::LogReader;
@@ -14,6 +16,7 @@ use backstay_model::error::{Classified, ErrorKind};
 use backstay_model::{Coverage, LogId, LogMark, LogSpan, Lsn};
 use backstay_repo::log::{LogPiece, PreviousSpan, StoredSpan};
 use bytes::Bytes;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -43,6 +46,15 @@ pub(super) struct Sender<'a> {
     in_flight: JoinSet<Sent>,
     /// What is received goes before what is sent.
     threads: GivingWay,
+    store: Arc<StoreView>,
+}
+
+/// What the last calls of the store have shown.
+#[derive(Default)]
+struct StoreView {
+    /// One of them is to be made again. Nothing overtakes it: there would be a hole until then.
+    is_away: AtomicBool,
+    is_back: Notify,
 }
 
 /// What was on its way.
@@ -90,6 +102,7 @@ impl<'a> Sender<'a> {
             histories: BTreeMap::new(),
             in_flight: JoinSet::new(),
             threads,
+            store: Arc::new(StoreView::default()),
         })
     }
 
@@ -158,7 +171,7 @@ impl<'a> Sender<'a> {
         while let Some(joined) = self.in_flight.try_join_next() {
             self.arrived(joined).await?;
         }
-        while self.in_flight.len() < IN_FLIGHT {
+        while self.in_flight.len() < IN_FLIGHT && !self.store.is_away.load(Ordering::Relaxed) {
             let waiting = self.histories.iter_mut().find_map(|(log, one)| Some((log.clone(), one.take()?)));
             if let Some((log, content)) = waiting {
                 self.dispatch_history(log, content);
@@ -179,9 +192,10 @@ impl<'a> Sender<'a> {
 
     fn dispatch_history(&mut self, log: LogId, content: Bytes) {
         let (repo, instance) = (self.context.repo.clone(), self.instance.id.clone());
-        let cancel = self.context.cancel.clone();
+        let (cancel, store) = (self.context.cancel.clone(), Arc::clone(&self.store));
         let sent = async move {
-            let stored = until_taken(&cancel, || repo.put_log_history(&instance, &log, &content)).await;
+            let stored =
+                until_taken(&cancel, &store, || repo.put_log_history(&instance, &log, &content)).await;
             Sent::History { log, stored }
         };
         self.in_flight.spawn_on(sent, &self.threads.handle());
@@ -211,7 +225,7 @@ impl<'a> Sender<'a> {
         let previous = one.previous.clone();
         let (repo, instance, level) =
             (self.context.repo.clone(), self.instance.id.clone(), self.options.log_level);
-        let cancel = self.context.cancel.clone();
+        let (cancel, store) = (self.context.cancel.clone(), Arc::clone(&self.store));
         let sent = async move {
             let marks = off_thread(move || Ok(marks_of(&bytes, start, span))).await;
             let stored = async {
@@ -223,7 +237,7 @@ impl<'a> Sender<'a> {
                     previous,
                     facts: serde_json::Value::Null,
                 };
-                until_taken(&cancel, || repo.put_log(&instance, piece.clone(), level)).await
+                until_taken(&cancel, &store, || repo.put_log(&instance, piece.clone(), level)).await
             };
             let stored = stored.await;
             Sent::Span { stretch, span, stored }
@@ -288,8 +302,9 @@ impl<'a> Sender<'a> {
     }
 }
 
-/// Tries again while the store is away, until somebody asks to stop.
-async fn until_taken<T, F>(cancel: &CancellationToken, put: impl Fn() -> F) -> Result<T>
+/// Tries again while the store is away, until somebody asks to stop. When it takes something, the
+/// others that wait try at once.
+async fn until_taken<T, F>(cancel: &CancellationToken, store: &StoreView, put: impl Fn() -> F) -> Result<T>
 where
     F: Future<Output = backstay_repo::Result<T>>,
 {
@@ -298,13 +313,19 @@ where
         match put().await {
             Err(error) if error.kind() == ErrorKind::Unavailable && !cancel.is_cancelled() => {
                 tracing::warn!(%error, "the store does not take the log; it stays in the spool");
+                store.is_away.store(true, Ordering::Relaxed);
                 tokio::select! {
                     () = cancel.cancelled() => {}
+                    () = store.is_back.notified() => {}
                     () = tokio::time::sleep(wait) => {}
                 }
                 wait = (wait * 2).min(RETRY_LAST);
             }
-            done => return Ok(done?),
+            done => {
+                store.is_away.store(false, Ordering::Relaxed);
+                store.is_back.notify_waiters();
+                return Ok(done?);
+            }
         }
     }
 }
