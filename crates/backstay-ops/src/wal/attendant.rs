@@ -37,9 +37,11 @@ use crate::context::Context;
 use crate::error::{Error, Result};
 
 mod as_it_was;
+mod opened;
 mod pushes;
 
 use as_it_was::AsItWas;
+use opened::Opened;
 pub use pushes::{Pusher, attend_pushes};
 
 /// So long it waits for the next call. A standby asks again every five seconds.
@@ -209,12 +211,17 @@ impl Drop for Calls {
 
 /// Answers a recovery whose first call was for this segment.
 pub async fn attend_fetches(context: &Context, source: LogSource, first: &LogFileName, calls: Calls) {
+    let Ok(repository) = Opened::now(context).await else { return };
     let place = calls.socket.parent().map(Path::to_owned);
     let serves = Serves::WholeSegments(calls.socket.with_file_name(ASKED_FOR));
     let mut foresight = Foresight::new(context, source, place);
     foresight.expect_behind(first);
     while let Some(stream) = calls.next(&context.cancel).await {
-        if let Err(error) = desk::serve(&mut foresight, stream, &serves).await {
+        let served = async {
+            repository.has(context, &[]).await?;
+            desk::serve(&mut foresight, stream, &serves).await
+        };
+        if let Err(error) = served.await {
             // Whoever comes next may have another view of the store.
             tracing::debug!(%error, "a file of the log was not given out");
             calls.leave();

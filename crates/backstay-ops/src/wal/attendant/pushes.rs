@@ -1,7 +1,8 @@
 //! The attendant of an archiver: stores what is ready behind the segment that was given away.
 //!
 //! Invariants: it says yes for what its own run has stored of this very file, and what lies in the
-//! store that has the address now. Nothing goes ahead of a segment that could not be stored.
+//! store that has the address now. Behind a segment that could not be stored nothing begins; one that is
+//! on its way beside it may arrive.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,7 +10,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use backstay_model::InstanceId;
-use backstay_repo::description::Description;
 use backstay_repo::layout::ObjectName;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Semaphore;
@@ -20,6 +20,7 @@ use super::super::desk::{self, FAILED, THERE};
 use super::super::{LogFileName, push_as};
 use super::Calls;
 use super::as_it_was::AsItWas;
+use super::opened::Opened;
 use crate::context::{Context, off_thread};
 use crate::error::{Error, Result};
 
@@ -36,11 +37,11 @@ pub struct Pusher {
 
 /// Answers an archiver whose first call, for this segment, went well.
 pub async fn attend_pushes(context: &Context, pusher: Pusher, first: &Path, calls: Calls) {
-    let Ok(description) = Description::read(context.repo.store().as_ref()).await else { return };
+    let Ok(repository) = Opened::now(context).await else { return };
     let mut coming = Coming {
         context,
         pusher,
-        repository: Opened(description.claimed().clone()),
+        repository,
         at_once: Arc::new(Semaphore::new(AT_ONCE)),
         has_failed: Arc::new(AtomicBool::new(false)),
         segments: BTreeMap::new(),
@@ -62,26 +63,6 @@ pub async fn attend_pushes(context: &Context, pusher: Pusher, first: &Path, call
             tracing::debug!(%error, "a file of the log was not stored");
             calls.leave();
         }
-    }
-}
-
-/// What the repository said of itself in the beginning.
-#[derive(Clone)]
-struct Opened(Description);
-
-impl Opened {
-    /// Whether these lie in the store that has the address now, and that store has this repository.
-    /// What was opened long ago may be a disk that was exchanged, or there is another repository in
-    /// its place: what is sealed with the keys of the old one opens nowhere there.
-    async fn has(&self, context: &Context, objects: &[ObjectName]) -> Result<bool> {
-        let store = crate::open::store(context.repo.store().location(), &context.cancel)?;
-        if *Description::read(store.as_ref()).await?.claimed() != self.0 {
-            return Err(Error::broken("another repository lies at the address"));
-        }
-        for object in objects {
-            store.settle(object).await.map_err(backstay_repo::Error::from)?;
-        }
-        Ok(true)
     }
 }
 
