@@ -6,7 +6,7 @@
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
-/// A third of the share of an ordinary thread.
+/// Above what the whole program has: a third of the share of its other threads.
 const NICE: i32 = 5;
 /// They wait for calls only; what computes has threads of its own.
 const WORKERS: usize = 1;
@@ -16,12 +16,14 @@ pub(crate) struct GivingWay(Option<Runtime>);
 impl GivingWay {
     /// Tasks of this, and what they hand to blocking threads, have the lower priority.
     pub fn start() -> std::io::Result<GivingWay> {
+        // Not of the thread that begins another one: that may give way already.
+        let priority = rustix::process::getpriority_process(None).unwrap_or_default() + NICE;
         let runtime = Builder::new_multi_thread()
             .worker_threads(WORKERS)
             .thread_name("giving way")
             // Where it is not allowed, they are as the others.
-            .on_thread_start(|| {
-                let _ = rustix::process::setpriority_process(None, NICE);
+            .on_thread_start(move || {
+                let _ = rustix::process::setpriority_process(None, priority);
             })
             .enable_all()
             .build()?;
