@@ -151,6 +151,13 @@ fn a_push_that_is_killed_while_others_go_ahead_costs_nothing() {
     home.run(["verify", "orders", "--level", "digest"]).good();
 }
 
+/// The server calls the program as its own user, who must be able to read what that reads.
+fn give_to_server(home: &Home) {
+    let home_directory = home.config().parent().unwrap().to_owned();
+    server_owner().unwrap().take_all(&home_directory).unwrap();
+    fs::set_permissions(&home_directory, fs::Permissions::from_mode(0o700)).unwrap();
+}
+
 /// From now on the server gives its log away.
 fn push_by_itself(server: &Postgres, home: &Home) {
     let program = backstay().get_program().to_owned().into_string().unwrap();
@@ -180,10 +187,7 @@ fn an_attendant_stores_what_waits_and_its_death_costs_nothing() {
         write_segments(&server, 12);
         let waiting = ready(&server);
         assert!(waiting.len() >= 12, "{waiting:?}");
-        let owner = server_owner().unwrap();
-        let home_directory = home.config().parent().unwrap().to_owned();
-        owner.take_all(&home_directory).unwrap();
-        fs::set_permissions(&home_directory, fs::Permissions::from_mode(0o700)).unwrap();
+        give_to_server(&home);
         push_by_itself(&server, &home);
         let directory = server.data_directory();
         wait_until(LIMIT, "an attendant", || !attendants_in(directory).is_empty()).unwrap();
@@ -215,10 +219,7 @@ fn an_attendant_under_which_the_repository_is_exchanged_stores_nothing_elsewhere
     let home = archived(&server);
     home.run(["backup", "orders", "--quiet"]).good();
     write_segments(&server, 4);
-    let owner = server_owner().unwrap();
-    let home_directory = home.config().parent().unwrap().to_owned();
-    owner.take_all(&home_directory).unwrap();
-    fs::set_permissions(&home_directory, fs::Permissions::from_mode(0o700)).unwrap();
+    give_to_server(&home);
     push_by_itself(&server, &home);
     wait_until_all_is_given_away(&server, &home);
     let directory = server.data_directory();
@@ -239,7 +240,7 @@ fn an_attendant_under_which_the_repository_is_exchanged_stores_nothing_elsewhere
     for entry in fs::read_dir(other.path("store")).unwrap().flatten() {
         renameat(CWD, entry.path(), CWD, home.path("store").join(entry.file_name())).unwrap();
     }
-    owner.take_all(&home_directory).unwrap();
+    give_to_server(&home);
     push_by_itself(&server, &home);
     wait_until_all_is_given_away(&server, &home);
     let stored = whole(&home);
@@ -256,13 +257,10 @@ fn a_server_that_pushes_and_a_receiver_agree() {
         let Some(server) = piling_up(version) else { return };
         let home = archived(&server);
         // The server calls it as its own user, and the receiver runs as the same.
-        let owner = server_owner().unwrap();
-        let home_directory = home.config().parent().unwrap().to_owned();
         home.run(["backup", "orders", "--quiet"]).good();
-        owner.take_all(&home_directory).unwrap();
-        fs::set_permissions(&home_directory, fs::Permissions::from_mode(0o700)).unwrap();
+        give_to_server(&home);
         let mut command: Command = home.command(["archive", "orders"]);
-        owner.apply(&mut command);
+        server_owner().unwrap().apply(&mut command);
         let mut archive = Archive::of(&home, command);
         archive.says("receiving timeline");
         write_segments(&server, 4);
