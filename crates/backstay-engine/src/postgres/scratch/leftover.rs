@@ -101,6 +101,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut server = waiting_in(directory.path());
         note(directory.path(), &server);
+        // Waiting for it closes what it reads, and it would end by itself, in good order.
+        let _open = server.stdin.take();
         // As its parent we have to collect it, or it stays in the list.
         let collected = tokio::task::spawn_blocking(move || server.wait().unwrap());
         end_server_on(directory.path()).await.unwrap();
