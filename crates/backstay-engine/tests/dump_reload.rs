@@ -12,6 +12,8 @@
 #[allow(dead_code, reason = "shared by the tests of this crate, none of which uses all of it")]
 mod drive;
 
+#[path = "dump_reload/analysing.rs"]
+mod analysing;
 #[path = "dump_reload/chosen.rs"]
 mod chosen;
 #[path = "dump_reload/dumping.rs"]

@@ -6,6 +6,7 @@
 //! Invariant: a database that is not empty is written to only in one transaction, or
 //! because the caller says so; a stream that broke off is never committed.
 
+mod analyze;
 pub mod archive;
 mod checks;
 mod cluster_part;

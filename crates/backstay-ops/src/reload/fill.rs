@@ -344,17 +344,19 @@ impl Filling<'_> {
             let set = set.map(|set| set.findings);
             filled.findings.extend(self.unless_failed(set, "the sequences were not set right")?);
         }
-        if !self.is_used {
-            run.progress.enter("look at what was restored");
-            // Before jobs of TimescaleDB change it.
-            let looked = self.target.check_sound(self.into, expected, CHECK_LIMIT, &run.cancel).await;
-            let looked = looked.map(|sound| {
-                filled.checks = Some(sound.checks);
-                sound.findings
-            });
-            let found = self.unless_failed(looked, "what was restored was not looked at to the end")?;
-            filled.findings.extend(found);
-        }
+        // TimescaleDB's tables are analysed when it has been told that they are whole.
+        let jobs = if timescale.is_some() { 1 } else { self.request.jobs };
+        let analysed = async {
+            match jobs > 1 {
+                true => self.analyse(jobs).await,
+                false => Ok(Vec::new()),
+            }
+        };
+        let (looked, analysed) = tokio::join!(self.look(expected), analysed);
+        let (checks, found) = looked?;
+        filled.checks = checks;
+        filled.findings.extend(found);
+        filled.findings.extend(analysed?);
         if let Some(timescale) = timescale.filter(|_| !self.is_test) {
             run.progress.enter("tell TimescaleDB");
             let told = timescale.finish(self.target, !self.is_to_swap).await;
@@ -367,18 +369,43 @@ impl Filling<'_> {
             let found = self.unless_failed(looked.await, "the foreign keys were not looked at")?;
             filled.findings.extend(found);
         }
-        if !self.is_for_queries {
-            return Ok(filled);
+        if jobs <= 1 {
+            filled.findings.extend(self.analyse(jobs).await?);
         }
-        run.progress.enter("analyse");
-        if let Err(error) = self.target.analyze(self.into, LOOK_LIMIT).await {
-            filled.findings.push(Finding::warning(
+        Ok(filled)
+    }
+
+    async fn look(&self, expected: &Expected) -> Result<(Option<ReloadChecks>, Vec<Finding>)> {
+        if self.is_used {
+            return Ok((None, Vec::new()));
+        }
+        self.run.progress.enter("look at what was restored");
+        // Before jobs of TimescaleDB change it.
+        let looked = self.target.check_sound(self.into, expected, CHECK_LIMIT, &self.run.cancel).await;
+        let mut checks = None;
+        let looked = looked.map(|sound| {
+            checks = Some(sound.checks);
+            sound.findings
+        });
+        let found = self.unless_failed(looked, "what was restored was not looked at to the end")?;
+        Ok((checks, found))
+    }
+
+    async fn analyse(&self, jobs: u32) -> Result<Vec<Finding>> {
+        if !self.is_for_queries {
+            return Ok(Vec::new());
+        }
+        self.run.progress.enter("analyse");
+        let analysed = self.target.analyze(self.into, jobs, LOOK_LIMIT, &self.run.cancel).await;
+        match analysed {
+            Err(backstay_engine::Error::Cancelled) if self.is_new => Err(Error::Cancelled),
+            Ok(findings) => Ok(findings),
+            Err(error) => Ok(vec![Finding::warning(
                 self.into,
                 format!("could not be analysed: {error}"),
                 "run `ANALYZE` in it, or its queries may be slow",
-            ));
+            )]),
         }
-        Ok(filled)
     }
 
     /// A failure after the rows have come. A database that was made for them goes when

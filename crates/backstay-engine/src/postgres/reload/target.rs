@@ -142,18 +142,6 @@ impl ReloadTarget {
         let session = self.session(None).await?;
         session.query_within(CREATE_LIMIT, "drop the database", &statement, &[]).await.map(drop)
     }
-
-    /// Collects what the planner needs; a database without it can be as slow as a dead one.
-    pub async fn analyze(&self, database: &str, limit: Duration) -> Result<()> {
-        let session = self.session(Some(database)).await?;
-        let leash = session.leash();
-        session.execute("prepare to analyse", "SET statement_timeout = 0").await?;
-        let analysed = session.query_within(limit, "analyse the database", "ANALYZE", &[]).await;
-        if !matches!(analysed, Err(Error::Timeout { .. })) {
-            leash.done();
-        }
-        analysed.map(drop)
-    }
 }
 
 const WHAT_IS_THERE: &str = "
