@@ -13,7 +13,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use backstay_engine::postgres::receive::SlotWatch;
@@ -31,8 +31,10 @@ mod begin;
 mod connection;
 mod event;
 mod gap;
+mod keeping;
 mod lag;
 mod room;
+mod sealing;
 mod sender;
 mod stream;
 
@@ -50,8 +52,13 @@ impl Spool {
         &self,
         work: impl FnOnce(&mut LogSpool) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let spool = Arc::clone(&self.0);
-        off_thread(move || work(&mut spool.lock().unwrap_or_else(PoisonError::into_inner))).await
+        let spool = self.clone();
+        off_thread(move || work(&mut spool.lock())).await
+    }
+
+    /// For a thread that may block.
+    fn lock(&self) -> MutexGuard<'_, LogSpool> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

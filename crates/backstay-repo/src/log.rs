@@ -26,7 +26,7 @@ pub use self::glance::{LogEdges, LogGlance};
 pub use self::index::{LogIndex, LogObject, TimelineLog};
 pub use self::object::LogHead;
 pub use self::reader::LogRead;
-use crate::layout::InstanceLayout;
+use crate::layout::{InstanceLayout, ObjectName};
 use crate::repo::Repo;
 use crate::store::StoreError;
 use crate::{Error, Result};
@@ -74,6 +74,15 @@ pub struct StoredSpan {
     pub stored_bytes: Option<u64>,
 }
 
+/// A piece on its way to the store: nothing of its content is held any more.
+#[derive(Debug, Clone)]
+pub struct SealedLog {
+    name: ObjectName,
+    span: LogSpan,
+    object: Bytes,
+    digest: String,
+}
+
 impl Repo {
     /// Stores a piece; success when exactly its bytes are there already. When this returns,
     /// it is durable.
@@ -87,6 +96,17 @@ impl Repo {
         piece: LogPiece,
         level: i32,
     ) -> Result<StoredSpan> {
+        let sealed = self.seal_log(instance, piece, level).await?;
+        self.put_sealed_log(&sealed).await
+    }
+
+    /// The first half of [`put_log`](Self::put_log): compressed, encrypted, and looked at again.
+    pub async fn seal_log(
+        self: &Arc<Self>,
+        instance: &InstanceId,
+        piece: LogPiece,
+        level: i32,
+    ) -> Result<SealedLog> {
         let span = piece.span().ok_or_else(|| Error::broken("nothing of a log is to be stored"))?;
         if span.length() > SPAN_BYTES_MAX {
             return Err(Error::broken(format!("{} bytes of a log are too many at once", span.length())));
@@ -95,11 +115,18 @@ impl Repo {
         let (keys, sealed_name) = (Arc::clone(self.seal_keys()), name.clone());
         let sealing = tokio::task::spawn_blocking(move || object::seal(&keys, &sealed_name, &piece, level));
         let (object, digest) = sealing.await.map_err(|error| Error::broken(error.to_string()))??;
+        Ok(SealedLog { name, span, object, digest })
+    }
+
+    /// The second half. It may be tried again with the same.
+    pub async fn put_sealed_log(self: &Arc<Self>, sealed: &SealedLog) -> Result<StoredSpan> {
+        let SealedLog { name, span, object, digest } = sealed;
+        let (span, digest) = (*span, digest.clone());
         let stored_bytes = object.len() as u64;
-        match self.store().put_if_absent(&name, object).await {
+        match self.store().put_if_absent(name, object.clone()).await {
             Ok(()) => Ok(StoredSpan { span, digest, stored_bytes: Some(stored_bytes) }),
             Err(StoreError::AlreadyExists { .. }) => {
-                let there = self.read_log_object(&name).await?;
+                let there = self.read_log_object(name).await?;
                 match there.head.digest == digest {
                     true => Ok(StoredSpan { span, digest, stored_bytes: None }),
                     false => Err(Error::LogDiffers { object: name.to_string() }),

@@ -40,6 +40,18 @@ pub struct Options {
     /// Measure this binary of Backstay instead of one built now
     #[arg(long, value_name = "FILE")]
     program: Option<PathBuf>,
+    /// Measure this alone, and leave the page as it is
+    #[arg(long, value_enum)]
+    only: Option<Part>,
+}
+
+/// What is measured together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Part {
+    Receive,
+    Replay,
+    Segments,
+    Latency,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,12 +127,24 @@ pub fn run(options: &Options) -> Result<()> {
         eprintln!("round {} of {}", round + 1, options.rounds);
         // Whoever came first comes last, so that nobody always pays for the others' dirt.
         let is_turned = round % 2 == 1;
-        receive::measure_round(&source, is_turned, &mut findings)?;
-        replay::measure_round(&source, is_turned, &mut findings)?;
-        segments::measure_round(&source, options.segments, is_turned, &mut findings)?;
-        latency::measure_round(&source, round, &mut findings)?;
+        let wanted = |part: Part| options.only.is_none_or(|only| only == part);
+        if wanted(Part::Receive) {
+            receive::measure_round(&source, is_turned, &mut findings)?;
+        }
+        if wanted(Part::Replay) {
+            replay::measure_round(&source, is_turned, &mut findings)?;
+        }
+        if wanted(Part::Segments) {
+            segments::measure_round(&source, options.segments, is_turned, &mut findings)?;
+        }
+        if wanted(Part::Latency) {
+            latency::measure_round(&source, round, &mut findings)?;
+        }
     }
-    report::write(&findings)
+    match options.only {
+        Some(_) => Ok(()),
+        None => report::write(&findings),
+    }
 }
 
 impl Findings {

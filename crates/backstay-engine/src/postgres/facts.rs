@@ -106,6 +106,15 @@ impl ServerFacts {
     pub fn major(&self) -> u32 {
         self.version_number / 10_000
     }
+
+    /// What a server with segments of this size does not start without: of its log it keeps
+    /// two of them at least, and its own defaults are less for large ones.
+    pub fn log_size_settings(&self) -> Vec<(&'static str, String)> {
+        const DEFAULTS_MIB: [(&str, u64); 2] = [("min_wal_size", 80), ("max_wal_size", 1024)];
+        let least = 2 * (self.wal_segment_size >> 20);
+        let too_small = DEFAULTS_MIB.into_iter().filter(|(_, mebibytes)| *mebibytes < least);
+        too_small.map(|(name, _)| (name, format!("{least}MB"))).collect()
+    }
 }
 
 /// Settings worth keeping: recovery refuses to run with smaller values of the

@@ -403,6 +403,7 @@ fn settings(private: &Path, facts: &ServerFacts, options: &ScratchOptions) -> Ve
         format!("max_locks_per_transaction={}", kept("max_locks_per_transaction", "64")),
         format!("shared_preload_libraries={}", preloaded.join(",")),
     ];
+    settings.extend(facts.log_size_settings().into_iter().map(|(name, value)| format!("{name}={value}")));
     if preloaded.contains(&"timescaledb") {
         // Its jobs drop and compress chunks: the copy would change while it is looked at.
         settings.push("timescaledb.max_background_workers=0".to_owned());

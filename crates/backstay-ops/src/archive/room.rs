@@ -3,13 +3,11 @@
 //! Invariant: what is not durable here is not acknowledged, whatever there is no room for.
 //! As soon as there is some, the log goes on where it stopped.
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use backstay_model::{LogId, LogSpan, Lsn};
+use backstay_model::{LogSpan, Lsn};
 use backstay_repo::log::spool::LogSpool;
-use bytes::{Buf, Bytes};
 
 use super::{Archive, ArchiveEvent, ArchiveOptions, ArchiveWatcher, CUT_BYTES, Spool};
 use crate::context::{Context, off_thread};
@@ -58,55 +56,6 @@ pub(super) async fn open_spool(
             () = context.cancel.cancelled() => return Ok(None),
             () = tokio::time::sleep(LOOK) => {}
         }
-    }
-}
-
-/// Pieces of a log that lie one behind the other, on their way into the spool.
-pub(super) struct Pieces {
-    pub log: LogId,
-    pub at: u64,
-    pub pieces: VecDeque<Bytes>,
-}
-
-impl Pieces {
-    /// Takes what has room; says why when something is left. Then what was taken is durable.
-    pub async fn put(&mut self, spool: &Spool, flush: bool) -> Result<Option<Error>> {
-        let (log, mut at, mut pieces) = (self.log.clone(), self.at, std::mem::take(&mut self.pieces));
-        let (at, pieces, full) = spool
-            .with(move |spool| {
-                let (begun, goes_on) = (at, spool.end_of(&log) == Some(at));
-                let mut full = None;
-                while let Some(piece) = pieces.front_mut() {
-                    match spool.append(&log, at, piece) {
-                        Ok(()) => {
-                            at += piece.len() as u64;
-                            pieces.pop_front();
-                        }
-                        Err(error) if error.is_full_spool() => {
-                            let taken = match spool.end_of(&log).and_then(|end| end.checked_sub(at)) {
-                                // A piece that reaches over the end of a file may be in half.
-                                Some(taken) => taken,
-                                None if !goes_on && at == begun => 0,
-                                // A flush failed, and what was there before went with it.
-                                None => return Err(error.into()),
-                            };
-                            let taken = taken.min(piece.len() as u64);
-                            piece.advance(taken as usize);
-                            at += taken;
-                            full = Some(Error::from(error));
-                            break;
-                        }
-                        Err(error) => return Err(error.into()),
-                    }
-                }
-                if flush || full.is_some() {
-                    spool.flush()?;
-                }
-                Ok((at, pieces, full))
-            })
-            .await?;
-        (self.at, self.pieces) = (at, pieces);
-        Ok(full)
     }
 }
 

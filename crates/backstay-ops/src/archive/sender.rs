@@ -11,22 +11,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use backstay_engine::postgres::wal::LogReader;
 use backstay_model::error::{Classified, ErrorKind};
-use backstay_model::{Coverage, LogId, LogMark, LogSpan, Lsn};
-use backstay_repo::log::{LogPiece, PreviousSpan, StoredSpan};
+use backstay_model::{Coverage, LogId, LogSpan};
+use backstay_repo::log::{PreviousSpan, StoredSpan};
 use bytes::Bytes;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::sealing::Sending;
 use super::{ArchiveEvent, ArchiveOptions, ArchiveWatcher, CUT_BYTES, STORE_LIMIT, Spool};
-use crate::context::{Context, off_thread};
+use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::giving_way::GivingWay;
 use crate::instance::Instance;
 
-/// Spans on their way at once: each takes its bytes and its object in memory.
+/// Spans on their way at once: each takes its object in memory.
 const IN_FLIGHT: usize = 2;
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_LAST: Duration = Duration::from_secs(30);
@@ -44,6 +44,11 @@ pub(super) struct Sender<'a> {
     /// Where timelines came from, as far as the store does not have it.
     histories: BTreeMap<LogId, Option<Bytes>>,
     in_flight: JoinSet<Sent>,
+    /// One at a time: its span lies in memory for that.
+    sealing: Arc<Semaphore>,
+    /// One at a time, in their order: what the store has of a stretch never has a hole.
+    storing: Arc<Semaphore>,
+    trimming: JoinSet<Result<()>>,
     /// What is received goes before what is sent.
     threads: GivingWay,
     store: Arc<StoreView>,
@@ -101,6 +106,9 @@ impl<'a> Sender<'a> {
             stretches: BTreeMap::new(),
             histories: BTreeMap::new(),
             in_flight: JoinSet::new(),
+            sealing: Arc::new(Semaphore::new(1)),
+            storing: Arc::new(Semaphore::new(1)),
+            trimming: JoinSet::new(),
             threads,
             store: Arc::new(StoreView::default()),
         })
@@ -171,6 +179,9 @@ impl<'a> Sender<'a> {
         while let Some(joined) = self.in_flight.try_join_next() {
             self.arrived(joined).await?;
         }
+        while let Some(joined) = self.trimming.try_join_next() {
+            joined.map_err(|error| Error::broken(error.to_string()))??;
+        }
         while self.in_flight.len() < IN_FLIGHT && !self.store.is_away.load(Ordering::Relaxed) {
             let waiting = self.histories.iter_mut().find_map(|(log, one)| Some((log.clone(), one.take()?)));
             if let Some((log, content)) = waiting {
@@ -185,7 +196,7 @@ impl<'a> Sender<'a> {
             let mut on_a_way = self.stretches.iter().filter(|((log, _), _)| leads(log));
             let due = on_a_way.find_map(|(stretch, one)| Some((stretch.clone(), one.due(rpo)?)));
             let Some((stretch, span)) = due else { break };
-            self.dispatch(stretch, span).await?;
+            self.dispatch(stretch, span);
         }
         Ok(())
     }
@@ -201,49 +212,32 @@ impl<'a> Sender<'a> {
         self.in_flight.spawn_on(sent, &self.threads.handle());
     }
 
-    async fn dispatch(&mut self, stretch: Stretch, span: LogSpan) -> Result<()> {
-        let log = stretch.0.clone();
-        let of = log.clone();
-        let (cut, whole, bytes) = self
-            .spool
-            .with(move |spool| {
-                // Marks are found from the beginning of what lies there of the cut.
-                let cut = spool.cut_around(span.start);
-                let lying = spool.spans().into_iter().find(|one| one.log == of && one.span.contains(&span));
-                let start = lying.map_or(span.start, |one| one.span.start.max(cut.start));
-                let whole = LogSpan { start, end: span.end };
-                Ok((cut, whole, Bytes::from(spool.read(&of, whole)?)))
-            })
-            .await?;
-        let start = whole.start;
-        // One that completes a cut is the whole of it, as far as it lies here.
-        let span = if span.end == cut.end { whole } else { span };
-        let content = bytes.slice((span.start - start) as usize..);
-        let Some(one) = self.stretches.get_mut(&stretch) else { return Ok(()) };
+    fn dispatch(&mut self, stretch: Stretch, span: LogSpan) {
+        let Some(one) = self.stretches.get_mut(&stretch) else { return };
         one.dispatched = span.end;
         one.waiting_since = (one.dispatched < one.durable).then(Instant::now);
-        let previous = one.previous.clone();
-        let (repo, instance, level) =
-            (self.context.repo.clone(), self.instance.id.clone(), self.options.log_level);
+        let sending = Sending {
+            repo: Arc::clone(&self.context.repo),
+            instance: self.instance.id.clone(),
+            level: self.options.log_level,
+            spool: self.spool.clone(),
+            log: stretch.0.clone(),
+            previous: one.previous.clone(),
+            sealing: Arc::clone(&self.sealing),
+            storing: Arc::clone(&self.storing),
+        };
         let (cancel, store) = (self.context.cancel.clone(), Arc::clone(&self.store));
         let sent = async move {
-            let marks = off_thread(move || Ok(marks_of(&bytes, start, span))).await;
-            let stored = async {
-                let piece = LogPiece {
-                    log: log.clone(),
-                    start: span.start,
-                    content,
-                    marks: marks?,
-                    previous,
-                    facts: serde_json::Value::Null,
-                };
-                until_taken(&cancel, &store, || repo.put_log(&instance, piece.clone(), level)).await
+            let (span, stored) = match sending.seal(span).await {
+                Ok((span, sealed, _turn)) => {
+                    let put = || sending.repo.put_sealed_log(&sealed);
+                    (span, until_taken(&cancel, &store, put).await)
+                }
+                Err(error) => (span, Err(error)),
             };
-            let stored = stored.await;
             Sent::Span { stretch, span, stored }
         };
         self.in_flight.spawn_on(sent, &self.threads.handle());
-        Ok(())
     }
 
     async fn arrived(&mut self, joined: Result<Sent, tokio::task::JoinError>) -> Result<()> {
@@ -268,7 +262,12 @@ impl<'a> Sender<'a> {
         }
         let from = one.from;
         self.watcher.see(ArchiveEvent::Sent { log: log.clone(), span });
-        self.spool.with(move |spool| Ok(spool.trim(&log, start, from).map(drop)?)).await
+        let spool = self.spool.clone();
+        // Whoever receives does not wait for the removal of files.
+        self.trimming.spawn(async move {
+            spool.with(move |spool| Ok(spool.trim(&log, start, from).map(drop)?)).await
+        });
+        Ok(())
     }
 
     /// Goes on sending for a while in which nothing is received.
@@ -296,9 +295,13 @@ impl<'a> Sender<'a> {
             self.turn().await?;
             match self.in_flight.join_next().await {
                 Some(joined) => self.arrived(joined).await?,
-                None => return Ok(()),
+                None => break,
             }
         }
+        while let Some(joined) = self.trimming.join_next().await {
+            joined.map_err(|error| Error::broken(error.to_string()))??;
+        }
+        Ok(())
     }
 }
 
@@ -339,16 +342,4 @@ impl Progressing {
         let is_old = self.waiting_since.is_some_and(|since| since.elapsed() >= rpo);
         LogSpan::new(self.dispatched, self.durable).filter(|_| is_old || self.is_over)
     }
-}
-
-/// The marks in a span of bytes that begin at `start`.
-fn marks_of(bytes: &[u8], start: u64, span: LogSpan) -> Vec<LogMark> {
-    let mut reader = LogReader::of_any_segments(Lsn(start));
-    let mut marks = Vec::new();
-    if let Err(damage) = reader.push(bytes, &mut marks) {
-        // It was looked at when it came in; here the bytes are kept whatever they are.
-        tracing::debug!(%damage, "no marks from here on");
-    }
-    marks.retain(|mark| span.start < mark.at && mark.at <= span.end);
-    marks
 }

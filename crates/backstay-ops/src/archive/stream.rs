@@ -8,23 +8,22 @@ use backstay_engine::postgres::receive::{LogReceiver, WaitedFor};
 use backstay_engine::postgres::wal::LogReader;
 use backstay_engine::postgres::walsender::StreamEvent;
 use backstay_model::{LogId, Lsn, TimelineId};
-use bytes::Bytes;
 use tokio::task::JoinSet;
 
 use super::Archive;
 use super::ArchiveEvent;
-use super::room::{Pieces, Room, Waiting};
-use crate::context::off_thread;
+use super::keeping::{Batch, Keeping, Kept};
+use super::room::{Room, Waiting};
 use crate::error::{Error, Result};
 
-/// So much is looked at in less time than another thread takes to begin.
-const AT_ONCE_BYTES: usize = 64 << 10;
 /// How long a wait for the next piece is: then what is due is sent.
 const LOOK: Duration = Duration::from_millis(100);
-/// What is taken from the socket before it is written.
+/// What is taken from the socket while what came before is written.
 const BATCH_BYTES: usize = 4 << 20;
 /// What came is durable and reported so soon, when nobody waits for it.
 const FLUSH: Duration = Duration::from_millis(250);
+/// Or when there is so much: a file that ends waits for little then.
+const FLUSH_BYTES: u64 = 4 << 20;
 /// A server believes a receiver gone after `wal_sender_timeout`, by default a minute; and the
 /// receiver a server that does not answer for as long.
 const REPORT: Duration = Duration::from_secs(10);
@@ -48,13 +47,47 @@ pub(super) enum Over {
     FreesServer,
 }
 
+/// What came and was not taken further.
+#[derive(Default)]
+struct Came {
+    bytes: Vec<u8>,
+    wants_report: bool,
+    /// Nothing comes behind it.
+    over: Option<Result<Over>>,
+}
+
+impl Came {
+    fn has_room(&self) -> bool {
+        self.over.is_none() && self.bytes.len() < BATCH_BYTES
+    }
+
+    fn take(&mut self, event: StreamEvent) {
+        match event {
+            StreamEvent::Log { bytes, .. } => self.bytes.extend_from_slice(&bytes),
+            StreamEvent::Alive { wants_report } => self.wants_report |= wants_report,
+            StreamEvent::Stopped => self.over = Some(Ok(Over::Server)),
+            StreamEvent::TimelineEnded { next, at } => self.over = Some(Ok(Over::Timeline { next, at })),
+        }
+    }
+}
+
 pub(super) struct Stream<'a, 'b> {
     archive: &'a mut Archive<'b>,
     receiver: &'a mut LogReceiver,
     log: LogId,
     begun_at: u64,
+    keeping: Keeping,
+    came: Came,
+    /// A buffer for what comes next.
+    spare: Vec<u8>,
+    /// So far it was handed on to be kept, is in the spool, and is durable there.
+    taken: u64,
+    written: Lsn,
     durable: Lsn,
-    reader: LogReader,
+    /// The server waits for a word.
+    wants_report: bool,
+    /// Nobody listens to a report any more.
+    is_ending: bool,
     /// Nothing that was received behind a gap is durable yet.
     pub is_behind_gap: bool,
     last_flush: Instant,
@@ -77,13 +110,20 @@ impl<'a, 'b> Stream<'a, 'b> {
         let system = receiver.identity().system_identifier;
         let reader = LogReader::new(from, receiver.segment_bytes(), Some(system));
         let report_after = REPORT.min(receiver.patience() / REPORTS);
+        let keeping = Keeping::new(archive.spool.clone(), reader);
         Stream {
             archive,
             receiver,
             log,
             begun_at: from.0,
+            keeping,
+            came: Came::default(),
+            spare: Vec::new(),
+            taken: from.0,
+            written: from,
             durable: from,
-            reader,
+            wants_report: false,
+            is_ending: false,
             is_behind_gap,
             last_flush: Instant::now(),
             last_report: Instant::now(),
@@ -94,80 +134,113 @@ impl<'a, 'b> Stream<'a, 'b> {
     }
 
     pub async fn run(&mut self) -> Result<Over> {
+        let outcome = self.receive().await;
+        // Another connection begins where the spool ends: that moves no more.
+        self.keeping.rest().await;
+        outcome
+    }
+
+    async fn receive(&mut self) -> Result<Over> {
         let cancel = self.archive.context.cancel.clone();
         // A commit may wait for what was received by the last connection, and nothing new come
         // before it is confirmed.
         self.report().await?;
         loop {
-            let event = tokio::select! {
+            let is_open = self.came.over.is_none();
+            let kept = tokio::select! {
                 biased;
-                () = cancel.cancelled() => {
-                    self.keep(Vec::new(), true).await?;
-                    self.report().await?;
-                    return Ok(Over::Asked);
+                () = cancel.cancelled(), if is_open => {
+                    self.came.over = Some(Ok(Over::Asked));
+                    None
                 }
-                event = self.receiver.next(LOOK) => event,
+                kept = self.keeping.next(), if self.keeping.is_busy() => Some(kept?),
+                event = self.receiver.next(LOOK), if self.came.has_room() => {
+                    self.take(event);
+                    None
+                }
+                else => None,
             };
-            let event = match event {
-                Ok(event) => event,
-                Err(error) => {
-                    // What came before is kept: it may be the last that comes.
-                    self.keep(Vec::new(), true).await?;
-                    return Err(error.into());
-                }
-            };
-            let (mut batch, mut bytes, mut wants_report) = (Vec::new(), 0, false);
-            let (mut over, mut failed) = (None, None);
-            let mut next = event;
-            while let Some(event) = next {
-                match event {
-                    StreamEvent::Log { bytes: piece, .. } => {
-                        bytes += piece.len();
-                        batch.push(piece);
-                    }
-                    StreamEvent::Alive { wants_report: wants } => wants_report |= wants,
-                    StreamEvent::Stopped => over = Some(Over::Server),
-                    StreamEvent::TimelineEnded { next, at } => over = Some(Over::Timeline { next, at }),
-                }
-                if over.is_some() || bytes >= BATCH_BYTES {
-                    break;
-                }
-                // What has come already, without waiting for more.
-                next = match self.receiver.next(Duration::ZERO).await {
-                    Ok(next) => next,
-                    // Told once: what came before it is kept first.
-                    Err(error) => {
-                        failed = Some(error);
-                        None
-                    }
-                };
-            }
-            let is_due = self.last_flush.elapsed() >= FLUSH;
-            let is_last = over.is_some() || failed.is_some();
-            let flush = self.archive.options.synchronous || wants_report || is_last || is_due;
-            let before = self.durable;
-            if let Some(over) = self.keep(batch, flush).await? {
+            if let Some(kept) = kept
+                && let Some(over) = self.kept(kept).await?
+            {
                 return Ok(over);
             }
-            if let Some(error) = failed {
-                return Err(error.into());
+            if self.keeping.is_free() {
+                self.take_what_is_there().await;
+                if let Some(over) = self.came.over.take() {
+                    return self.keep_last(over).await;
+                }
+                self.keep()?;
             }
-            if over.is_none()
-                && (wants_report || self.durable > before || self.last_report.elapsed() >= self.report_after)
-            {
+            let is_due = self.last_flush.elapsed() >= FLUSH;
+            let waits = self.written.0 - self.durable.0;
+            if (waits > FLUSH_BYTES || is_due && waits > 0) && !self.keeping.is_flushing() {
+                self.last_flush = Instant::now();
+                self.keeping.flush(self.log.clone());
+            }
+            if self.last_report.elapsed() >= self.report_after {
                 self.report().await?;
             }
             self.look_who_waits();
             self.archive.sender.turn().await?;
-            if let Some(over) = over {
-                return Ok(over);
-            }
-            if self.holds_too_much() {
+            if self.came.over.is_none() && self.holds_too_much() {
                 // It is given up behind what is here.
-                self.keep(Vec::new(), true).await?;
-                return Ok(Over::FreesServer);
+                self.came.over = Some(Ok(Over::FreesServer));
             }
         }
+    }
+
+    /// An error ends the stream when what came before is kept: it may be the last that comes.
+    fn take(&mut self, event: backstay_engine::Result<Option<StreamEvent>>) {
+        match event {
+            Ok(Some(event)) => self.came.take(event),
+            Ok(None) => {}
+            Err(error) => self.came.over = Some(Err(error.into())),
+        }
+    }
+
+    /// What has come already, without waiting for more.
+    async fn take_what_is_there(&mut self) {
+        while self.came.has_room() {
+            let event = self.receiver.next(Duration::ZERO).await;
+            if matches!(event, Ok(None)) {
+                return;
+            }
+            self.take(event);
+        }
+    }
+
+    /// Hands on what came, where something did.
+    fn keep(&mut self) -> Result<()> {
+        if self.came.bytes.is_empty() && !self.came.wants_report {
+            return Ok(());
+        }
+        let flush = self.archive.options.synchronous || self.came.wants_report;
+        self.hand_on(flush)
+    }
+
+    fn hand_on(&mut self, flush: bool) -> Result<()> {
+        self.wants_report |= std::mem::take(&mut self.came.wants_report);
+        let bytes = std::mem::replace(&mut self.came.bytes, std::mem::take(&mut self.spare));
+        let (at, goes_on) = (self.taken, self.taken > self.begun_at);
+        self.taken += bytes.len() as u64;
+        self.keeping.append(Batch { log: self.log.clone(), at, bytes, taken: 0, goes_on }, flush)
+    }
+
+    /// Everything is durable before the end is told.
+    async fn keep_last(&mut self, over: Result<Over>) -> Result<Over> {
+        self.is_ending = !matches!(over, Ok(Over::Asked));
+        self.hand_on(true)?;
+        while self.keeping.is_busy() {
+            let kept = self.keeping.next().await?;
+            if let Some(over) = self.kept(kept).await? {
+                return Ok(over);
+            }
+        }
+        if matches!(over, Ok(Over::Asked)) {
+            self.report().await?;
+        }
+        over
     }
 
     /// Whether commits wait for this archive is for the server to say; asking it takes a while,
@@ -196,28 +269,37 @@ impl<'a, 'b> Stream<'a, 'b> {
         has_spoken && self.archive.lag.see(self.receiver.segment_bytes(), held)
     }
 
-    /// Into the spool, and to its disk when somebody waits for that. Says when that came to
-    /// an end before there was room.
-    async fn keep(&mut self, batch: Vec<Bytes>, flush: bool) -> Result<Option<Over>> {
-        let at = self.reader.position().0;
-        self.look_at(&batch).await?;
-        let mut pieces = Pieces { log: self.log.clone(), at, pieces: batch.into() };
-        let mut waiting: Option<Waiting> = None;
+    /// Takes note of what was kept. Says when that came to an end before there was room.
+    async fn kept(&mut self, kept: Kept) -> Result<Option<Over>> {
+        match kept {
+            Kept::Flushed { end } => self.is_durable(Lsn(end)).await?,
+            Kept::Appended { batch, full, is_durable } => {
+                self.written = self.written.max(Lsn(batch.end()));
+                if is_durable {
+                    self.is_durable(Lsn(batch.end())).await?;
+                }
+                if let Some(full) = full {
+                    // One that is on its way may have failed for the same reason.
+                    while self.keeping.is_flushing() {
+                        self.keeping.next().await?;
+                    }
+                    return self.wait_for_room(batch, &full).await;
+                }
+                self.spare = batch.bytes;
+                self.spare.clear();
+            }
+        }
+        Ok(None)
+    }
+
+    /// Until the spool has taken what was left.
+    async fn wait_for_room(&mut self, mut batch: Batch, full: &Error) -> Result<Option<Over>> {
+        // It holds no more than what has no place here.
+        self.report_durable().await?;
+        let segment_bytes = self.receiver.segment_bytes();
+        let mut waits = Waiting::begin(self.archive, full);
         loop {
-            let full = pieces.put(&self.archive.spool, flush).await?;
-            if flush || full.is_some() {
-                self.is_durable(Lsn(pieces.at)).await?;
-            }
-            let Some(full) = full else { break };
-            let segment_bytes = self.receiver.segment_bytes();
-            if waiting.is_none() {
-                // It holds no more than what has no place here.
-                self.report_durable().await?;
-            }
-            let durable = self.durable;
-            let waits = waiting.get_or_insert_with(|| Waiting::begin(self.archive, &full));
-            let room = waits.rest(self.archive, segment_bytes, durable).await?;
-            match room {
+            match waits.rest(self.archive, segment_bytes, self.durable).await? {
                 Room::Perhaps => {}
                 Room::Asked => {
                     self.report_durable().await?;
@@ -229,51 +311,41 @@ impl<'a, 'b> Stream<'a, 'b> {
                 waits.reported = Instant::now();
                 self.report_durable().await?;
             }
+            let full;
+            (batch, full) = self.keeping.append_rest(batch).await?;
+            self.written = self.written.max(Lsn(batch.end()));
+            self.is_durable(Lsn(batch.end())).await?;
+            if full.is_none() {
+                break;
+            }
         }
-        if waiting.is_some() {
-            self.archive.watcher.see(ArchiveEvent::SpoolHasRoom);
-        }
+        self.archive.watcher.see(ArchiveEvent::SpoolHasRoom);
         Ok(None)
     }
 
-    /// Whether it is log. Much of it takes a while, and is nothing for a thread that others wait for.
-    async fn look_at(&mut self, batch: &[Bytes]) -> Result<()> {
-        let read = |mut reader: LogReader, batch: &[Bytes]| {
-            let mut marks = Vec::new();
-            for piece in batch {
-                reader.push(piece, &mut marks).map_err(|damage| Error::LogDamaged { source: damage })?;
-                marks.clear();
-            }
-            Ok(reader)
-        };
-        let reader = std::mem::replace(&mut self.reader, LogReader::of_any_segments(Lsn(0)));
-        self.reader = match batch.iter().map(Bytes::len).sum::<usize>() {
-            0..=AT_ONCE_BYTES => read(reader, batch)?,
-            _ => {
-                let batch = batch.to_vec();
-                off_thread(move || read(reader, &batch)).await?
-            }
-        };
-        Ok(())
-    }
-
+    /// Tells the sender, and the server: commits may wait for it.
     async fn is_durable(&mut self, end: Lsn) -> Result<()> {
         self.last_flush = Instant::now();
-        if end <= self.durable {
-            return Ok(());
+        let is_news = end > self.durable;
+        if is_news {
+            self.durable = end;
+            self.written = self.written.max(end);
+            self.archive.sender.durable(&self.log, self.begun_at, end.0);
+            self.archive.durable = Some((self.log.clone(), end.0));
+            if std::mem::take(&mut self.is_behind_gap) {
+                // What lies in the spool says now where the log goes on.
+                self.archive.spool.with(|spool| Ok(spool.clear_note()?)).await?;
+            }
         }
-        self.durable = end;
-        self.archive.sender.durable(&self.log, self.begun_at, end.0);
-        self.archive.durable = Some((self.log.clone(), end.0));
-        if std::mem::take(&mut self.is_behind_gap) {
-            // What lies in the spool says now where the log goes on.
-            self.archive.spool.with(|spool| Ok(spool.clear_note()?)).await?;
+        if is_news || self.wants_report {
+            self.wants_report = false;
+            self.report().await?;
         }
         Ok(())
     }
 
     async fn report(&mut self) -> Result<()> {
-        self.report_of(self.reader.position()).await
+        self.report_of(self.written).await
     }
 
     /// Of what came, only this is here.
@@ -282,6 +354,9 @@ impl<'a, 'b> Stream<'a, 'b> {
     }
 
     async fn report_of(&mut self, written: Lsn) -> Result<()> {
+        if self.is_ending {
+            return Ok(());
+        }
         let time = self.archive.context.clock.now();
         self.receiver.report(written, self.durable, time).await?;
         self.last_report = Instant::now();

@@ -25,6 +25,11 @@ pub(super) fn of(error: &Error) -> Vec<String> {
             vec!["`archive_command` gives it the path that the server names: `backstay wal push %p`".to_owned()]
         }
         Error::NoBaseYet { instance } => vec![format!("run `backstay backup {instance}` first")],
+        Error::WriteLogFile { path, source } if source.kind() == std::io::ErrorKind::StorageFull => {
+            let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            let shown = shell_word(directory.map_or(OsStr::new("."), std::path::Path::as_os_str));
+            vec![format!("make room on the disk of the data directory: `df -h {shown}` shows it")]
+        }
         Error::ReadLogFile { .. } | Error::WriteLogFile { .. } => {
             vec!["run it as the owner of the data directory, with the path that the server gives as `%p`".to_owned()]
         }

@@ -29,8 +29,11 @@ use crate::large_buffer::large_buffer;
 use crate::{Error, Result};
 
 mod filled;
+mod flush;
 mod history;
 mod note;
+
+pub use flush::SpoolFlush;
 
 const LOCK: &str = "lock";
 /// Under which boot of the machine the spool was written last.
@@ -58,7 +61,32 @@ pub struct LogSpool {
     is_certain: bool,
     /// Where the bytes of a file end that was filled ahead; nothing where none is.
     mark: Option<Mark>,
+    failed_flushes: u64,
+    /// Where the last append ended; nothing where something was taken back since.
+    appended: Option<(LogId, u64)>,
     _lock: File,
+}
+
+/// Files of a spool, and which bytes of each: see [`LogSpool::find`].
+#[derive(Debug)]
+pub struct LyingBytes {
+    parts: Vec<(PathBuf, u64, usize)>,
+}
+
+impl LyingBytes {
+    pub fn read(&self) -> Result<Vec<u8>> {
+        let length = self.parts.iter().map(|(_, _, length)| length).sum();
+        let mut bytes = large_buffer(length);
+        bytes.resize(length, 0);
+        let mut rest = &mut bytes[..];
+        for (path, from, length) in &self.parts {
+            let (part, behind) = rest.split_at_mut(*length);
+            let opened = File::open(path).and_then(|file| file.read_exact_at(part, *from));
+            opened.map_err(|source| Error::Spool { path: path.clone(), source })?;
+            rest = behind;
+        }
+        Ok(bytes)
+    }
 }
 
 #[derive(Debug)]
@@ -111,6 +139,8 @@ impl LogSpool {
             open: None,
             is_certain,
             mark: None,
+            failed_flushes: 0,
+            appended: None,
             _lock: lock,
         };
         if spool.files.is_empty() {
@@ -195,7 +225,13 @@ impl LogSpool {
         open.end = end;
         let (key, end) = ((open.log.clone(), open.start), open.end);
         self.files.insert(key, end);
+        self.appended = Some((log.clone(), end));
         Ok(())
+    }
+
+    /// Whether the last append ended there, wherever its bytes are by now.
+    pub fn goes_on_at(&self, log: &LogId, at: u64) -> bool {
+        self.appended.as_ref().is_some_and(|(of, end)| of == log && *end == at)
     }
 
     fn open_at(&self, log: &LogId, at: u64) -> Result<OpenFile> {
@@ -255,59 +291,25 @@ impl LogSpool {
         })
     }
 
-    /// Brings everything to the disk. Says where the open file ends.
-    pub fn flush(&mut self) -> Result<Option<(LogId, u64)>> {
-        let Some(open) = &mut self.open else { return Ok(None) };
-        if open.durable < open.end {
-            if let Err(source) = open.file.sync_data() {
-                return Err(self.give_up(source));
-            }
-            open.durable = open.end;
-        }
-        if open.is_new {
-            let path = self.directory.join(&open.log.lineage).join(&open.log.timeline);
-            sync_names(&self.directory, &open.log).map_err(|source| Error::Spool { path, source })?;
-            open.is_new = false;
-        }
-        Ok(Some((open.log.clone(), open.end)))
-    }
-
-    /// After a flush that failed the system may have dropped the bytes, and a second one would
-    /// succeed without them: whoever opens the spool next must not find them.
-    fn give_up(&mut self, source: io::Error) -> Error {
-        let Some(open) = self.open.take() else { return Error::broken("a spool without a file") };
-        let key = (open.log.clone(), open.start);
-        let path = self.path(&open.log, open.start);
-        if open.durable > open.start {
-            self.files.insert(key, open.durable);
-        } else {
-            self.files.remove(&key);
-        }
-        match open.file.set_len(open.durable - open.start) {
-            Ok(()) => Error::Spool { path, source },
-            Err(source) => Error::Spool { path, source },
-        }
-    }
-
     /// Bytes that lie there.
     pub fn read(&self, log: &LogId, span: LogSpan) -> Result<Vec<u8>> {
-        let length = span.length() as usize;
-        let mut bytes = large_buffer(length);
-        bytes.resize(length, 0);
+        self.find(log, span)?.read()
+    }
+
+    /// Where bytes lie, to be read without the spool: while others append to it.
+    pub fn find(&self, log: &LogId, span: LogSpan) -> Result<LyingBytes> {
+        let mut parts = Vec::new();
         let mut at = span.start;
         while at < span.end {
             let file = self.files.range((log.clone(), 0)..=(log.clone(), at)).next_back();
             let Some(((_, start), end)) = file.filter(|(_, end)| at < **end) else {
                 return Err(Error::broken(format!("{at} of a log is not in the spool")));
             };
-            let path = self.path(log, *start);
             let until = span.end.min(*end);
-            let part = &mut bytes[(at - span.start) as usize..(until - span.start) as usize];
-            let opened = File::open(&path).and_then(|file| file.read_exact_at(part, at - start));
-            opened.map_err(|source| Error::Spool { path, source })?;
+            parts.push((self.path(log, *start), at - start, (until - at) as usize));
             at = until;
         }
-        Ok(bytes)
+        Ok(LyingBytes { parts })
     }
 
     /// The cut of the log in which a position lies.
@@ -319,6 +321,7 @@ impl LogSpool {
     /// Gives up what lies behind a position in one stretch, of which somebody found that it is no
     /// log. What lies behind the stretch is another one, as behind a gap, and stays.
     pub fn truncate(&mut self, log: &LogId, stretch: LogSpan, to: u64) -> Result<()> {
+        self.appended = None;
         self.close()?;
         let files = self.files.range((log.clone(), stretch.start)..(log.clone(), stretch.end));
         let behind: Vec<u64> = files.map(|((_, start), _)| *start).collect();

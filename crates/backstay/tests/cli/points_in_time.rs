@@ -4,6 +4,7 @@
 mod attended;
 mod cut_recoveries;
 mod refused;
+mod segments;
 mod standby;
 mod timelines;
 
@@ -43,7 +44,11 @@ struct Marker {
 
 impl Archived {
     fn new(version: PostgresVersion) -> Option<Archived> {
-        let mut archived = Archived::without_log(version)?;
+        Archived::with(version, PostgresOptions::default())
+    }
+
+    fn with(version: PostgresVersion, options: PostgresOptions) -> Option<Archived> {
+        let mut archived = Archived::without_log_of(version, options)?;
         archived.receive();
         wait_until(LIMIT, "the first of the log", || !archived.home.objects("/log/").is_empty()).unwrap();
         archived.home.run(["backup", "orders", "--quiet"]).good();
@@ -51,8 +56,11 @@ impl Archived {
     }
 
     fn without_log(version: PostgresVersion) -> Option<Archived> {
-        let options = PostgresOptions::default().configure("track_commit_timestamp = on");
-        let server = server_of(version, &options)?;
+        Archived::without_log_of(version, PostgresOptions::default())
+    }
+
+    fn without_log_of(version: PostgresVersion, options: PostgresOptions) -> Option<Archived> {
+        let server = server_of(version, &options.configure("track_commit_timestamp = on"))?;
         let home = Home::new();
         home.init();
         home.add("orders", &server, SUPERUSER, PASSWORD, true);

@@ -3,6 +3,7 @@
 
 use std::process::Child;
 
+use backstay_model::Lsn;
 use testkit::postgres::{PASSWORD, SUPERUSER};
 use testkit::{Postgres, PostgresOptions, PostgresVersion, Way, Workspace, wait_until};
 
@@ -10,7 +11,7 @@ use super::cut_leashes::{Away, wait_until_acknowledged};
 use super::program::{Home, server_of};
 use super::windows::{LIMIT, end_of_log, spans, status};
 
-const SLOT: &str = "SELECT pg_create_physical_replication_slot('backstay_orders', true)";
+pub const SLOT: &str = "SELECT pg_create_physical_replication_slot('backstay_orders', true)";
 
 /// A server behind a way, whose log is archived while this lives, and a base of it.
 pub struct Moving {
@@ -173,5 +174,45 @@ fn a_store_that_is_away_keeps_no_archive_from_a_server_on_a_new_timeline() {
         moving.wait_for_store();
         assert_eq!(status(&moving.home)["holes"], serde_json::json!([]));
         assert_eq!(moving.rows(&[]), "1 2 3 4");
+    }
+}
+
+#[test]
+fn a_standby_that_takes_over_without_the_log_that_was_missed_leaves_a_gap_that_is_told() {
+    for version in PostgresVersion::ALL {
+        let options =
+            PostgresOptions::default().configure("wal_keep_size = 0").configure("min_wal_size = 32MB");
+        let Some(mut moving) = Moving::new(version, &options, "on_max_lag = \"gap\"") else { return };
+        moving.row(1);
+        moving.wait_for_store();
+        moving.kill_archive();
+        let missed_from = end_of_log(&moving.server);
+        for _ in 0..3 {
+            moving.row(2);
+            moving.server.sql("SELECT pg_switch_wal(); CHECKPOINT").unwrap();
+        }
+        // It begins behind what nobody received.
+        let standby = moving.server.standby().unwrap();
+        standby.sql(SLOT).unwrap();
+        moving.row(3);
+        standby.wait_for_replay_of(&moving.server).unwrap();
+        moving.server.kill9().unwrap();
+        moving.take_over(standby);
+        moving.row(4);
+        moving.receive();
+        wait_until(LIMIT, "a base behind the gap", || moving.home.backups().len() >= 2).unwrap();
+        moving.row(5);
+        moving.wait_for_store();
+        assert_eq!(moving.rows(&[]), "1 2 2 2 3 4 5");
+        let told = status(&moving.home);
+        let holes = told["holes"].as_array().unwrap();
+        assert_eq!(holes.len(), 1, "{told:#}");
+        assert!(holes[0]["given_up_at"].is_string(), "{told:#}");
+        let into = moving.home.path("within");
+        let to = format!("lsn:{}", Lsn(missed_from.0 + (20 << 20)));
+        let words = ["restore", "orders", "--to", &to, "--into", into.to_str().unwrap()];
+        moving.home.run(words).refused(9, &["the nearest are"]);
+        assert!(!into.exists());
+        moving.home.run(["verify", "orders", "--level", "structure"]).good();
     }
 }

@@ -119,6 +119,9 @@ fn main_conf(server: &ServerFacts) -> String {
             None => text.push_str(&format!("#{name} =    (the role of the backup may not see it)\n")),
         }
     }
+    for (name, value) in server.log_size_settings() {
+        text.push_str(&format!("{name} = {value}\n"));
+    }
     text
 }
 

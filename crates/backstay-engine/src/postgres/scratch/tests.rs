@@ -51,6 +51,21 @@ fn every_origin_of_the_source_has_its_place() {
 }
 
 #[test]
+fn a_server_with_large_segments_keeps_two_of_them() {
+    for (mebibytes, expected) in [
+        (1, vec![]),
+        (32, vec![]),
+        (64, vec!["min_wal_size=128MB"]),
+        (1024, vec!["min_wal_size=2048MB", "max_wal_size=2048MB"]),
+    ] {
+        let facts = ServerFacts { wal_segment_size: mebibytes << 20, ..facts(170_002, "") };
+        let settings = settings(Path::new("/private"), &facts, &ScratchOptions::default());
+        let sizes: Vec<String> = settings.into_iter().filter(|one| one.contains("_wal_size=")).collect();
+        assert_eq!(sizes, expected, "{mebibytes}");
+    }
+}
+
+#[test]
 fn settings_a_version_does_not_know_are_not_given_to_it() {
     let private = Path::new("/private");
     let options = ScratchOptions { durable: true, ..ScratchOptions::default() };

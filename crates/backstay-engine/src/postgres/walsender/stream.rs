@@ -71,6 +71,9 @@ pub struct LogStream {
     server_end: Lsn,
     /// The server has ended its side; what follows is the answer of a command.
     is_over: bool,
+    /// What of that answer has come.
+    next: Option<(TimelineId, Lsn)>,
+    refusal: Option<ServerMessage>,
 }
 
 impl Walsender {
@@ -89,7 +92,14 @@ impl Walsender {
         let slot_clause = slot.map(|slot| format!("SLOT {} ", identifier(slot))).unwrap_or_default();
         let command = format!("START_REPLICATION {slot_clause}PHYSICAL {from} TIMELINE {timeline}");
         self.send_command(START, &command).await?;
-        let stream = LogStream { timeline, received: from, server_end: from, is_over: false };
+        let stream = LogStream {
+            timeline,
+            received: from,
+            server_end: from,
+            is_over: false,
+            next: None,
+            refusal: None,
+        };
         match self.wire.answer(self.limits.statement, START).await? {
             Frame::CopyBoth => Ok(stream),
             // A timeline that ended at or before `from` has nothing to stream: the answer
@@ -138,16 +148,15 @@ impl LogStream {
             Frame::Data(data) => self.event(data).map(Some),
             Frame::Message(Message::CopyDone) => {
                 frontend::copy_done(&mut walsender.wire.outgoing);
-                walsender.wire.send(walsender.limits.statement, RECEIVE).await?;
                 self.is_over = true;
                 self.end(walsender).await.map(Some)
             }
             // Without an end of the copy: the server is shutting down.
             Frame::Message(Message::CommandComplete(_)) => Ok(Some(StreamEvent::Stopped)),
             Frame::Message(Message::ErrorResponse(body)) => {
-                let said = server_message(&mut body.fields());
-                walsender.drain(RECEIVE).await?;
-                Err(refused(said, RECEIVE, None))
+                self.refusal = Some(server_message(&mut body.fields()));
+                self.is_over = true;
+                self.end(walsender).await.map(Some)
             }
             frame => Err(out_of_turn(&frame, RECEIVE)),
         }
@@ -179,21 +188,27 @@ impl LogStream {
     }
 
     /// After the copy: the row that names the next timeline, or nothing when the stream
-    /// was ended by us.
+    /// was ended by us. Dropped half-way, it goes on where it was.
     async fn end(&mut self, walsender: &mut Walsender) -> Result<StreamEvent> {
-        let mut next = None;
-        loop {
+        if self.refusal.is_none() {
+            walsender.wire.send(walsender.limits.statement, RECEIVE).await?;
+        }
+        while self.refusal.is_none() {
             match walsender.wire.answer(walsender.limits.statement, RECEIVE).await? {
                 Frame::Message(Message::DataRow(body)) => {
                     let row = Row::parse(&body)?;
-                    next = Some((TimelineId(row.parsed(0, "timeline")?), row.parsed(1, "log position")?));
+                    self.next =
+                        Some((TimelineId(row.parsed(0, "timeline")?), row.parsed(1, "log position")?));
                 }
                 Frame::Message(Message::ErrorResponse(body)) => {
-                    let said = server_message(&mut body.fields());
-                    walsender.drain(RECEIVE).await?;
-                    return Err(refused(said, RECEIVE, None));
+                    self.refusal = Some(server_message(&mut body.fields()));
                 }
-                Frame::Message(Message::ReadyForQuery(_)) => break,
+                Frame::Message(Message::ReadyForQuery(_)) => {
+                    return Ok(match self.next.take() {
+                        Some((next, at)) => StreamEvent::TimelineEnded { next, at },
+                        None => StreamEvent::Stopped,
+                    });
+                }
                 Frame::Message(
                     Message::RowDescription(_) | Message::CommandComplete(_) | Message::CopyDone,
                 )
@@ -201,10 +216,11 @@ impl LogStream {
                 frame => return Err(out_of_turn(&frame, RECEIVE)),
             }
         }
-        Ok(match next {
-            Some((next, at)) => StreamEvent::TimelineEnded { next, at },
-            None => StreamEvent::Stopped,
-        })
+        walsender.drain(RECEIVE).await?;
+        match self.refusal.take() {
+            Some(said) => Err(refused(said, RECEIVE, None)),
+            None => Ok(StreamEvent::Stopped),
+        }
     }
 
     pub async fn report(&self, walsender: &mut Walsender, report: StandbyReport) -> Result<()> {

@@ -130,6 +130,46 @@ fn what_a_flush_could_not_bring_to_the_disk_is_not_there_any_more() {
     assert_eq!(spool.read(&one, LogSpan { start: 0, end: 130 }).unwrap(), bytes(0, 130));
 }
 
+#[test]
+fn bytes_that_come_while_others_are_flushed_are_durable_with_the_next_flush() {
+    let place = TempDir::new().unwrap();
+    let one = log("00000001");
+    let mut spool = LogSpool::open(place.path(), CUT).unwrap();
+    assert!(spool.begin_flush().unwrap().is_none(), "there is nothing");
+    spool.append(&one, 0, &bytes(0, 40)).unwrap();
+    let flush = spool.begin_flush().unwrap().unwrap();
+    spool.append(&one, 40, &bytes(40, 60)).unwrap();
+    spool.end_flush(&flush, flush.run()).unwrap();
+    let open = spool.open.as_ref().unwrap();
+    assert_eq!((flush.end(), open.durable, open.end, open.is_new), (40, 40, 60, false));
+    // The file ends while its flush is on its way, and is flushed for that.
+    let flush = spool.begin_flush().unwrap().unwrap();
+    spool.append(&one, 60, &bytes(60, 130)).unwrap();
+    spool.end_flush(&flush, flush.run()).unwrap();
+    assert_eq!(spool.open.as_ref().unwrap().durable, 100, "what lies in the next file is another flush's");
+    spool.flush().unwrap();
+    assert!(spool.begin_flush().unwrap().is_none());
+}
+
+#[test]
+fn a_flush_that_fails_takes_what_came_beside_it_and_every_other_flush_hears_of_it() {
+    let place = TempDir::new().unwrap();
+    let one = log("00000001");
+    let mut spool = LogSpool::open(place.path(), CUT).unwrap();
+    spool.append(&one, 0, &bytes(0, 40)).unwrap();
+    spool.flush().unwrap();
+    spool.append(&one, 40, &bytes(40, 60)).unwrap();
+    let (failing, beside) = (spool.begin_flush().unwrap().unwrap(), spool.begin_flush().unwrap().unwrap());
+    spool.append(&one, 60, &bytes(60, 80)).unwrap();
+    let error = spool.end_flush(&failing, Err(io::Error::from_raw_os_error(5))).unwrap_err();
+    assert!(matches!(error, Error::Spool { .. }), "{error}");
+    assert!(spool.end_flush(&beside, beside.run()).is_err(), "the system tells of lost bytes once");
+    assert_eq!((spans(&spool), spool.end_of(&one)), (vec![("00000001".to_owned(), 0, 40)], Some(40)));
+    spool.append(&one, 40, &bytes(40, 90)).unwrap();
+    spool.flush().unwrap();
+    assert_eq!(spool.read(&one, LogSpan { start: 0, end: 90 }).unwrap(), bytes(0, 90));
+}
+
 proptest! {
     #[test]
     fn pieces_of_any_size_and_restarts_at_any_place_give_one_span(

@@ -8,6 +8,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use testkit::ownership::server_owner;
 use testkit::{Postgres, PostgresVersion, wait_for, wait_until};
 
+use super::super::cut_leashes::Away;
+use super::super::space::on_small_file_system;
 use super::standby::move_away;
 use super::{Archived, LIMIT, ROWS};
 
@@ -76,4 +78,40 @@ fn a_restore_that_is_killed_takes_its_server_along_and_leaves_what_goes_on() {
     })
     .unwrap();
     goes_on(&archived, &into);
+}
+
+#[test]
+fn a_recovery_whose_store_dies_is_an_error_and_goes_on_when_it_is_back() {
+    let Some((archived, restore, _, into)) = recovering(PostgresVersion::V15) else { return };
+    let away = Away::begin(&archived.home);
+    let said = ended(restore);
+    let text = String::from_utf8_lossy(&said.stderr);
+    assert!(!said.status.success(), "{text}");
+    assert!(text.contains("error: ") && text.contains("os error 40"), "{text}");
+    assert!(!into.join("postmaster.pid").exists(), "{text}");
+    // Nobody opened it with less.
+    assert!(!into.join("pg_wal/00000002.history").exists(), "{text}");
+    drop(away);
+    goes_on(&archived, &into);
+}
+
+#[test]
+fn a_recovery_whose_disk_fills_up_is_an_error_and_leaves_the_archive_as_it_was() {
+    let Some(mut archived) = Archived::new(PostgresVersion::V17) else { return };
+    let bulk = "SELECT md5(random()::text) AS x FROM generate_series(1, 600000)";
+    archived.server.sql(&format!("CREATE TABLE bulk AS {bulk}")).unwrap();
+    archived.insert(1);
+    archived.stop_receiving();
+    server_owner().unwrap().take_all(&archived.home.path("")).unwrap();
+    let place = archived.place();
+    let script = format!(
+        "\"$BACKSTAY\" --config '{}' restore orders --start --into '{}'; echo \"code=$?\"",
+        archived.home.config().display(),
+        place.join("restored").display()
+    );
+    // The base has its place, and what is replayed has not.
+    let Some(ran) = on_small_file_system(&place, 72, &script) else { return };
+    assert_eq!(ran.out, "code=6\n", "{ran:#?}");
+    assert!(ran.err.contains("No space left on device") && ran.err.contains("df -h"), "{ran:#?}");
+    assert_eq!(archived.rows(&[]), "1");
 }

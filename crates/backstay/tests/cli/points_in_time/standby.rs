@@ -5,14 +5,21 @@ use std::path::Path;
 use rustix::fs::{CWD, renameat};
 use testkit::ownership::server_owner;
 use testkit::postgres::{PASSWORD, SUPERUSER};
-use testkit::{Postgres, PostgresVersion, wait_until};
+use testkit::{Postgres, PostgresOptions, PostgresVersion, Workspace, wait_until};
 
+use super::super::program::Home;
+use super::super::takeovers::{Moving, SLOT};
 use super::{Archived, LIMIT, ROWS, stored_to};
 
 /// What the archive writes from now on is to be readable for the server's user.
 pub(super) fn wait_for_rows(archived: &Archived, standby: &Postgres, rows: &str) {
+    wait_for_rows_of(&archived.home, standby, rows);
+}
+
+fn wait_for_rows_of(home: &Home, standby: &Postgres, rows: &str) {
     wait_until(LIMIT, format!("the rows {rows} on the standby"), || {
-        server_owner().unwrap().take_all(&archived.home.path("")).unwrap();
+        // What the archive removes meanwhile need not be given away.
+        let _ = server_owner().unwrap().take_all(&home.path("store"));
         standby.query_value(ROWS).is_ok_and(|found| found == rows)
     })
     .unwrap_or_else(|error| panic!("{error}: {}", standby.log_text()));
@@ -87,5 +94,34 @@ fn a_standby_streams_from_the_server_that_is_named() {
         wait_for_rows(&archived, &standby, "1 2");
         assert_eq!(standby.query_value("SELECT count(*) FROM pg_stat_wal_receiver").unwrap(), "1");
         assert!(is_in_recovery(&standby));
+    }
+}
+
+#[test]
+fn a_standby_of_the_archive_follows_the_server_that_took_over() {
+    for version in PostgresVersion::ALL {
+        let Some(mut moving) = Moving::new(version, &PostgresOptions::default(), "") else { return };
+        moving.row(1);
+        moving.wait_for_store();
+        server_owner().unwrap().take_all(&moving.home.path("")).unwrap();
+        let place = Workspace::new().unwrap();
+        let into = place.path().join("standby");
+        let words = ["restore", "orders", "--standby", "--into", into.to_str().unwrap()];
+        moving.home.run(words).good();
+        let follower = Postgres::start_on(moving.server.installation(), &into).unwrap();
+        wait_for_rows_of(&moving.home, &follower, "1");
+        for row in [2, 4] {
+            let other = moving.server.standby().unwrap();
+            other.sql(SLOT).unwrap();
+            moving.row(row);
+            moving.wait_for_store();
+            other.wait_for_replay_of(&moving.server).unwrap();
+            moving.server.kill9().unwrap();
+            moving.take_over(other);
+            moving.row(row + 1);
+            let rows = if row == 2 { "1 2 3" } else { "1 2 3 4 5" };
+            wait_for_rows_of(&moving.home, &follower, rows);
+            assert!(is_in_recovery(&follower));
+        }
     }
 }

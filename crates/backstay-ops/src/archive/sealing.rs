@@ -1,0 +1,81 @@
+//! A span out of the spool, made ready for the store: read, its marks found, sealed.
+//!
+//! Invariant: of all the spans on their way one lies in memory; of the others there are the objects
+//! only, also while the store keeps them waiting. They are stored in the order they were asked in.
+
+use std::sync::Arc;
+
+use backstay_engine::postgres::wal::LogReader;
+use backstay_model::{InstanceId, LogId, LogMark, LogSpan, Lsn};
+use backstay_repo::log::{LogPiece, PreviousSpan, SealedLog};
+use backstay_repo::repo::Repo;
+use bytes::Bytes;
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
+
+use super::Spool;
+use crate::context::off_thread;
+use crate::error::{Error, Result};
+
+/// What a task needs for a span on its way.
+pub(super) struct Sending {
+    pub repo: Arc<Repo>,
+    pub instance: InstanceId,
+    pub level: i32,
+    pub spool: Spool,
+    pub log: LogId,
+    pub previous: Option<PreviousSpan>,
+    pub sealing: Arc<Semaphore>,
+    pub storing: Arc<Semaphore>,
+}
+
+impl Sending {
+    /// Reads a span and seals it; the content is held no longer. The span: one that completes
+    /// a cut is the whole of it, as far as it lies here. With the turn to store it.
+    pub async fn seal(&self, span: LogSpan) -> Result<(LogSpan, SealedLog, OwnedSemaphorePermit)> {
+        let closed = |error: AcquireError| Error::broken(error.to_string());
+        let only = self.sealing.acquire().await.map_err(closed)?;
+        let of = self.log.clone();
+        let found = self.spool.with(move |spool| {
+            // Marks are found from the beginning of what lies there of the cut.
+            let cut = spool.cut_around(span.start);
+            let lying = spool.spans().into_iter().find(|one| one.log == of && one.span.contains(&span));
+            let start = lying.map_or(span.start, |one| one.span.start.max(cut.start));
+            let whole = LogSpan { start, end: span.end };
+            Ok((cut, whole, spool.find(&of, whole)?))
+        });
+        let (cut, whole, lying) = found.await?;
+        let start = whole.start;
+        let span = if span.end == cut.end { whole } else { span };
+        let (content, marks) = off_thread(move || {
+            let bytes = lying.read()?;
+            let marks = marks_of(&bytes, start, span);
+            Ok((Bytes::from(bytes).slice((span.start - start) as usize..), marks))
+        })
+        .await?;
+        let piece = LogPiece {
+            log: self.log.clone(),
+            start: span.start,
+            content,
+            marks,
+            previous: self.previous.clone(),
+            facts: serde_json::Value::Null,
+        };
+        let sealed = self.repo.seal_log(&self.instance, piece, self.level).await?;
+        // Before the next one is sealed: both are waited for in the order of the log.
+        let turn = Arc::clone(&self.storing).acquire_owned().await.map_err(closed)?;
+        drop(only);
+        Ok((span, sealed, turn))
+    }
+}
+
+/// The marks in a span of bytes that begin at `start`.
+fn marks_of(bytes: &[u8], start: u64, span: LogSpan) -> Vec<LogMark> {
+    let mut reader = LogReader::of_any_segments(Lsn(start));
+    let mut marks = Vec::new();
+    if let Err(damage) = reader.push(bytes, &mut marks) {
+        // It was looked at when it came in; here the bytes are kept whatever they are.
+        tracing::debug!(%damage, "no marks from here on");
+    }
+    marks.retain(|mark| span.start < mark.at && mark.at <= span.end);
+    marks
+}
