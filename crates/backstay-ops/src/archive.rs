@@ -205,6 +205,7 @@ async fn receive(
     };
     let outcome = archive.receive_on().await;
     let left = tokio::time::timeout(LAST_SENDING, archive.sender.finish()).await;
+    archive.sender.end().await;
     match (outcome, left) {
         (Err(error), _) => Err(error),
         // It lies in the spool, and goes with the next run.

@@ -1,7 +1,7 @@
 //! A span out of the spool, made ready for the store: read, its marks found, sealed.
 //!
 //! Invariant: of all the spans on their way one lies in memory; of the others there are the objects
-//! only, also while the store keeps them waiting. They are stored in the order they were asked in.
+//! only, also while the store keeps them waiting. They are stored in their order.
 
 use std::sync::Arc;
 
@@ -10,11 +10,39 @@ use backstay_model::{InstanceId, LogId, LogMark, LogSpan, Lsn};
 use backstay_repo::log::{LogPiece, PreviousSpan, SealedLog};
 use backstay_repo::repo::Repo;
 use bytes::Bytes;
-use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::oneshot;
 
 use super::Spool;
 use crate::context::off_thread;
-use crate::error::{Error, Result};
+use crate::error::Result;
+
+/// One after the other, in the order in which they asked for a turn.
+#[derive(Default)]
+pub(super) struct Queue {
+    last: Option<oneshot::Receiver<()>>,
+}
+
+/// The next one's turn comes when this is dropped: not before it has come itself.
+pub(super) struct Turn {
+    before: Option<oneshot::Receiver<()>>,
+    _done: oneshot::Sender<()>,
+}
+
+impl Queue {
+    pub fn turn(&mut self) -> Turn {
+        let (done, next) = oneshot::channel();
+        Turn { before: self.last.replace(next), _done: done }
+    }
+}
+
+impl Turn {
+    pub async fn comes(&mut self) {
+        if let Some(before) = self.before.take() {
+            // Whoever was before has dropped it, which is all that it says.
+            let _ = before.await;
+        }
+    }
+}
 
 /// What a task needs for a span on its way.
 pub(super) struct Sending {
@@ -24,16 +52,12 @@ pub(super) struct Sending {
     pub spool: Spool,
     pub log: LogId,
     pub previous: Option<PreviousSpan>,
-    pub sealing: Arc<Semaphore>,
-    pub storing: Arc<Semaphore>,
 }
 
 impl Sending {
-    /// Reads a span and seals it; the content is held no longer. The span: one that completes
-    /// a cut is the whole of it, as far as it lies here. With the turn to store it.
-    pub async fn seal(&self, span: LogSpan) -> Result<(LogSpan, SealedLog, OwnedSemaphorePermit)> {
-        let closed = |error: AcquireError| Error::broken(error.to_string());
-        let only = self.sealing.acquire().await.map_err(closed)?;
+    /// Reads a span and seals it; neither the content nor the spool is held any longer. The span:
+    /// one that completes a cut is the whole of it, as far as it lies here.
+    pub async fn seal(self, span: LogSpan) -> Result<(LogSpan, SealedLog)> {
         let of = self.log.clone();
         let found = self.spool.with(move |spool| {
             // Marks are found from the beginning of what lies there of the cut.
@@ -53,18 +77,14 @@ impl Sending {
         })
         .await?;
         let piece = LogPiece {
-            log: self.log.clone(),
+            log: self.log,
             start: span.start,
             content,
             marks,
-            previous: self.previous.clone(),
+            previous: self.previous,
             facts: serde_json::Value::Null,
         };
-        let sealed = self.repo.seal_log(&self.instance, piece, self.level).await?;
-        // Before the next one is sealed: both are waited for in the order of the log.
-        let turn = Arc::clone(&self.storing).acquire_owned().await.map_err(closed)?;
-        drop(only);
-        Ok((span, sealed, turn))
+        Ok((span, self.repo.seal_log(&self.instance, piece, self.level).await?))
     }
 }
 

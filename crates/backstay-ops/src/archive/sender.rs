@@ -15,11 +15,11 @@ use backstay_model::error::{Classified, ErrorKind};
 use backstay_model::{Coverage, LogId, LogSpan};
 use backstay_repo::log::{PreviousSpan, StoredSpan};
 use bytes::Bytes;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::sealing::Sending;
+use super::sealing::{Queue, Sending};
 use super::{ArchiveEvent, ArchiveOptions, ArchiveWatcher, CUT_BYTES, STORE_LIMIT, Spool};
 use crate::context::Context;
 use crate::error::{Error, Result};
@@ -44,10 +44,10 @@ pub(super) struct Sender<'a> {
     /// Where timelines came from, as far as the store does not have it.
     histories: BTreeMap<LogId, Option<Bytes>>,
     in_flight: JoinSet<Sent>,
-    /// One at a time: its span lies in memory for that.
-    sealing: Arc<Semaphore>,
-    /// One at a time, in their order: what the store has of a stretch never has a hole.
-    storing: Arc<Semaphore>,
+    /// A span lies in memory to be sealed.
+    sealing: Queue,
+    /// What the store has of a stretch never has a hole.
+    storing: Queue,
     trimming: JoinSet<Result<()>>,
     /// What is received goes before what is sent.
     threads: GivingWay,
@@ -60,12 +60,22 @@ struct StoreView {
     /// One of them is to be made again. Nothing overtakes it: there would be a hole until then.
     is_away: AtomicBool,
     is_back: Notify,
+    /// One failed for good, and those behind it are not to be stored without it.
+    has_failed: AtomicBool,
 }
 
 /// What was on its way.
 enum Sent {
-    Span { stretch: Stretch, span: LogSpan, stored: Result<StoredSpan> },
-    History { log: LogId, stored: Result<()> },
+    /// Nothing was stored where one before it failed.
+    Span {
+        stretch: Stretch,
+        span: LogSpan,
+        stored: Result<Option<StoredSpan>>,
+    },
+    History {
+        log: LogId,
+        stored: Result<()>,
+    },
 }
 
 /// Log without a hole, and where it begins.
@@ -106,8 +116,8 @@ impl<'a> Sender<'a> {
             stretches: BTreeMap::new(),
             histories: BTreeMap::new(),
             in_flight: JoinSet::new(),
-            sealing: Arc::new(Semaphore::new(1)),
-            storing: Arc::new(Semaphore::new(1)),
+            sealing: Queue::default(),
+            storing: Queue::default(),
             trimming: JoinSet::new(),
             threads,
             store: Arc::new(StoreView::default()),
@@ -182,7 +192,14 @@ impl<'a> Sender<'a> {
         while let Some(joined) = self.trimming.try_join_next() {
             joined.map_err(|error| Error::broken(error.to_string()))??;
         }
-        while self.in_flight.len() < IN_FLIGHT && !self.store.is_away.load(Ordering::Relaxed) {
+        if self.in_flight.is_empty() {
+            // All that was held back is to be sent again.
+            self.store.has_failed.store(false, Ordering::Relaxed);
+        }
+        let is_to_wait = |store: &StoreView| {
+            store.is_away.load(Ordering::Relaxed) || store.has_failed.load(Ordering::Relaxed)
+        };
+        while self.in_flight.len() < IN_FLIGHT && !is_to_wait(&self.store) {
             let waiting = self.histories.iter_mut().find_map(|(log, one)| Some((log.clone(), one.take()?)));
             if let Some((log, content)) = waiting {
                 self.dispatch_history(log, content);
@@ -223,18 +240,31 @@ impl<'a> Sender<'a> {
             spool: self.spool.clone(),
             log: stretch.0.clone(),
             previous: one.previous.clone(),
-            sealing: Arc::clone(&self.sealing),
-            storing: Arc::clone(&self.storing),
         };
+        let (mut sealing, mut storing) = (self.sealing.turn(), self.storing.turn());
+        let repo = Arc::clone(&self.context.repo);
         let (cancel, store) = (self.context.cancel.clone(), Arc::clone(&self.store));
         let sent = async move {
-            let (span, stored) = match sending.seal(span).await {
-                Ok((span, sealed, _turn)) => {
-                    let put = || sending.repo.put_sealed_log(&sealed);
-                    (span, until_taken(&cancel, &store, put).await)
+            sealing.comes().await;
+            let sealed = sending.seal(span).await;
+            drop(sealing);
+            storing.comes().await;
+            let mut whole = span;
+            let stored = async {
+                if store.has_failed.load(Ordering::Relaxed) {
+                    return Ok(None);
                 }
-                Err(error) => (span, Err(error)),
+                let (span, sealed) = sealed?;
+                whole = span;
+                until_taken(&cancel, &store, || repo.put_sealed_log(&sealed)).await.map(Some)
             };
+            let stored = stored.await;
+            if stored.is_err() {
+                store.has_failed.store(true, Ordering::Relaxed);
+            }
+            drop(storing);
+            // Where nothing was stored, it is to be sent once more as it was.
+            let span = if matches!(stored, Ok(Some(_))) { whole } else { span };
             Sent::Span { stretch, span, stored }
         };
         self.in_flight.spawn_on(sent, &self.threads.handle());
@@ -242,7 +272,14 @@ impl<'a> Sender<'a> {
 
     async fn arrived(&mut self, joined: Result<Sent, tokio::task::JoinError>) -> Result<()> {
         let (stretch, span, stored) = match joined.map_err(|error| Error::broken(error.to_string()))? {
-            Sent::Span { stretch, span, stored } => (stretch, span, stored?),
+            Sent::Span { stretch, span, stored: Ok(Some(stored)) } => (stretch, span, stored),
+            Sent::Span { stretch, span, stored } => {
+                if let Some(one) = self.stretches.get_mut(&stretch) {
+                    one.dispatched = one.dispatched.min(span.start);
+                    one.waiting_since.get_or_insert_with(Instant::now);
+                }
+                return stored.map(drop);
+            }
             Sent::History { log, stored } => {
                 stored?;
                 self.histories.remove(&log);
@@ -286,6 +323,12 @@ impl<'a> Sender<'a> {
         }
     }
 
+    /// Ends what is on its way: the spool is free then.
+    pub async fn end(&mut self) {
+        self.in_flight.shutdown().await;
+        self.trimming.shutdown().await;
+    }
+
     /// Sends all that is there.
     pub async fn finish(&mut self) -> Result<()> {
         loop {
@@ -324,10 +367,11 @@ where
                 }
                 wait = (wait * 2).min(RETRY_LAST);
             }
-            done => {
+            Err(error) => return Err(error.into()),
+            Ok(done) => {
                 store.is_away.store(false, Ordering::Relaxed);
                 store.is_back.notify_waiters();
-                return Ok(done?);
+                return Ok(done);
             }
         }
     }

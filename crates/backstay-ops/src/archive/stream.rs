@@ -88,6 +88,8 @@ pub(super) struct Stream<'a, 'b> {
     wants_report: bool,
     /// Nobody listens to a report any more.
     is_ending: bool,
+    /// A report did not get through. What the server had sent before is read to its end.
+    unheard: Option<Error>,
     /// Nothing that was received behind a gap is durable yet.
     pub is_behind_gap: bool,
     last_flush: Instant,
@@ -124,6 +126,7 @@ impl<'a, 'b> Stream<'a, 'b> {
             durable: from,
             wants_report: false,
             is_ending: false,
+            unheard: None,
             is_behind_gap,
             last_flush: Instant::now(),
             last_report: Instant::now(),
@@ -158,6 +161,8 @@ impl<'a, 'b> Stream<'a, 'b> {
                     self.take(event);
                     None
                 }
+                // A server that hears nothing while a disk hangs would give us up.
+                () = tokio::time::sleep(LOOK), if is_open && !self.came.has_room() => None,
                 else => None,
             };
             if let Some(kept) = kept
@@ -182,10 +187,13 @@ impl<'a, 'b> Stream<'a, 'b> {
                 self.report().await?;
             }
             self.look_who_waits();
-            self.archive.sender.turn().await?;
-            if self.came.over.is_none() && self.holds_too_much() {
-                // It is given up behind what is here.
-                self.came.over = Some(Ok(Over::FreesServer));
+            if self.came.over.is_none() {
+                if let Err(error) = self.archive.sender.turn().await {
+                    self.came.over = Some(Err(error));
+                } else if self.holds_too_much() {
+                    // It is given up behind what is here.
+                    self.came.over = Some(Ok(Over::FreesServer));
+                }
             }
         }
     }
@@ -194,7 +202,7 @@ impl<'a, 'b> Stream<'a, 'b> {
     fn take(&mut self, event: backstay_engine::Result<Option<StreamEvent>>) {
         match event {
             Ok(Some(event)) => self.came.take(event),
-            Ok(None) => {}
+            Ok(None) => self.came.over = self.unheard.take().map(Err),
             Err(error) => self.came.over = Some(Err(error.into())),
         }
     }
@@ -275,14 +283,14 @@ impl<'a, 'b> Stream<'a, 'b> {
             Kept::Flushed { end } => self.is_durable(Lsn(end)).await?,
             Kept::Appended { batch, full, is_durable } => {
                 self.written = self.written.max(Lsn(batch.end()));
+                // A flush beside it may have failed: the disk may have told that one alone.
+                while is_durable && self.keeping.is_flushing() {
+                    self.keeping.next().await?;
+                }
                 if is_durable {
                     self.is_durable(Lsn(batch.end())).await?;
                 }
                 if let Some(full) = full {
-                    // One that is on its way may have failed for the same reason.
-                    while self.keeping.is_flushing() {
-                        self.keeping.next().await?;
-                    }
                     return self.wait_for_room(batch, &full).await;
                 }
                 self.spare = batch.bytes;
@@ -353,12 +361,16 @@ impl<'a, 'b> Stream<'a, 'b> {
         self.report_of(self.durable).await
     }
 
+    /// One that does not get through ends nothing by itself: the connection will.
     async fn report_of(&mut self, written: Lsn) -> Result<()> {
-        if self.is_ending {
+        let is_over = matches!(self.came.over, Some(Err(_) | Ok(Over::Server | Over::Timeline { .. })));
+        if self.is_ending || self.unheard.is_some() || is_over {
             return Ok(());
         }
         let time = self.archive.context.clock.now();
-        self.receiver.report(written, self.durable, time).await?;
+        if let Err(error) = self.receiver.report(written, self.durable, time).await {
+            self.unheard = Some(error.into());
+        }
         self.last_report = Instant::now();
         Ok(())
     }

@@ -5,14 +5,14 @@
 //! durable then.
 //!
 //! Invariant: a flush that failed is heard of by everybody. The system tells of lost bytes
-//! once to each who has the file open, so each flush opens the file for itself; and one that
-//! ran beside a failed one calls nothing durable.
+//! once, and perhaps to one of two that waited: a flush that ran beside a failed one calls
+//! nothing durable, and all that was appended since goes.
 
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 
-use backstay_model::LogId;
+use backstay_model::{LogId, LogSpan};
 
 use super::{LogSpool, sync_names};
 use crate::{Error, Result};
@@ -25,6 +25,8 @@ pub struct SpoolFlush {
     file: File,
     log: LogId,
     start: u64,
+    /// What was durable before.
+    durable: u64,
     end: u64,
     is_new: bool,
     failed_before: u64,
@@ -52,13 +54,14 @@ impl LogSpool {
         let open = self.open.as_ref().filter(|open| open.durable < open.end || open.is_new);
         let Some(open) = open else { return Ok(None) };
         let path = self.path(&open.log, open.start);
-        let file = File::open(&path).map_err(|source| Error::Spool { path: path.clone(), source })?;
+        let file = open.file.try_clone().map_err(|source| Error::Spool { path: path.clone(), source })?;
         Ok(Some(SpoolFlush {
             directory: self.directory.clone(),
             path,
             file,
             log: open.log.clone(),
             start: open.start,
+            durable: open.durable,
             end: open.end,
             is_new: open.is_new,
             failed_before: self.failed_flushes,
@@ -80,8 +83,15 @@ impl LogSpool {
                 Err(Error::Spool { path: flush.path.clone(), source })
             }
             Err(source) if is_open => Err(self.give_up(source)),
-            // Whoever closed the file flushed it, and heard of the same.
-            Err(source) => Err(Error::Spool { path: flush.path.clone(), source }),
+            // Whoever closed the file flushed it as well, and was perhaps told nothing.
+            Err(source) => {
+                self.failed_flushes += 1;
+                // It goes with the rest, and needs no flush for that.
+                self.open.take_if(|open| open.log == flush.log && open.start >= flush.start);
+                let behind = LogSpan { start: flush.start, end: u64::MAX };
+                self.truncate(&flush.log, behind, flush.durable)?;
+                Err(Error::Spool { path: flush.path.clone(), source })
+            }
             Ok(()) => {
                 if let Some(open) = self.open.as_mut().filter(|_| is_open) {
                     open.durable = open.durable.max(flush.end);

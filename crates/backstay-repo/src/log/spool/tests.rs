@@ -170,6 +170,25 @@ fn a_flush_that_fails_takes_what_came_beside_it_and_every_other_flush_hears_of_i
     assert_eq!(spool.read(&one, LogSpan { start: 0, end: 90 }).unwrap(), bytes(0, 90));
 }
 
+#[test]
+fn a_flush_that_fails_when_its_file_has_ended_takes_back_what_the_next_one_has() {
+    let place = TempDir::new().unwrap();
+    let one = log("00000001");
+    let mut spool = LogSpool::open(place.path(), CUT).unwrap();
+    spool.append(&one, 0, &bytes(0, 40)).unwrap();
+    spool.flush().unwrap();
+    spool.append(&one, 40, &bytes(40, 60)).unwrap();
+    let failing = spool.begin_flush().unwrap().unwrap();
+    spool.append(&one, 60, &bytes(60, 230)).unwrap();
+    assert!(spool.goes_on_at(&one, 230));
+    spool.end_flush(&failing, Err(io::Error::from_raw_os_error(5))).unwrap_err();
+    assert_eq!(spans(&spool), [("00000001".to_owned(), 0, 40)]);
+    assert!(!spool.goes_on_at(&one, 230) && !spool.goes_on_at(&one, 40));
+    drop(spool);
+    let spool = LogSpool::open(place.path(), CUT).unwrap();
+    assert_eq!(spool.read(&one, LogSpan { start: 0, end: 40 }).unwrap(), bytes(0, 40));
+}
+
 proptest! {
     #[test]
     fn pieces_of_any_size_and_restarts_at_any_place_give_one_span(
