@@ -270,8 +270,11 @@ async fn push_as(
         let span = LogSpan { start: from, end: to };
         let content = bytes.slice((from - start) as usize..(to - start) as usize);
         let is_there = agrees(context, instance, &log, &there, span, &content).await?;
+        // They are many: no two of them lie in memory.
+        let behind = marks.split_off(marks.partition_point(|mark| mark.at <= to));
+        let marks = std::mem::replace(&mut marks, behind);
         if !is_there {
-            let marks = marks.iter().filter(|mark| from < mark.at && mark.at <= to).cloned().collect();
+            let marks = marks.into_iter().skip_while(|mark| mark.at <= from).collect();
             let facts = serde_json::json!({ "segment_bytes": segment_bytes });
             let piece = LogPiece { log: log.clone(), start: from, content, marks, previous: None, facts };
             context.repo.put_log(instance, piece, level).await?;
