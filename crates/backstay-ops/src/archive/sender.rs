@@ -367,7 +367,11 @@ where
                 }
                 wait = (wait * 2).min(RETRY_LAST);
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                // It is no longer waited for; what is behind it sees that it failed.
+                store.is_away.store(false, Ordering::Relaxed);
+                return Err(error.into());
+            }
             Ok(done) => {
                 store.is_away.store(false, Ordering::Relaxed);
                 store.is_back.notify_waiters();

@@ -88,8 +88,10 @@ pub(super) struct Stream<'a, 'b> {
     wants_report: bool,
     /// Nobody listens to a report any more.
     is_ending: bool,
-    /// A report did not get through. What the server had sent before is read to its end.
-    unheard: Option<Error>,
+    /// It ends with an error, which waits for nothing.
+    is_failed: bool,
+    /// A report did not get through, and when. What the server had sent before is read to its end.
+    unheard: Option<(Instant, Error)>,
     /// Nothing that was received behind a gap is durable yet.
     pub is_behind_gap: bool,
     last_flush: Instant,
@@ -126,6 +128,7 @@ impl<'a, 'b> Stream<'a, 'b> {
             durable: from,
             wants_report: false,
             is_ending: false,
+            is_failed: false,
             unheard: None,
             is_behind_gap,
             last_flush: Instant::now(),
@@ -187,6 +190,12 @@ impl<'a, 'b> Stream<'a, 'b> {
                 self.report().await?;
             }
             self.look_who_waits();
+            let is_long = |unheard: &mut (Instant, Error)| unheard.0.elapsed() >= self.report_after;
+            if self.came.over.is_none()
+                && let Some((_, error)) = self.unheard.take_if(is_long)
+            {
+                self.came.over = Some(Err(error));
+            }
             if self.came.over.is_none() {
                 if let Err(error) = self.archive.sender.turn().await {
                     self.came.over = Some(Err(error));
@@ -202,7 +211,7 @@ impl<'a, 'b> Stream<'a, 'b> {
     fn take(&mut self, event: backstay_engine::Result<Option<StreamEvent>>) {
         match event {
             Ok(Some(event)) => self.came.take(event),
-            Ok(None) => self.came.over = self.unheard.take().map(Err),
+            Ok(None) => self.came.over = self.unheard.take().map(|(_, error)| Err(error)),
             Err(error) => self.came.over = Some(Err(error.into())),
         }
     }
@@ -238,6 +247,7 @@ impl<'a, 'b> Stream<'a, 'b> {
     /// Everything is durable before the end is told.
     async fn keep_last(&mut self, over: Result<Over>) -> Result<Over> {
         self.is_ending = !matches!(over, Ok(Over::Asked));
+        self.is_failed = over.is_err();
         self.hand_on(true)?;
         while self.keeping.is_busy() {
             let kept = self.keeping.next().await?;
@@ -291,6 +301,12 @@ impl<'a, 'b> Stream<'a, 'b> {
                     self.is_durable(Lsn(batch.end())).await?;
                 }
                 if let Some(full) = full {
+                    if let Some(Err(error)) = self.came.over.take_if(|over| over.is_err()) {
+                        return Err(error);
+                    }
+                    if self.is_failed {
+                        return Ok(None);
+                    }
                     return self.wait_for_room(batch, &full).await;
                 }
                 self.spare = batch.bytes;
@@ -369,7 +385,7 @@ impl<'a, 'b> Stream<'a, 'b> {
         }
         let time = self.archive.context.clock.now();
         if let Err(error) = self.receiver.report(written, self.durable, time).await {
-            self.unheard = Some(error.into());
+            self.unheard = Some((Instant::now(), error.into()));
         }
         self.last_report = Instant::now();
         Ok(())

@@ -62,6 +62,7 @@ pub struct LogSpool {
     /// Where the bytes of a file end that was filled ahead; nothing where none is.
     mark: Option<Mark>,
     failed_flushes: u64,
+    last_failure: Option<io::ErrorKind>,
     /// Where the last append ended; nothing where something was taken back since.
     appended: Option<(LogId, u64)>,
     _lock: File,
@@ -140,6 +141,7 @@ impl LogSpool {
             is_certain,
             mark: None,
             failed_flushes: 0,
+            last_failure: None,
             appended: None,
             _lock: lock,
         };
@@ -325,17 +327,20 @@ impl LogSpool {
         self.close()?;
         let files = self.files.range((log.clone(), stretch.start)..(log.clone(), stretch.end));
         let behind: Vec<u64> = files.map(|((_, start), _)| *start).collect();
-        for start in behind {
+        // From the end on: whatever interrupts this, what is left has no hole.
+        for start in behind.into_iter().rev() {
             let path = self.path(log, start);
             let failed = |source| Error::Spool { path: path.clone(), source };
             let key = (log.clone(), start);
             if start >= to {
                 fs::remove_file(&path).map_err(failed)?;
                 self.files.remove(&key);
+                sync_names(&self.directory, log).map_err(failed)?;
             } else if self.files.get(&key).is_some_and(|end| *end > to) {
                 let file = OpenOptions::new().write(true).open(&path).map_err(failed)?;
-                file.set_len(to - start).and_then(|()| file.sync_all()).map_err(failed)?;
+                file.set_len(to - start).map_err(failed)?;
                 self.files.insert(key, to);
+                file.sync_all().map_err(failed)?;
             }
         }
         Ok(())

@@ -393,7 +393,12 @@ impl Scene {
         // As those do who move servers: a slot that waits for the receiver.
         standby.sql(&format!("SELECT pg_create_physical_replication_slot('{SLOT}', true)"))?;
         match end {
-            End::InOrder => self.stop_server_in_time()?,
+            End::InOrder => {
+                // A server waits for standbys that are connected: this one has only just begun.
+                let question = "SELECT count(*) FROM pg_stat_wal_receiver WHERE status = 'streaming'";
+                self.wait(LIMIT, "the standby to stream", |_| Ok(standby.query_value(question)? == "1"))?;
+                self.stop_server_in_time()?;
+            }
             End::Killed => self.server.kill9()?,
             End::KilledAhead => {
                 standby.sql("ALTER SYSTEM SET primary_conninfo = ''")?;

@@ -14,19 +14,20 @@ use super::target::ReloadTarget;
 use crate::{Error, Result};
 
 /// What `ANALYZE` without names goes through, the largest first, so that no session is left
-/// with a large one at the end. A partitioned table brings its partitions along.
+/// with a large one at the end. A partitioned table brings its partitions along; tables of other
+/// servers are not asked for.
 const TABLES: &str = "
     SELECT format('%I.%I', n.nspname, c.relname)
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE c.relkind IN ('r', 'm', 'f', 'p') AND NOT c.relispartition AND c.relpersistence <> 't'
+    WHERE c.relkind IN ('r', 'm', 'p') AND NOT c.relispartition AND c.relpersistence <> 't'
     ORDER BY coalesce((SELECT sum(pg_relation_size(t.relid)) FROM pg_partition_tree(c.oid) t),
                       pg_relation_size(c.oid)) DESC, c.oid";
 
 const REMEDY: &str = "run `ANALYZE` in it, or its queries may be slow";
 
 impl ReloadTarget {
-    /// Collects statistics of all tables, in so many sessions. Of those that have none
-    /// afterwards there is a finding each. One session takes tables as the server does, which
+    /// Collects statistics of all tables, in so many sessions. Of those where that failed there is a
+    /// finding each; those that the role may not analyse the server passes over. One session takes tables as the server does, which
     /// knows best about those that TimescaleDB has an order for.
     pub async fn analyze(
         &self,

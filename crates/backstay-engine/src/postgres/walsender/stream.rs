@@ -223,7 +223,11 @@ impl LogStream {
         }
     }
 
+    /// Nothing where the server has ended its side: it would take it for a command.
     pub async fn report(&self, walsender: &mut Walsender, report: StandbyReport) -> Result<()> {
+        if self.is_over {
+            return Ok(());
+        }
         let mut text = BytesMut::with_capacity(1 + 8 * 4 + 1);
         text.put_u8(b'r');
         text.put_u64(report.written.0);

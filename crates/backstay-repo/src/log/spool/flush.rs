@@ -79,13 +79,21 @@ impl LogSpool {
             self.open.as_ref().is_some_and(|open| open.log == flush.log && open.start == flush.start);
         match done {
             _ if self.failed_flushes != flush.failed_before => {
-                let source = io::Error::other("another flush failed meanwhile");
+                // A disk that is full is waited for, whoever heard of it.
+                let kind = self.last_failure.unwrap_or(io::ErrorKind::Other);
+                let source = io::Error::new(kind, "another flush failed meanwhile");
                 Err(Error::Spool { path: flush.path.clone(), source })
             }
-            Err(source) if is_open => Err(self.give_up(source)),
+            Err(source) if is_open => {
+                if let Some(open) = &mut self.open {
+                    // One that ran beside it was perhaps told nothing.
+                    open.durable = open.durable.min(flush.durable);
+                }
+                Err(self.give_up(source))
+            }
             // Whoever closed the file flushed it as well, and was perhaps told nothing.
             Err(source) => {
-                self.failed_flushes += 1;
+                self.failed(&source);
                 // It goes with the rest, and needs no flush for that.
                 self.open.take_if(|open| open.log == flush.log && open.start >= flush.start);
                 let behind = LogSpan { start: flush.start, end: u64::MAX };
@@ -110,25 +118,28 @@ impl LogSpool {
     /// Brings everything to the disk. Says where the open file ends.
     pub fn flush(&mut self) -> Result<Option<(LogId, u64)>> {
         let Some(open) = &mut self.open else { return Ok(None) };
-        if open.durable < open.end {
-            if let Err(source) = open.file.sync_data() {
-                return Err(self.give_up(source));
-            }
-            open.durable = open.end;
-        }
+        let mut done = if open.durable < open.end { open.file.sync_data() } else { Ok(()) };
         if open.is_new {
-            let path = self.directory.join(&open.log.lineage).join(&open.log.timeline);
-            sync_names(&self.directory, &open.log).map_err(|source| Error::Spool { path, source })?;
-            open.is_new = false;
+            done = done.and_then(|()| sync_names(&self.directory, &open.log));
         }
+        if let Err(source) = done {
+            return Err(self.give_up(source));
+        }
+        open.durable = open.end;
+        open.is_new = false;
         Ok(Some((open.log.clone(), open.end)))
+    }
+
+    fn failed(&mut self, source: &io::Error) {
+        self.failed_flushes += 1;
+        self.last_failure = Some(source.kind());
+        self.appended = None;
     }
 
     /// After a flush that failed the system may have dropped the bytes, and a second one would
     /// succeed without them: whoever opens the spool next must not find them.
     fn give_up(&mut self, source: io::Error) -> Error {
-        self.failed_flushes += 1;
-        self.appended = None;
+        self.failed(&source);
         let Some(open) = self.open.take() else { return Error::broken("a spool without a file") };
         let key = (open.log.clone(), open.start);
         let path = self.path(&open.log, open.start);

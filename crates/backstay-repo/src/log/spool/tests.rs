@@ -171,6 +171,23 @@ fn a_flush_that_fails_takes_what_came_beside_it_and_every_other_flush_hears_of_i
 }
 
 #[test]
+fn an_inline_flush_that_was_told_nothing_of_a_failure_beside_it_is_not_believed() {
+    let place = TempDir::new().unwrap();
+    let one = log("00000001");
+    let mut spool = LogSpool::open(place.path(), CUT).unwrap();
+    spool.append(&one, 0, &bytes(0, 40)).unwrap();
+    spool.flush().unwrap();
+    spool.append(&one, 40, &bytes(40, 60)).unwrap();
+    let (failing, beside) = (spool.begin_flush().unwrap().unwrap(), spool.begin_flush().unwrap().unwrap());
+    spool.append(&one, 60, &bytes(60, 80)).unwrap();
+    spool.flush().unwrap();
+    spool.end_flush(&failing, Err(io::ErrorKind::StorageFull.into())).unwrap_err();
+    assert_eq!(spans(&spool), [("00000001".to_owned(), 0, 40)]);
+    let error = spool.end_flush(&beside, beside.run()).unwrap_err();
+    assert!(error.is_full_spool(), "a full disk is waited for: {error}");
+}
+
+#[test]
 fn a_flush_that_fails_when_its_file_has_ended_takes_back_what_the_next_one_has() {
     let place = TempDir::new().unwrap();
     let one = log("00000001");
