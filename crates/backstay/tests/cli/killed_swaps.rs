@@ -70,7 +70,9 @@ fn a_swap_that_is_asked_twice_to_stop_lets_everybody_in_before_it_leaves() {
     hear("databases are being swapped");
     assert!(child.try_wait().unwrap().is_none());
     let_go(&server, holder);
-    assert_eq!(child.wait().unwrap().code(), Some(130));
+    // The swap is done then, and whoever is first says so: its report, or the second Ctrl-C.
+    let code = child.wait().unwrap().code();
+    assert!(matches!(code, Some(0 | 130)), "{code:?}");
     assert_eq!(server.query_value(IS_OPEN).unwrap(), "t");
     assert_eq!(rows(&server, "shop"), before);
 }
