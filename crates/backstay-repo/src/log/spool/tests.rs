@@ -151,14 +151,19 @@ fn bytes_that_come_while_others_are_flushed_are_durable_with_the_next_flush() {
     assert!(spool.begin_flush().unwrap().is_none());
 }
 
-#[test]
-fn a_flush_that_fails_takes_what_came_beside_it_and_every_other_flush_hears_of_it() {
-    let place = TempDir::new().unwrap();
+fn durable_to_40_of_60(place: &TempDir) -> (LogSpool, LogId) {
     let one = log("00000001");
     let mut spool = LogSpool::open(place.path(), CUT).unwrap();
     spool.append(&one, 0, &bytes(0, 40)).unwrap();
     spool.flush().unwrap();
     spool.append(&one, 40, &bytes(40, 60)).unwrap();
+    (spool, one)
+}
+
+#[test]
+fn a_flush_that_fails_takes_what_came_beside_it_and_every_other_flush_hears_of_it() {
+    let place = TempDir::new().unwrap();
+    let (mut spool, one) = durable_to_40_of_60(&place);
     let (failing, beside) = (spool.begin_flush().unwrap().unwrap(), spool.begin_flush().unwrap().unwrap());
     spool.append(&one, 60, &bytes(60, 80)).unwrap();
     let error = spool.end_flush(&failing, Err(io::Error::from_raw_os_error(5))).unwrap_err();
@@ -173,11 +178,7 @@ fn a_flush_that_fails_takes_what_came_beside_it_and_every_other_flush_hears_of_i
 #[test]
 fn an_inline_flush_that_was_told_nothing_of_a_failure_beside_it_is_not_believed() {
     let place = TempDir::new().unwrap();
-    let one = log("00000001");
-    let mut spool = LogSpool::open(place.path(), CUT).unwrap();
-    spool.append(&one, 0, &bytes(0, 40)).unwrap();
-    spool.flush().unwrap();
-    spool.append(&one, 40, &bytes(40, 60)).unwrap();
+    let (mut spool, one) = durable_to_40_of_60(&place);
     let (failing, beside) = (spool.begin_flush().unwrap().unwrap(), spool.begin_flush().unwrap().unwrap());
     spool.append(&one, 60, &bytes(60, 80)).unwrap();
     spool.flush().unwrap();
@@ -190,11 +191,7 @@ fn an_inline_flush_that_was_told_nothing_of_a_failure_beside_it_is_not_believed(
 #[test]
 fn a_flush_that_fails_when_its_file_has_ended_takes_back_what_the_next_one_has() {
     let place = TempDir::new().unwrap();
-    let one = log("00000001");
-    let mut spool = LogSpool::open(place.path(), CUT).unwrap();
-    spool.append(&one, 0, &bytes(0, 40)).unwrap();
-    spool.flush().unwrap();
-    spool.append(&one, 40, &bytes(40, 60)).unwrap();
+    let (mut spool, one) = durable_to_40_of_60(&place);
     let failing = spool.begin_flush().unwrap().unwrap();
     spool.append(&one, 60, &bytes(60, 230)).unwrap();
     assert!(spool.goes_on_at(&one, 230));
