@@ -126,6 +126,8 @@ impl Bell {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(words.iter().skip(1)).arg(ATTEND).arg(&self.socket);
         command.stdin(OwnedFd::from(listener)).stdout(Stdio::null()).stderr(Stdio::null());
+        // The C library would keep what each of its threads had for a segment; read at its start.
+        command.env("MALLOC_ARENA_MAX", "1").env("MALLOC_MMAP_THRESHOLD_", "262144");
         // A server that stops its commands does not mean this one.
         let started = command.process_group(0).spawn();
         if started.is_err() {
