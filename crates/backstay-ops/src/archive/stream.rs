@@ -150,7 +150,7 @@ impl<'a, 'b> Stream<'a, 'b> {
         let cancel = self.archive.context.cancel.clone();
         // A commit may wait for what was received by the last connection, and nothing new come
         // before it is confirmed.
-        self.report().await?;
+        self.report().await;
         loop {
             let is_open = self.came.over.is_none();
             let kept = tokio::select! {
@@ -187,7 +187,7 @@ impl<'a, 'b> Stream<'a, 'b> {
                 self.keeping.flush(self.log.clone());
             }
             if self.last_report.elapsed() >= self.report_after {
-                self.report().await?;
+                self.report().await;
             }
             self.look_who_waits();
             let is_long = |unheard: &mut (Instant, Error)| unheard.0.elapsed() >= self.report_after;
@@ -256,7 +256,7 @@ impl<'a, 'b> Stream<'a, 'b> {
             }
         }
         if matches!(over, Ok(Over::Asked)) {
-            self.report().await?;
+            self.report().await;
         }
         over
     }
@@ -319,21 +319,21 @@ impl<'a, 'b> Stream<'a, 'b> {
     /// Until the spool has taken what was left.
     async fn wait_for_room(&mut self, mut batch: Batch, full: &Error) -> Result<Option<Over>> {
         // It holds no more than what has no place here.
-        self.report_durable().await?;
+        self.report_durable().await;
         let segment_bytes = self.receiver.segment_bytes();
         let mut waits = Waiting::begin(self.archive, full);
         loop {
             match waits.rest(self.archive, segment_bytes, self.durable).await? {
                 Room::Perhaps => {}
                 Room::Asked => {
-                    self.report_durable().await?;
+                    self.report_durable().await;
                     return Ok(Some(Over::Asked));
                 }
                 Room::FreesServer => return Ok(Some(Over::FreesServer)),
             }
             if waits.reported.elapsed() >= self.report_after {
                 waits.reported = Instant::now();
-                self.report_durable().await?;
+                self.report_durable().await;
             }
             let full;
             (batch, full) = self.keeping.append_rest(batch).await?;
@@ -363,31 +363,30 @@ impl<'a, 'b> Stream<'a, 'b> {
         }
         if is_news || self.wants_report {
             self.wants_report = false;
-            self.report().await?;
+            self.report().await;
         }
         Ok(())
     }
 
-    async fn report(&mut self) -> Result<()> {
-        self.report_of(self.written).await
+    async fn report(&mut self) {
+        self.report_of(self.written).await;
     }
 
     /// Of what came, only this is here.
-    async fn report_durable(&mut self) -> Result<()> {
-        self.report_of(self.durable).await
+    async fn report_durable(&mut self) {
+        self.report_of(self.durable).await;
     }
 
     /// One that does not get through ends nothing by itself: the connection will.
-    async fn report_of(&mut self, written: Lsn) -> Result<()> {
+    async fn report_of(&mut self, written: Lsn) {
         let is_over = matches!(self.came.over, Some(Err(_) | Ok(Over::Server | Over::Timeline { .. })));
         if self.is_ending || self.unheard.is_some() || is_over {
-            return Ok(());
+            return;
         }
         let time = self.archive.context.clock.now();
         if let Err(error) = self.receiver.report(written, self.durable, time).await {
             self.unheard = Some((Instant::now(), error.into()));
         }
         self.last_report = Instant::now();
-        Ok(())
     }
 }
