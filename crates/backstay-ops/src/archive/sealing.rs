@@ -99,3 +99,36 @@ fn marks_of(bytes: &[u8], start: u64, span: LogSpan) -> Vec<LogMark> {
     marks.retain(|mark| span.start < mark.at && mark.at <= span.end);
     marks
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::JoinSet;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn turns_come_in_the_order_they_were_asked_for_whoever_is_ready_first() {
+        let mut queue = Queue::default();
+        let turns: Vec<Turn> = (0..5).map(|_| queue.turn()).collect();
+        let (told, mut heard) = tokio::sync::mpsc::channel(5);
+        let mut tasks = JoinSet::new();
+        // The last is spawned first.
+        for (number, mut turn) in turns.into_iter().enumerate().rev() {
+            let told = told.clone();
+            tasks.spawn(async move {
+                turn.comes().await;
+                tokio::task::yield_now().await;
+                told.send(number).await.unwrap();
+            });
+        }
+        tasks.join_all().await;
+        drop(told);
+        let mut order = Vec::new();
+        while let Some(number) = heard.recv().await {
+            order.push(number);
+        }
+        assert_eq!(order, [0, 1, 2, 3, 4]);
+        // A queue that nobody waits in any more gives the next turn at once.
+        queue.turn().comes().await;
+    }
+}
