@@ -30,6 +30,7 @@ mod use_list;
 mod used_sequences;
 mod words;
 
+pub use self::analyze::ANALYZE_REMEDY;
 pub use self::archive::{Archive, ArchiveReader, DatabaseShape, Entry, OffsetPatch, RowOffsets, Selection};
 pub use self::cluster_part::{ClusterContents, ClusterPart, ClusterScan};
 pub use self::contents::ContentsSearch;

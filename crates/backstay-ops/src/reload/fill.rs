@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use backstay_engine::postgres::reload::{
-    Archive, DirectoryUnpack, Expected, ReloadInput, ReloadOptions, ReloadRun, ReloadTarget, Selection,
-    TimescaleReload, archive,
+    ANALYZE_REMEDY, Archive, DirectoryUnpack, Expected, ReloadInput, ReloadOptions, ReloadRun, ReloadTarget,
+    Selection, TimescaleReload, archive,
 };
 use backstay_model::Finding;
 use backstay_model::dump::{DumpContent, DumpWarning};
@@ -403,7 +403,7 @@ impl Filling<'_> {
             Err(error) => Ok(vec![Finding::warning(
                 self.into,
                 format!("could not be analysed: {error}"),
-                "run `ANALYZE` in it, or its queries may be slow",
+                ANALYZE_REMEDY,
             )]),
         }
     }

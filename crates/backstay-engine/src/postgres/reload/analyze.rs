@@ -23,7 +23,8 @@ const TABLES: &str = "
     ORDER BY coalesce((SELECT sum(pg_relation_size(t.relid)) FROM pg_partition_tree(c.oid) t),
                       pg_relation_size(c.oid)) DESC, c.oid";
 
-const REMEDY: &str = "run `ANALYZE` in it, or its queries may be slow";
+/// Of a database, or a table of it, without statistics.
+pub const ANALYZE_REMEDY: &str = "run `ANALYZE` in it, or its queries may be slow";
 
 impl ReloadTarget {
     /// Collects statistics of all tables, in so many sessions. Of those where that failed there is a
@@ -100,7 +101,7 @@ async fn one(
         Err(Error::Server { source, .. }) => {
             let subject = name.map_or_else(|| database.to_owned(), |name| format!("table {name}"));
             let fact = format!("could not be analysed: {}", source.message);
-            Ok(Some(Finding::warning(subject, fact, REMEDY)))
+            Ok(Some(Finding::warning(subject, fact, ANALYZE_REMEDY)))
         }
         Err(error) => Err(error),
     }
