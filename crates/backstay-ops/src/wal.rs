@@ -17,7 +17,7 @@ use backstay_engine::postgres::wal::{LogReader, first_page};
 use backstay_model::{InstanceId, LogId, LogSpan, Lsn, TimelineId};
 use backstay_repo::large_buffer::large_buffer;
 use backstay_repo::layout::ObjectName;
-use backstay_repo::log::{LogPiece, SPAN_BYTES_MAX};
+use backstay_repo::log::{LogForm, LogPiece, SPAN_BYTES_MAX};
 use backstay_repo::store::StoreError;
 use bytes::Bytes;
 
@@ -249,7 +249,7 @@ async fn push_as(
         true => reader.valid_to().map_or(start, |end| end.0),
         false => start + segment_bytes,
     };
-    let bytes = Bytes::from(bytes);
+    let mut bytes = Bytes::from(bytes);
     let log = log_id(system, timeline);
     if let Some(whole) = LogSpan::new(start, end).filter(|span| span.length() == SPAN_BYTES_MAX) {
         // One that went ahead lies there under a name that is known.
@@ -268,7 +268,11 @@ async fn push_as(
     while from < end {
         let to = end.min(from + SPAN_BYTES_MAX);
         let span = LogSpan { start: from, end: to };
-        let content = bytes.slice((from - start) as usize..(to - start) as usize);
+        // The last part is nobody else's: it is folded where it lies.
+        let content = match to == end {
+            true => std::mem::take(&mut bytes).slice((from - start) as usize..(to - start) as usize),
+            false => bytes.slice((from - start) as usize..(to - start) as usize),
+        };
         let is_there = agrees(context, instance, &log, &there, span, &content).await?;
         // They are many: no two of them lie in memory.
         let behind = marks.split_off(marks.partition_point(|mark| mark.at <= to));
@@ -276,7 +280,15 @@ async fn push_as(
         if !is_there {
             let marks = marks.into_iter().skip_while(|mark| mark.at <= from).collect();
             let facts = serde_json::json!({ "segment_bytes": segment_bytes });
-            let piece = LogPiece { log: log.clone(), start: from, content, marks, previous: None, facts };
+            let piece = LogPiece {
+                log: log.clone(),
+                start: from,
+                content,
+                form: LogForm::PostgresqlRecords,
+                marks,
+                previous: None,
+                facts,
+            };
             context.repo.put_log(instance, piece, level).await?;
             stored.push(context.repo.log_object_name(instance, &log, span)?);
         }

@@ -6,8 +6,9 @@
 //! refused where it can be seen, for one of the two is of another server.
 //!
 //! Refuses to know what the bytes mean: marks are positions with a time, and what a
-//! timeline is the engine knows.
+//! timeline is the engine knows. Only `form` looks at how they are built, to store less.
 
+mod form;
 mod gap;
 mod glance;
 mod index;
@@ -22,6 +23,7 @@ use backstay_model::{InstanceId, LogId, LogMark, LogSpan};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+pub use self::form::LogForm;
 pub use self::glance::{LogEdges, LogGlance};
 pub use self::index::{LogIndex, LogObject, TimelineLog};
 pub use self::object::LogHead;
@@ -40,7 +42,9 @@ pub struct LogPiece {
     pub log: LogId,
     /// Where the first byte belongs.
     pub start: u64,
+    /// Folded in place where nobody else holds it, copied otherwise.
     pub content: Bytes,
+    pub form: LogForm,
     /// In ascending order, of this content.
     pub marks: Vec<LogMark>,
     /// The object that the same writer stored before this one, where there was one.
@@ -113,7 +117,7 @@ impl Repo {
         }
         let name = InstanceLayout::new(instance.clone()).log_object(&piece.log, span)?;
         let (keys, sealed_name) = (Arc::clone(self.seal_keys()), name.clone());
-        let sealing = tokio::task::spawn_blocking(move || object::seal(&keys, &sealed_name, &piece, level));
+        let sealing = tokio::task::spawn_blocking(move || object::seal(&keys, &sealed_name, piece, level));
         let (object, digest) = sealing.await.map_err(|error| Error::broken(error.to_string()))??;
         Ok(SealedLog { name, span, object, digest })
     }

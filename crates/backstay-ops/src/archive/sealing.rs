@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use backstay_engine::postgres::wal::LogReader;
 use backstay_model::{InstanceId, LogId, LogMark, LogSpan, Lsn};
-use backstay_repo::log::{LogPiece, PreviousSpan, SealedLog};
+use backstay_repo::log::{LogForm, LogPiece, PreviousSpan, SealedLog};
 use backstay_repo::repo::Repo;
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -80,6 +80,7 @@ impl Sending {
             log: self.log,
             start: span.start,
             content,
+            form: LogForm::PostgresqlRecords,
             marks,
             previous: self.previous,
             facts: serde_json::Value::Null,

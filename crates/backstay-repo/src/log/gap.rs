@@ -127,6 +127,7 @@ mod tests {
             log: log.clone(),
             start: 4096,
             content: content.clone(),
+            form: crate::log::LogForm::Bytes,
             marks: Vec::new(),
             previous: None,
             facts: serde_json::Value::Null,

@@ -3,6 +3,8 @@
 //! Whoever looks for a transaction in a month of log reads the heads and the marks of the
 //! objects: some kilobytes of each, wherever the store is.
 
+use std::sync::Arc;
+
 use backstay_model::{InstanceId, LogId, LogMark, LogSpan};
 
 use super::LogObject;
@@ -19,7 +21,7 @@ use crate::{Error, Result};
 #[derive(Debug)]
 pub struct LogGlance {
     pub head: LogHead,
-    container: Container,
+    container: Arc<Container>,
 }
 
 /// The first and the last frame of the content of an object; they may be one.
@@ -44,6 +46,7 @@ impl Repo {
         let name = InstanceLayout::new(instance.clone()).log_object(log, of.span)?;
         let keys = self.seal_keys();
         let container = Container::open(self.store(), keys, ObjectKind::Log, &name, of.size_bytes).await?;
+        let container = Arc::new(container);
         let head = self.log_frames(&container, 0..1).await?;
         let head = head.first().map(Vec::as_slice).unwrap_or_default();
         Ok(LogGlance { head: object::parse_head(&name, of.span, head)?, container })
@@ -105,7 +108,18 @@ impl Repo {
             return Err(damaged("its content is not as long as its head says"));
         }
         let last_number = head.content_frames;
-        let first = self.log_frames(container, 1..2).await?.pop().unwrap_or_default();
+        if last_number > 1 && !head.form.is_bytes() {
+            return Err(damaged("its content is folded, and in more than one frame"));
+        }
+        let mut first = self.log_frames(container, 1..2).await?.pop().unwrap_or_default();
+        if !head.form.is_bytes() {
+            let (name, head) = (container.name().clone(), head.clone());
+            let unfolding = tokio::task::spawn_blocking(move || {
+                object::unfold(&name, &head, &mut first)?;
+                Ok::<_, Error>(first)
+            });
+            first = unfolding.await.map_err(|error| Error::broken(error.to_string()))??;
+        }
         let last = match last_number {
             1 => first.clone(),
             number => self.log_frames(container, number..number + 1).await?.pop().unwrap_or_default(),
@@ -117,20 +131,28 @@ impl Repo {
     }
 
     /// Frames that lie one behind the other, fetched at once.
-    async fn log_frames(&self, container: &Container, numbers: std::ops::Range<u32>) -> Result<Vec<Vec<u8>>> {
+    async fn log_frames(
+        &self,
+        container: &Arc<Container>,
+        numbers: std::ops::Range<u32>,
+    ) -> Result<Vec<Vec<u8>>> {
         let places = numbers.clone().map(|number| container.place(number)).collect::<Result<Vec<_>>>()?;
         let (Some(first), Some(last)) = (places.first(), places.last()) else { return Ok(Vec::new()) };
-        let end = last.offset + u64::from(last.entry.stored_length);
-        let name = container.name();
-        let stored = self.store().get_range(name, first.offset, end - first.offset).await?;
-        let mut opener = FrameOpener::new().map_err(|error| Error::broken(error.to_string()))?;
-        let mut frames = Vec::new();
-        for (number, place) in numbers.zip(&places) {
-            let from = (place.offset - first.offset) as usize;
-            let bytes = stored.get(from..from + place.entry.stored_length as usize);
-            let bytes = bytes.ok_or_else(|| Error::damaged(name, "it is cut short".to_owned()))?;
-            frames.push(container.open_frame(&mut opener, number, &mut bytes.to_vec())?.to_vec());
-        }
-        Ok(frames)
+        let (start, end) = (first.offset, last.offset + u64::from(last.entry.stored_length));
+        let stored = self.store().get_range(container.name(), start, end - start).await?;
+        let container = Arc::clone(container);
+        let opening = tokio::task::spawn_blocking(move || {
+            let mut opener = FrameOpener::new().map_err(|error| Error::broken(error.to_string()))?;
+            let mut frames = Vec::new();
+            for (number, place) in numbers.zip(&places) {
+                let from = (place.offset - start) as usize;
+                let bytes = stored.get(from..from + place.entry.stored_length as usize);
+                let bytes =
+                    bytes.ok_or_else(|| Error::damaged(container.name(), "it is cut short".to_owned()))?;
+                frames.push(container.open_frame(&mut opener, number, &mut bytes.to_vec())?.to_vec());
+            }
+            Ok(frames)
+        });
+        opening.await.map_err(|error| Error::broken(error.to_string()))?
     }
 }

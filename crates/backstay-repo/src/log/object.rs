@@ -2,20 +2,22 @@
 //! then the marks (`docs/format.md`, section 11).
 
 use backstay_model::{LogMark, LogMarkKind, LogSpan};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{LogPiece, PreviousSpan, SPAN_BYTES_MAX};
+use super::{LogForm, LogPiece, PreviousSpan, SPAN_BYTES_MAX};
 use crate::container::{Container, ContainerBuilder};
-use crate::frame::{FrameOpener, FrameSealer};
+use crate::frame::{FrameOpener, FrameSealer, UNCOMPRESSED};
 use crate::large_buffer::large_buffer;
 use crate::layout::ObjectName;
 use crate::seal::{ObjectKind, SealKeys};
 use crate::varint::{self, Input, Malformed};
 use crate::{Error, Result};
 
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+/// Of content as it is, which the programs of the first format read as well.
+const FORMAT_OF_BYTES: u32 = 1;
 /// Raw bytes of a frame of content: all of it. Pages come again and again in a log, and whole
 /// spans are a sixth smaller than in frames of 128 KiB.
 const CONTENT_FRAME: usize = SPAN_BYTES_MAX as usize;
@@ -34,6 +36,9 @@ pub struct LogHead {
     pub span: LogSpan,
     /// Of the content, as hexadecimal digits.
     pub digest: String,
+    /// Of what the frames hold; the digest is of the content itself.
+    #[serde(default, skip_serializing_if = "LogForm::is_bytes")]
+    pub form: LogForm,
     pub previous: Option<PreviousSpan>,
     /// Frames that hold content, behind this one; those behind them hold marks.
     pub content_frames: u32,
@@ -46,31 +51,36 @@ pub struct LogHead {
 }
 
 /// The object, and the digest of its content. Compresses and encrypts: not for a thread
-/// that others wait for.
+/// that others wait for. Takes the piece, for its content is folded where it lies.
 pub(super) fn seal(
     keys: &SealKeys,
     name: &ObjectName,
-    piece: &LogPiece,
+    piece: LogPiece,
     level: i32,
 ) -> Result<(Bytes, String)> {
     let broken = |error: &dyn std::error::Error| Error::broken(format!("seal {name}: {error}"));
     let span = piece.span().ok_or_else(|| Error::broken("nothing of a log is to be sealed"))?;
     let digest = hex(&keys.hash_block(&piece.content));
+    // Where nothing is compressed, nothing would be won.
+    let form = if level == UNCOMPRESSED { LogForm::Bytes } else { piece.form };
+    let mut content = BytesMut::from(piece.content);
+    form.fold(span.start, &mut content);
     let head = LogHead {
-        format: FORMAT,
+        format: if form.is_bytes() { FORMAT_OF_BYTES } else { FORMAT },
         span,
         digest: digest.clone(),
-        previous: piece.previous.clone(),
-        content_frames: piece.content.len().div_ceil(CONTENT_FRAME) as u32,
+        form,
+        previous: piece.previous,
+        content_frames: content.len().div_ceil(CONTENT_FRAME) as u32,
         marks: piece.marks.len() as u64,
         first_time: piece.marks.iter().map(|mark| mark.time).min(),
         last_time: piece.marks.iter().map(|mark| mark.time).max(),
-        facts: piece.facts.clone(),
+        facts: piece.facts,
     };
     let head = serde_json::to_vec(&head).map_err(|error| broken(&error))?;
     let mut sealer = FrameSealer::new(level, true).map_err(|error| broken(&error))?;
     let mut builder = ContainerBuilder::new(keys, ObjectKind::Log, name).map_err(|error| broken(&error))?;
-    let frames = std::iter::once(&head[..]).chain(piece.content.chunks(CONTENT_FRAME));
+    let frames = std::iter::once(&head[..]).chain(content.chunks(CONTENT_FRAME));
     for frame in frames {
         builder.push(&mut sealer, frame).map_err(|error| broken(&error))?;
     }
@@ -78,6 +88,13 @@ pub(super) fn seal(
         builder.push(&mut sealer, &frame).map_err(|error| broken(&error))?;
     }
     builder.finish().map_err(|error| broken(&error))?;
+    if !form.is_bytes() {
+        // What the frames hold was compared by the sealer; this is whether it comes back from there.
+        form.unfold(span.start, &mut content);
+        if hex(&keys.hash_block(&content)) != digest {
+            return Err(Error::broken(format!("seal {name}: what was folded does not unfold")));
+        }
+    }
     Ok((builder.take(), digest))
 }
 
@@ -110,6 +127,7 @@ pub(super) fn open(keys: &SealKeys, name: &ObjectName, span: LogSpan, object: &[
     for number in 1..=head.content_frames {
         frame(number, &mut content)?;
     }
+    unfold(name, &head, &mut content)?;
     if content.len() as u64 != span.length() || hex(&keys.hash_block(&content)) != head.digest {
         return Err(damaged("its content is not what its head says"));
     }
@@ -136,6 +154,15 @@ pub(super) fn parse_head(name: &ObjectName, span: LogSpan, json: &[u8]) -> Resul
         return Err(Error::damaged(name, "its head speaks of another span than its name".to_owned()));
     }
     Ok(head)
+}
+
+/// The content, out of what the frames hold.
+pub(super) fn unfold(name: &ObjectName, head: &LogHead, content: &mut [u8]) -> Result<()> {
+    if content.len() as u64 != head.span.length() {
+        return Err(Error::damaged(name, "its content is not as long as its head says".to_owned()));
+    }
+    head.form.unfold(head.span.start, content);
+    Ok(())
 }
 
 /// Each frame begins anew, at the start of the span and the year 1970.

@@ -34,6 +34,7 @@ fn piece(start: u64, end: u64) -> LogPiece {
         log: log(),
         start,
         content: bytes(start, end),
+        form: LogForm::Bytes,
         marks: Vec::new(),
         previous: None,
         facts: serde_json::Value::Null,
@@ -129,6 +130,44 @@ async fn any_part_is_read_from_whatever_cuts_hold_it_and_what_is_missing_is_told
     let span = LogSpan { start: 0, end: 2400 };
     let error = repo.read_log(&instance(), &log(), &timeline, span).await.unwrap_err();
     assert!(matches!(error, Error::LogDiffers { .. }), "{error}");
+}
+
+/// One page with records that nobody finished, and whose checksums do not fit.
+fn records(start: u64) -> Bytes {
+    let mut page = vec![0; 8192];
+    page[..4].copy_from_slice(&[0x16, 0xd1, 0, 0]);
+    page[8..16].copy_from_slice(&start.to_le_bytes());
+    for record in page[24..].chunks_exact_mut(64) {
+        record.copy_from_slice(&bytes(start, start + 64));
+        record[..4].copy_from_slice(&64u32.to_le_bytes());
+    }
+    page.into()
+}
+
+#[tokio::test]
+async fn a_folded_span_is_read_like_any_other_by_all_who_read() {
+    let (repo, store) = repo(Cipher::Aes256Gcm);
+    let (start, content) = (16384, records(16384));
+    let folded =
+        LogPiece { content: content.clone(), form: LogForm::PostgresqlRecords, ..piece(start, start) };
+    let stored = repo.put_log(&instance(), folded.clone(), 3).await.unwrap();
+    let read = repo.read_log_span(&instance(), &log(), stored.span).await.unwrap();
+    assert_eq!((&read.content[..], read.head.form), (&content[..], LogForm::PostgresqlRecords));
+    // A program of the first format would give away what is folded, and must refuse.
+    assert_eq!(read.head.format, 2);
+    let listed = repo.timeline_log(&instance(), &log()).await.unwrap();
+    let glance = repo.glance_at_log(&instance(), &log(), listed.objects[0]).await.unwrap();
+    let edges = repo.edges_of(&glance).await.unwrap();
+    assert_eq!((&edges.first, &edges.last), (&read.content, &read.content));
+    // Whoever brings the same bytes has success, in whatever form.
+    let plain = LogPiece { form: LogForm::Bytes, ..folded.clone() };
+    assert_eq!(repo.put_log(&instance(), plain.clone(), 3).await.unwrap().stored_bytes, None);
+    assert_eq!(repo.log_holds(&instance(), &log(), stored.span, &content).await.unwrap(), Some(true));
+    let name = InstanceLayout::new(instance()).log_object(&log(), stored.span).unwrap();
+    store.delete(&name).await.unwrap();
+    repo.put_log(&instance(), plain, 3).await.unwrap();
+    assert_eq!(repo.put_log(&instance(), folded, 3).await.unwrap().stored_bytes, None);
+    assert_eq!(repo.read_log_span(&instance(), &log(), stored.span).await.unwrap().head.format, 1);
 }
 
 #[tokio::test]
