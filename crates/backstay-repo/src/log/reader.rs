@@ -56,6 +56,13 @@ impl Repo {
         timeline: &TimelineLog,
         span: LogSpan,
     ) -> Result<(Vec<u8>, Coverage)> {
+        // The usual case by far, in half the memory.
+        if let [whole] = timeline.covering(span)[..]
+            && whole.span == span
+        {
+            let read = self.read_log_span(instance, log, span).await?;
+            return Ok((read.content, [span].into_iter().collect()));
+        }
         let mut bytes = large_buffer(span.length() as usize);
         bytes.resize(span.length() as usize, 0);
         let mut there: Vec<LogSpan> = Vec::new();
