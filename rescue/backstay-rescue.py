@@ -5,13 +5,14 @@
     backstay-rescue.py --repository DIR --key FILE show BACKUP [--files]
     backstay-rescue.py --repository DIR --key FILE check [BACKUP]
     backstay-rescue.py --repository DIR --key FILE restore INSTANCE [BACKUP|latest] DIR
+    backstay-rescue.py --repository DIR --key FILE log INSTANCE [BACKUP|latest] DIR
 
-Needs Python 3.9 or newer, backstay_format.py beside it, and `pip install cryptography zstandard blake3`. A pass phrase
+Needs Python 3.9 or newer, backstay_format.py and backstay_log.py beside it, and `pip install cryptography zstandard blake3`. A pass phrase
 instead of a key file (--passphrase-file FILE) also needs cryptography 44 or newer, or argon2-cffi.
 
 Exit codes: 0 well, 1 a fault of this program, 2 wrong arguments, 3 not found, 4 a directory is not empty or too small,
 5 the key does not fit, 6 cannot be read or written, 7 a newer format, 8 damaged, 10 interrupted; check ends with 0 sound,
-20 findings, 21 could not look."""
+20 findings, 21 could not look; log ends with 20 where there are holes."""
 
 import argparse
 import json
@@ -26,9 +27,10 @@ try:
     from backstay_format import (
         CONFLICT, CORRUPT, DIRECTORY, FILE, INVALID, NOT_FOUND, PACK, SYMLINK, UNAVAILABLE,
         Backup, Problem, Repository, reading)
+    from backstay_log import shown, write_log
 except ImportError as missing:
-    if missing.name == "backstay_format":
-        sys.exit("error: backstay_format.py is missing\nhint: it belongs into the directory of backstay-rescue.py")
+    if missing.name in ("backstay_format", "backstay_log"):
+        sys.exit(f"error: {missing.name}.py is missing\nhint: it belongs into the directory of backstay-rescue.py")
     sys.exit(f"error: the Python module {missing.name} is missing\nhint: pip install cryptography zstandard blake3")
 
 FINDINGS, COULD_NOT_LOOK, INTERRUPTED = 20, 21, 10
@@ -49,8 +51,8 @@ class Progress:
         self.done += count
         if time.monotonic() >= self.next and sys.stderr.isatty():
             self.next, self.shown = time.monotonic() + 1, True
-            share = 100 * self.done // max(1, self.total)
-            print(f"\r{self.verb} {self.done >> 20} of {self.total >> 20} MiB, {share} % ", end="", file=sys.stderr, flush=True)
+            of = f" of {self.total >> 20} MiB, {100 * self.done // self.total} %" if self.total else " MiB"
+            print(f"\r{self.verb} {self.done >> 20}{of} ", end="", file=sys.stderr, flush=True)
 
     def end(self):
         if self.shown:
@@ -205,6 +207,12 @@ def prepare(directory, places, need):
         raise Problem(CONFLICT, f"{above} has room for {shutil.disk_usage(above).free} bytes, {need} are needed")
 
 
+def chosen_backup(repository, options):
+    if options.backup == "latest":
+        return newest(repository, options.instance)
+    return find(repository, options.backup, options.instance)
+
+
 def run_restore(repository, options):
     """global/pg_control gets its name at the very end, so nothing that is unfinished can be started."""
     directory, moves = options.directory, {}
@@ -213,10 +221,7 @@ def run_restore(repository, options):
         if not (old.startswith("/") and new.startswith("/")):
             raise Problem(INVALID, f"--tablespace {move} is not OLD=NEW with two absolute paths")
         moves[old] = new
-    if options.backup == "latest":
-        backup = newest(repository, options.instance)
-    else:
-        backup = find(repository, options.backup, options.instance)
+    backup = chosen_backup(repository, options)
     spaces, total, outside, owner, rewritten = {}, 0, 0, None, {}
     server = (backup.record.get("facts") or {}).get("server") or {}
     for entry in backup.entries():
@@ -278,6 +283,24 @@ def run_restore(repository, options):
     return 0
 
 
+def run_log(repository, options):
+    """The log behind the beginning of a backup, as files for a restore_command."""
+    backup, progress, holes = chosen_backup(repository, options), Progress("wrote", 0), []
+    files, timeline, end = write_log(repository, backup, options.directory, holes.append, progress.add)
+    progress.end()
+    for hole in holes:
+        print(hole)
+    if not files:
+        raise Problem(NOT_FOUND, f"there is no log behind {backup.session}", "the backup starts without one")
+    place = os.path.abspath(options.directory)
+    print(f"wrote the log of {backup.instance} behind {backup.session}: {files} segment{'s' * (files != 1)}, to {shown(end)} of timeline {timeline}, in {place}")
+    if holes:
+        print("a recovery ends at the first hole on its way, and says nothing")
+    print("next, in the restored directory: touch recovery.signal, and start with")
+    print(f"  -c archive_mode=off -c recovery_target_timeline=latest -c restore_command='cp \"{place}/%f\" \"%p\"'")
+    return FINDINGS if holes else 0
+
+
 def write(path, entry, content, progress):
     with open(path, "xb") as file:
         file.truncate(entry.size)
@@ -309,8 +332,12 @@ def arguments():
     restore.add_argument("backup", metavar="BACKUP", nargs="?", default="latest", help="an id, or latest (the default)")
     restore.add_argument("directory", metavar="DIR")
     restore.add_argument("--tablespace", metavar="OLD=NEW", action="append", default=[], help="puts a tablespace elsewhere")
+    log = verbs.add_parser("log", help="writes the log behind the start of a backup, as files for a restore_command", **layout)
+    log.add_argument("instance", metavar="INSTANCE")
+    log.add_argument("backup", metavar="BACKUP", nargs="?", default="latest", help="an id, or latest (the default)")
+    log.add_argument("directory", metavar="DIR")
     options = parser.parse_args(namespace=argparse.Namespace(repository=".", key=None, passphrase_file=None, no_crc=False))
-    options.run = {"list": run_list, "show": run_show, "check": run_check, "restore": run_restore}[options.verb]
+    options.run = {"list": run_list, "show": run_show, "check": run_check, "restore": run_restore, "log": run_log}[options.verb]
     return options
 
 

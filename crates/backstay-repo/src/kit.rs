@@ -19,6 +19,7 @@ const FORMAT_TEXT: &str = include_str!("../../../docs/format.md");
 /// The second reader.
 const RESCUE_PROGRAM: &str = include_str!("../../../rescue/backstay-rescue.py");
 const RESCUE_FORMAT: &str = include_str!("../../../rescue/backstay_format.py");
+const RESCUE_LOG: &str = include_str!("../../../rescue/backstay_log.py");
 /// Slots and the description are small.
 const STORED_BYTES_MAX: u64 = 1 << 20;
 
@@ -34,6 +35,7 @@ pub async fn write_kit(
         ("FORMAT.md".into(), FORMAT_TEXT.into()),
         ("backstay-rescue.py".into(), RESCUE_PROGRAM.into()),
         ("backstay_format.py".into(), RESCUE_FORMAT.into()),
+        ("backstay_log.py".into(), RESCUE_LOG.into()),
     ];
     let mut stored = vec![layout::description()];
     stored.extend(store.list_all(&layout::key_slots()).await?.into_iter().map(|meta| meta.name));
@@ -112,6 +114,7 @@ fn read_me(location: &str, description: &Description) -> String {
          \x20   python3 backstay-rescue.py --repository DIRECTORY{option} list\n\
          \x20   python3 backstay-rescue.py --repository DIRECTORY{option} check\n\
          \x20   python3 backstay-rescue.py --repository DIRECTORY{option} restore INSTANCE latest EMPTY_DIRECTORY\n\
+         \x20   python3 backstay-rescue.py --repository DIRECTORY{option} log INSTANCE latest EMPTY_DIRECTORY\n\
          \n\
          If backstay.json or keys/ are gone from the repository, copy those of this kit back to the\n\
          same names. FORMAT.md says in words what every byte of the repository means.\n\

@@ -385,7 +385,8 @@ async fn the_recovery_kit_holds_everything_but_the_key() {
         assert!(!text.contains(secret), "{} holds the key", file.display());
         assert!(text.len() > 100, "{} is empty", file.display());
     }
-    for name in ["README.txt", "FORMAT.md", "backstay-rescue.py", "backstay_format.py", "backstay.json"] {
+    let programs = ["backstay-rescue.py", "backstay_format.py", "backstay_log.py"];
+    for name in [&programs[..], &["README.txt", "FORMAT.md", "backstay.json"]].concat() {
         assert!(kit.join(name).is_file(), "{name}");
     }
     // What the kit holds is enough where the store has lost both.

@@ -7,6 +7,7 @@ mod refused;
 mod segments;
 mod standby;
 mod timelines;
+mod without_backstay;
 
 use std::path::{Path, PathBuf};
 use std::process::Child;
