@@ -12,7 +12,7 @@ instead of a key file (--passphrase-file FILE) also needs cryptography 44 or new
 
 Exit codes: 0 well, 1 a fault of this program, 2 wrong arguments, 3 not found, 4 a directory is not empty or too small,
 5 the key does not fit, 6 cannot be read or written, 7 a newer format, 8 damaged, 10 interrupted; check ends with 0 sound,
-20 findings, 21 could not look; log ends with 20 where there are holes."""
+20 findings, 21 could not look; log ends with 20 where a hole ends it."""
 
 import argparse
 import json
@@ -27,7 +27,7 @@ try:
     from backstay_format import (
         CONFLICT, CORRUPT, DIRECTORY, FILE, INVALID, NOT_FOUND, PACK, SYMLINK, UNAVAILABLE,
         Backup, Problem, Repository, reading)
-    from backstay_log import shown, write_log
+    from backstay_log import Log, shown
 except ImportError as missing:
     if missing.name in ("backstay_format", "backstay_log"):
         sys.exit(f"error: {missing.name}.py is missing\nhint: it belongs into the directory of backstay-rescue.py")
@@ -284,21 +284,40 @@ def run_restore(repository, options):
 
 
 def run_log(repository, options):
-    """The log behind the beginning of a backup, as files for a restore_command."""
-    backup, progress, holes = chosen_backup(repository, options), Progress("wrote", 0), []
-    files, timeline, end = write_log(repository, backup, options.directory, holes.append, progress.add)
+    """The log behind a backup, on one way over the timelines, as files for a restore_command."""
+    directory = os.path.abspath(options.directory)
+    if re.search(r"['\"\\$`%\n]", directory):
+        raise Problem(INVALID, f"{directory} cannot stand in a restore_command", "name a DIR without quotes, backslashes, $ and %")
+    backup = chosen_backup(repository, options)
+    log = Log(repository, backup, options.timeline)
+    owner = next((entry for entry in backup.entries() if entry.path == "PG_VERSION"), None)
+
+    def give_file(path, mode):
+        if owner and os.geteuid() == 0:
+            os.chown(path, owner.uid, owner.gid)
+        os.chmod(path, mode)
+
+    timeline, end = log.reached
+    prepare(directory, (), log.segments() * log.size)
+    progress = Progress("wrote", log.segments() * log.size)
+    existed = os.path.isdir(directory)
+    os.makedirs(directory, 0o700, exist_ok=True)
+    try:
+        log.write(directory, give_file, progress.add)
+    except Problem:
+        if not existed and not os.listdir(directory):
+            os.rmdir(directory)
+        raise
+    give_file(directory, 0o700)
     progress.end()
-    for hole in holes:
-        print(hole)
-    if not files:
-        raise Problem(NOT_FOUND, f"there is no log behind {backup.session}", "the backup starts without one")
-    place = os.path.abspath(options.directory)
-    print(f"wrote the log of {backup.instance} behind {backup.session}: {files} segment{'s' * (files != 1)}, to {shown(end)} of timeline {timeline}, in {place}")
-    if holes:
-        print("a recovery ends at the first hole on its way, and says nothing")
-    print("next, in the restored directory: touch recovery.signal, and start with")
-    print(f"  -c archive_mode=off -c recovery_target_timeline=latest -c restore_command='cp \"{place}/%f\" \"%p\"'")
-    return FINDINGS if holes else 0
+    count = log.segments()
+    print(f"wrote the log of {backup.instance} behind {backup.session}: {count} segment{'s' * (count != 1)}, to {shown(end)} "
+          f"of timeline {timeline}, in {directory}")
+    if log.hole:
+        print(f"hole: {log.hole}; a recovery ends there")
+    print("next: make the file recovery.signal in the restored directory, and start with these settings:")
+    print(f"  archive_mode = off\n  recovery_target_timeline = {log.follows}\n  restore_command = '\"{directory}/fetch\" %f \"%p\"'")
+    return FINDINGS if log.hole else 0
 
 
 def write(path, entry, content, progress):
@@ -332,10 +351,11 @@ def arguments():
     restore.add_argument("backup", metavar="BACKUP", nargs="?", default="latest", help="an id, or latest (the default)")
     restore.add_argument("directory", metavar="DIR")
     restore.add_argument("--tablespace", metavar="OLD=NEW", action="append", default=[], help="puts a tablespace elsewhere")
-    log = verbs.add_parser("log", help="writes the log behind the start of a backup, as files for a restore_command", **layout)
+    log = verbs.add_parser("log", help="writes the log behind a backup, as files for a restore_command", **layout)
     log.add_argument("instance", metavar="INSTANCE")
     log.add_argument("backup", metavar="BACKUP", nargs="?", default="latest", help="an id, or latest (the default)")
     log.add_argument("directory", metavar="DIR")
+    log.add_argument("--timeline", metavar="N", type=int, help="the timeline to follow (default: the newest)")
     options = parser.parse_args(namespace=argparse.Namespace(repository=".", key=None, passphrase_file=None, no_crc=False))
     options.run = {"list": run_list, "show": run_show, "check": run_check, "restore": run_restore, "log": run_log}[options.verb]
     return options

@@ -1,29 +1,38 @@
-"""The log of a PostgreSQL in Backstay's stored format, as the files that a server asks its restore_command for; written from
-section 11 of docs/format.md alone. Every byte has passed its frame's authentication and its span's digest."""
+"""The log of a PostgreSQL in Backstay's stored format (section 11 of docs/format.md), as the files that a server asks its
+restore_command for. Every byte has passed its frame's authentication and its span's digest."""
 
 import json
 import os
 import re
 import struct
+from collections import namedtuple
 
-from backstay_format import CONFLICT, CORRUPT, Container, Crc32c, Problem, UNSUPPORTED, keyed, reading
+from backstay_format import CORRUPT, Container, Crc32c, INVALID, NOT_FOUND, Problem, UNSUPPORTED, keyed, reading
 
 LOG = 4  # the kind of its objects
 SPAN = re.compile(r"([0-9A-F]{16})-([0-9A-F]{16})")
 PAGE, SPAN_MAX = 8192, 16 << 20
+Leg = namedtuple("Leg", "timeline begin end")  # one timeline on the way of a replay; the last has no end
+FETCH = """#!/bin/sh
+# restore_command = '"…/fetch" %f "%p"'. PostgreSQL takes 1 for the end of the log and opens, so that any other trouble is 126.
+here=$(dirname "$0")
+[ -r "$here" ] || exit 126
+[ -e "$here/$1" ] || exit 1
+cp "$here/$1" "$2" || exit 126
+"""
 
 
 def shown(position):
     return f"{position >> 32:X}/{position & 0xFFFFFFFF:X}"
 
 
-def parse(position):
-    high, low = position["wal"]["lsn"].split("/")
-    return position["wal"]["timeline"], int(high, 16) << 32 | int(low, 16)
+def parse(lsn):
+    high, low = lsn.split("/")
+    return int(high, 16) << 32 | int(low, 16)
 
 
 class Lost(Exception):
-    """Nothing is known any more before the page that begins here."""
+    """Where records can be looked for again."""
 
 
 class Records:
@@ -33,6 +42,8 @@ class Records:
         self.start, self.content, self.transaction, self.previous = start, bytearray(content), 0, 0
 
     def unfolded(self):
+        if self.start + len(self.content) + 2 * PAGE >= 1 << 64:
+            return bytes(self.content)
         page = self.page_from(0)
         while page < len(self.content):
             self.previous = 0
@@ -104,16 +115,20 @@ class Records:
 
 
 def read_span(repository, name, start, end):
-    container = Container(repository, name, LOG, os.path.getsize(repository.path(name)))
+    with reading(name):
+        container = Container(repository, name, LOG, os.path.getsize(repository.path(name)))
     try:
         head = json.loads(container.frame(0))
         with reading(name):
-            if head["format"] > 2 or head.get("form", "") not in ("", "bytes", "postgresql-records"):
+            if head["format"] > 2:
                 raise Problem(UNSUPPORTED, f"{name} has format {head['format']}, this reader knows 2")
+            form = head.get("form", "bytes")
+            if form not in ("bytes", "postgresql-records"):
+                raise ValueError(f"its form is {form}")
             if (head["start"], head["end"]) != (start, end) or not 0 < end - start <= SPAN_MAX:
                 raise ValueError("its head speaks of another span than its name")
             content = b"".join(container.frame(number) for number in range(1, head["content_frames"] + 1))
-            if head.get("form") == "postgresql-records":
+            if form == "postgresql-records":
                 content = Records(start, content).unfolded()
             if len(content) != end - start or keyed(repository.block_key, content).hex() != head["digest"]:
                 raise ValueError("its digest is another one")
@@ -122,28 +137,155 @@ def read_span(repository, name, start, end):
         container.file.close()
 
 
-def spans_of(repository, place, start):
-    """The spans that reach behind `start`, without those that lie within others."""
+def joined(spans):
+    """Where there is something, of spans that may touch and overlap."""
     found = []
-    for name in repository.names(place):
-        if words := SPAN.fullmatch(name):
-            span = int(words[1], 16), int(words[2], 16)
-            found += [(span, f"{place}/{name}")] if span[1] > start else []
-    reached = 0
-    for span, name in sorted(found, key=lambda one: (one[0][0], -one[0][1])):
-        if span[1] > reached:
-            yield span, name
-            reached = span[1]
+    for start, end in sorted(spans):
+        if found and start <= found[-1][1]:
+            found[-1] = found[-1][0], max(end, found[-1][1])
+        else:
+            found.append((start, end))
+    return found
+
+
+class Log:
+    """What a repository has of the log behind a backup, and the way of a replay over its timelines."""
+
+    def __init__(self, repository, backup, timeline=None):
+        self.repository, self.backup = repository, backup
+        with reading(f"the manifest of {backup.session}"):
+            positions = [backup.record.get(key) for key in ("start_position", "stop_position")]
+            if None in positions:
+                raise Problem(INVALID, f"{backup.session} does not say which log it needs")
+            facts = backup.record["facts"]
+            self.size = facts["server"]["wal_segment_size"]
+            self.place = f"{backup.instance}/log/{int(facts['server']['system_identifier']):016X}"
+            own, stop = positions[1]["wal"]["timeline"], parse(positions[1]["wal"]["lsn"])
+            from_standby = facts.get("from_standby", False)
+        self.spans, self.histories = {}, {}
+        for name in repository.names(self.place):
+            if re.fullmatch(r"[0-9A-F]{8}", name):
+                self.list_timeline(int(name, 16), f"{self.place}/{name}")
+        self.target = timeline or max([own, *self.spans, *self.histories])
+        self.legs = self.way(own, stop)
+        first = self.legs[0]
+        # The server began another segment at the end of a backup, unless that was one of a standby: its own log goes so far.
+        floor, ceiling = stop // self.size * self.size, -(-stop // self.size) * self.size
+        left_within = first.end is not None and first.end < ceiling
+        self.legs[0] = first._replace(begin=floor if from_standby or left_within else ceiling)
+        self.follow()
+
+    def list_timeline(self, timeline, place):
+        names = [(name, SPAN.fullmatch(name)) for name in self.repository.names(place)]
+        spans = [(int(words[1], 16), int(words[2], 16), f"{place}/{name}") for name, words in names if words]
+        if spans:
+            self.spans[timeline] = spans
+        if os.path.exists(self.repository.path(f"{place}/history")):
+            document = self.repository.document(f"{place}/history")
+            with reading(f"{place}/history"):
+                if document["format"] > 1:
+                    raise Problem(UNSUPPORTED, f"{place}/history has format {document['format']}, this reader knows 1")
+                lines = [line.split() for line in document["history"].splitlines()]
+                switches = [(int(line[0]), parse(line[1])) for line in lines if line and not line[0].startswith("#")]
+                self.histories[timeline] = switches, document["history"]
+
+    def way(self, own, stop):
+        """From the end of the backup to the timeline that is followed."""
+        legs, at = [], stop
+        if self.target != own:
+            switches = self.histories.get(self.target, ([], ""))[0]
+            behind = [number for number, (timeline, _) in enumerate(switches) if timeline == own]
+            for timeline, switch in switches[behind[0]:] if behind else []:
+                legs.append(Leg(timeline, at, switch))
+                at = switch
+            if not legs or any(leg.end < leg.begin for leg in legs):
+                known = ", ".join(map(str, sorted({own, *self.spans, *self.histories})))
+                raise Problem(INVALID, f"timeline {self.target} did not come from {own} behind {shown(stop)}, where "
+                                       f"{self.backup.session} ends", f"--timeline N follows another one; there are: {known}")
+        return [*legs, Leg(self.target, at, None)]
+
+    def sources(self, number):
+        """The parts of spans that hold log of a leg: its own, and what its neighbours have of the segment of a switch."""
+        leg = self.legs[number]
+        limits = [(leg.timeline, leg.end)]
+        limits += [(later.timeline, leg.end) for later in self.legs[number + 1:number + 2]]
+        limits += [(before.timeline, before.end) for before in self.legs[max(0, number - 1):number]]
+        low = leg.begin // self.size * self.size
+        for timeline, high in limits:
+            for start, stop, name in sorted(self.spans.get(timeline, []), key=lambda span: (span[0], -span[1])):
+                first, last = max(start, low), stop if high is None else min(stop, high)
+                if first < last:
+                    yield first, last, start, stop, name
+
+    def follow(self):
+        """How far the log is there on this way, and the hole that ends it before its end."""
+        self.hole, self.reached = None, (self.legs[0].timeline, self.legs[0].begin)
+        for number, leg in enumerate(self.legs):
+            there = joined([part[:2] for part in self.sources(number)])
+            around = [end for start, end in there if start <= leg.begin < end]
+            end = around[0] if around else leg.begin
+            self.last, self.reached = number, (leg.timeline, end)
+            beyond = [start for start, _ in there if start > end]
+            later = [each.timeline for each in self.legs[number + 1:] if each.timeline in self.spans]
+            if leg.end is None or end < leg.end:
+                if beyond:
+                    self.hole = f"of timeline {leg.timeline} nothing is there from {shown(end)} to {shown(beyond[0])}"
+                elif later and leg.end is not None:
+                    self.hole = f"of timeline {leg.timeline} nothing is there from {shown(end)} to {shown(leg.end)}"
+                return
+
+    def ends(self):
+        """From where to where each leg is written, in bytes of whole segments."""
+        for number in range(self.last + 1):
+            leg = self.legs[number]
+            end = self.reached[1] if number == self.last else leg.end
+            if end > leg.begin // self.size * self.size:
+                yield number, leg.begin // self.size * self.size, end
+
+    @property
+    def follows(self):
+        """What recovery_target_timeline is to be: a timeline of which nothing is there would be asked for in vain."""
+        return self.reached[0]
+
+    def segments(self):
+        return sum(-(-end // self.size) - begin // self.size for _, begin, end in self.ends())
+
+    def write(self, directory, give, add):
+        """Into a directory that is empty. What is there without the file `fetch` is not whole."""
+        if self.reached[1] <= self.legs[0].begin:
+            raise Problem(NOT_FOUND, f"no log is there behind {self.backup.session}", "it starts without one")
+        for number, begin, end in self.ends():
+            files, done = Segments(directory, f"{self.legs[number].timeline:08X}", self.size, give), []
+            for first, last, start, stop, name in self.sources(number):
+                first, last = max(first, begin), min(last, end)
+                if first >= last or any(low <= first and last <= high for low, high in done):
+                    continue
+                content = read_span(self.repository, name, start, stop)[first - start:last - start]
+                files.put(first, content, done)
+                done = joined([*done, (first, last)])
+                add(last - first)
+        for leg in self.legs[:self.last + 1]:
+            if leg.timeline in self.histories:
+                path = os.path.join(directory, f"{leg.timeline:08X}.history")
+                with open(path, "x", encoding="utf-8") as file:
+                    file.write(self.histories[leg.timeline][1])
+                give(path, 0o600)
+        os.sync()
+        path = os.path.join(directory, "fetch")
+        with open(path, "x", encoding="utf-8") as file:
+            file.write(FETCH)
+        give(path, 0o700)
+        os.sync()
 
 
 class Segments:
-    """The files of one timeline, which grow where spans belong."""
+    """The files of one timeline, which grow where parts of spans belong."""
 
-    def __init__(self, directory, timeline, size):
-        self.directory, self.timeline, self.size, self.names = directory, timeline, size, set()
+    def __init__(self, directory, timeline, size, give):
+        self.directory, self.timeline, self.size, self.give, self.names = directory, timeline, size, give, set()
 
-    def put(self, start, content, known_to):
-        """`known_to`: up to there the bytes are there already, and must be the same."""
+    def put(self, start, content, done):
+        """`done`: there the bytes are already, and must be the same."""
         at = start
         while at < start + len(content):
             number, offset = divmod(at, self.size)
@@ -152,43 +294,14 @@ class Segments:
             name = f"{self.timeline}{number // each:08X}{number % each:08X}"
             path = os.path.join(self.directory, name)
             with open(path, "r+b" if name in self.names else "x+b") as file:
-                os.fchmod(file.fileno(), 0o600)
-                self.names.add(name)
-                file.truncate(self.size)  # what is missing is zeros
-                twice = max(0, min(known_to - at, len(piece)))
-                if os.pread(file.fileno(), twice, offset) != piece[:twice]:
-                    raise Problem(CORRUPT, f"two spans of timeline {self.timeline} say different things about {shown(at)}")
+                if name not in self.names:
+                    self.names.add(name)
+                    self.give(path, 0o600)
+                    file.truncate(self.size)  # what is missing is zeros
+                for low, high in done:
+                    low, high = max(low, at), min(high, at + len(piece))
+                    if low < high and os.pread(file.fileno(), high - low, low % self.size) != piece[low - at:high - at]:
+                        raise Problem(CORRUPT, f"two spans of timeline {self.timeline} say different things about {shown(low)}")
                 file.seek(offset)
                 file.write(piece)
             at += len(piece)
-
-
-def write_log(repository, backup, directory, say, add):
-    """Writes the log behind the start of a backup, of all timelines; `say` is told of each hole, `add` of bytes that
-    are done. Returns (files, timeline, position): how many there are, and where the log of the last timeline ends."""
-    with reading(f"the manifest of {backup.session}"):
-        server = backup.record["facts"]["server"]
-        size, lineage = server["wal_segment_size"], f"{int(server['system_identifier']):016X}"
-        (_, begin), (own, held_to) = (parse(backup.record[key]) for key in ("start_position", "stop_position"))
-        begin = begin // size * size
-    if os.path.lexists(directory) and (not os.path.isdir(directory) or os.listdir(directory)):
-        raise Problem(CONFLICT, f"{directory} is not an empty directory", "name another DIR")
-    os.makedirs(directory, 0o700, exist_ok=True)
-    place, files, last = f"{backup.instance}/log/{lineage}", 0, (None, 0)
-    for timeline in repository.names(place):
-        with reading(f"{place}/{timeline}"):
-            number = int(timeline, 16)
-        if os.path.exists(repository.path(f"{place}/{timeline}/history")):
-            with open(os.path.join(directory, f"{timeline}.history"), "x") as file:
-                file.write(repository.document(f"{place}/{timeline}/history")["history"])
-        segments, known_to = Segments(directory, timeline, size), 0
-        for (start, end), name in spans_of(repository, f"{place}/{timeline}", begin):
-            there_to = known_to or (held_to if number == own else start)  # a backup holds the log that it needs itself
-            if start > there_to:
-                say(f"hole: of timeline {number} nothing is there from {shown(there_to)} to {shown(start)}")
-            segments.put(start, read_span(repository, name, start, end), known_to)
-            known_to = end
-            add(end - start)
-        files += len(segments.names)
-        last = (number, known_to) if known_to else last
-    return (files, *last)

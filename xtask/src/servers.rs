@@ -12,10 +12,12 @@ use crate::process::quoted;
 use crate::setup::roots::{BOOKWORM, TRIXIE, install_native, show_versions};
 use crate::setup::{PreparationLock, packages, python};
 
-/// Programs and their packages: tests let system calls of the real binary fail, and open
+/// Programs and their packages: tests let system calls of the real binary fail, set the
+/// clocks of servers, and open
 /// dumps with what other people open them with.
-const TOOLS: [(&str, &str); 8] = [
+const TOOLS: [(&str, &str); 9] = [
     ("strace", "strace"),
+    ("faketime", "faketime"),
     ("openssl", "openssl"),
     ("gpg", "gpg"),
     ("gpg-agent", "gpg-agent"),

@@ -31,14 +31,14 @@ fn log() -> LogId {
     LogId { lineage: "65F0A1B2C3D4E5F6".to_owned(), timeline: "00000001".to_owned() }
 }
 
-/// Four pages of a log over the beginning of a segment, with records of 56 to 180 bytes that go
-/// over the ends of pages. Nothing in it is a checksum that fits.
-fn content() -> Vec<u8> {
+/// Four pages of a log, with records of 56 to 180 bytes that go over the ends of pages; from
+/// `FIRST` on over the beginning of a segment. Nothing in it is a checksum that fits.
+fn content(first: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut record: Vec<u8> = Vec::new();
     let mut count = 0u64;
     for page in 0..4u64 {
-        let at = FIRST + page * 8192;
+        let at = first + page * 8192;
         let is_long = at.is_multiple_of(16 << 20);
         bytes.extend([0x16, 0xd1, u8::from(!record.is_empty()) | if is_long { 2 } else { 0 }, 0, 1, 0, 0, 0]);
         bytes.extend(at.to_le_bytes());
@@ -87,7 +87,7 @@ async fn open() -> Arc<Repo> {
 
 async fn write(repo: &Arc<Repo>) {
     let _ = std::fs::remove_dir_all(vectors().join("repository/orders/log"));
-    let content = content();
+    let content = content(FIRST);
     let previous = PreviousSpan { span: LogSpan { start: 0, end: FIRST }, digest: "ab".repeat(16) };
     let whole = LogPiece {
         log: log(),
@@ -118,7 +118,7 @@ async fn what_was_stored_of_a_log_can_be_read_in_both_forms() {
     if std::env::var_os("BACKSTAY_WRITE_LOG_VECTORS").is_some() {
         write(&repo).await;
     }
-    let content = content();
+    let content = content(FIRST);
     let span = LogSpan { start: FIRST, end: FIRST + content.len() as u64 };
     let whole = repo.read_log_span(&instance(), &log(), span).await.unwrap();
     assert!(whole.content == content);
@@ -130,4 +130,76 @@ async fn what_was_stored_of_a_log_can_be_read_in_both_forms() {
     assert_eq!((read.head.format, read.head.form), (1, LogForm::Bytes));
     let history = repo.log_history(&instance(), &log()).await.unwrap();
     assert_eq!(history.as_deref(), Some("1\t0/3000000\tno recovery target\n"));
+}
+
+/// Reads every span below a directory, and writes its bytes under its name.
+const READ_ALL: &str = "
+import os, sys
+sys.path.insert(0, sys.argv[1])
+from backstay_format import Repository
+from backstay_log import SPAN, read_span
+repository, place = Repository(sys.argv[2], None, None), sys.argv[3]
+for name in repository.names(place):
+    start, end = (int(number, 16) for number in SPAN.fullmatch(name).groups())
+    with open(os.path.join(sys.argv[4], name), 'xb') as file:
+        file.write(read_span(repository, f'{place}/{name}', start, end))
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_second_reader_reads_the_same_whatever_is_wrong_with_the_bytes() {
+    let Some(python) = testkit::require_rescue_python() else { return };
+    let place = tempfile::tempdir().unwrap();
+    let (repository, out) = (place.path().join("repository"), place.path().join("out"));
+    std::fs::create_dir(&out).unwrap();
+    let store: Arc<dyn Store> = Arc::new(DiskStore::new(repository.clone()));
+    let options =
+        init::InitOptions { slots: Vec::new(), now: Timestamp::from_second(1_795_000_000).unwrap() };
+    let keys = init::init(&*store, &options).await.unwrap().repository.seal_keys();
+    let repo = Arc::new(Repo::from_parts(store, keys, Parameters::default()));
+    let mut random = 0x9e37_79b9_7f4a_7c15u64;
+    let mut next = |below: u64| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) % below
+    };
+    let mut given = Vec::new();
+    for number in 0..200u64 {
+        // The last of them lie where positions end.
+        let first =
+            if number < 190 { FIRST + (number << 20) } else { u64::MAX - 0xffff - (number - 190) * 8192 };
+        let first = first / 8192 * 8192;
+        let mut bytes = content(first);
+        for _ in 0..next(12) {
+            let at = match next(3) {
+                // Headers of pages, and lengths of records wherever they may be.
+                0 => next(4) * 8192 + next(24),
+                _ => next(bytes.len() as u64),
+            };
+            bytes[at as usize] = next(256) as u8;
+        }
+        let from = next(9000) as usize;
+        let to = bytes.len() - next(9000) as usize;
+        let span = LogSpan { start: first + from as u64, end: first.saturating_add(to as u64) };
+        let bytes = bytes[from..from + span.length() as usize].to_vec();
+        let piece = LogPiece {
+            log: log(),
+            start: span.start,
+            content: bytes.clone().into(),
+            form: LogForm::PostgresqlRecords,
+            marks: Vec::new(),
+            previous: None,
+            facts: serde_json::Value::Null,
+        };
+        repo.put_log(&instance(), piece, 3).await.unwrap();
+        given.push((span, bytes));
+    }
+    let rescue = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../rescue");
+    let below = format!("orders/log/{}/{}", log().lineage, log().timeline);
+    let mut command = std::process::Command::new(python);
+    command.args(["-B", "-c", READ_ALL]).arg(rescue).arg(&repository).arg(below).arg(&out);
+    let ran = command.output().unwrap();
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    for (span, bytes) in given {
+        let name = format!("{:016X}-{:016X}", span.start, span.end);
+        assert!(std::fs::read(out.join(&name)).unwrap() == bytes, "{name} came back with other bytes");
+    }
 }

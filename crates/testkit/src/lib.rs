@@ -25,6 +25,7 @@ pub mod workspace;
 
 pub use engines::{require_postgres, require_programs, require_rescue_python, require_timescaledb};
 pub use port::free_port;
+pub use postgres::clock::require_settable_clock;
 pub use postgres::{Postgres, PostgresOptions, StopMode};
 pub use servers::{Installation, PostgresVersion};
 pub use tampered::{require_tampering, tampered, traced_process};

@@ -3,6 +3,7 @@
 //! Invariant: the server listens on 127.0.0.1 (SCRAM) and on a socket in its own
 //! workspace (trust) only, and is gone when the value is dropped.
 
+pub mod clock;
 pub mod options;
 pub mod pgbench;
 pub mod query;
@@ -67,6 +68,8 @@ pub struct Postgres {
     command_line: Vec<String>,
     owner: Owner,
     process: Option<Child>,
+    /// The file that says how far the clock is off, of a server that has its own.
+    clock: Option<PathBuf>,
     workspace: Workspace,
 }
 
@@ -92,6 +95,11 @@ impl Postgres {
         options::initialise(installation, options, &data_directory, workspace.path())?;
         let mut server = Postgres::prepare(workspace, installation, data_directory, server_owner()?)?;
         server.command_line.push("listen_addresses=127.0.0.1".to_owned());
+        if options.has_own_clock {
+            let clock = server.workspace.path().join("clock");
+            clock::prepare(&clock)?;
+            server.clock = Some(clock);
+        }
         server.start_first()?;
         Ok(server)
     }
@@ -152,6 +160,7 @@ impl Postgres {
             command_line: Vec::new(),
             owner,
             process: None,
+            clock: None,
             workspace,
         })
     }
@@ -215,6 +224,9 @@ impl Postgres {
             command.arg("-c").arg(setting);
         }
         self.owner.apply(&mut command);
+        if let Some(clock) = &self.clock {
+            clock::apply(&mut command, clock);
+        }
         command.stdin(Stdio::null()).stdout(File::try_clone(&log)?).stderr(log).current_dir("/");
         // A shell that runs the tests sends Ctrl-C to its whole foreground group.
         command.process_group(0);

@@ -16,6 +16,7 @@ use crate::record::BackupRecord;
 use crate::summary::BackupMarks;
 use crate::target::{RecoveryTarget, StopOptions, TargetAction};
 
+mod clock;
 mod judge;
 mod log;
 mod not_clean;
@@ -24,7 +25,7 @@ mod reach;
 mod steps;
 mod unreached;
 
-pub use log::{BaseLog, KnownLog, LineageLog, LogQuestion, Search, Sighting, Sought, Stretch};
+pub use log::{BaseLog, KnownLog, LineageLog, LogQuestion, Search, SetBack, Sighting, Sought, Stretch};
 use reach::NoChoice;
 
 /// What a person asks for.
@@ -218,6 +219,7 @@ pub fn plan_recovery(
         Ok(choice) => {
             plan.findings = choice.findings;
             if let Some(way) = choice.way {
+                plan.findings.extend(way.clock);
                 (plan.reached, plan.log) = (Some(way.reached), way.log);
                 plan.recovery = Some(way.recovery);
             }

@@ -50,6 +50,11 @@ pub struct LogHead {
     pub facts: serde_json::Value,
 }
 
+#[derive(Deserialize)]
+struct FormatOnly {
+    format: u32,
+}
+
 /// The object, and the digest of its content. Compresses and encrypts: not for a thread
 /// that others wait for. Takes the piece, for its content is folded where it lies.
 pub(super) fn seal(
@@ -63,7 +68,14 @@ pub(super) fn seal(
     let digest = hex(&keys.hash_block(&piece.content));
     // Where nothing is compressed, nothing would be won.
     let form = if level == UNCOMPRESSED { LogForm::Bytes } else { piece.form };
-    let mut content = BytesMut::from(piece.content);
+    let mut content = match piece.content.try_into_mut() {
+        Ok(content) => content,
+        Err(shared) => {
+            let mut copy = large_buffer(shared.len());
+            copy.extend_from_slice(&shared);
+            BytesMut::from(Bytes::from(copy))
+        }
+    };
     form.fold(span.start, &mut content);
     let head = LogHead {
         format: if form.is_bytes() { FORMAT_OF_BYTES } else { FORMAT },
@@ -145,11 +157,13 @@ pub(super) fn open(keys: &SealKeys, name: &ObjectName, span: LogSpan, object: &[
 
 /// The first frame of an object that has this name.
 pub(super) fn parse_head(name: &ObjectName, span: LogSpan, json: &[u8]) -> Result<LogHead> {
-    let head: LogHead =
-        serde_json::from_slice(json).map_err(|error| Error::damaged(name, error.to_string()))?;
-    if head.format > FORMAT {
-        return Err(Error::NewerFormat { found: head.format, known: FORMAT });
+    let damaged = |error: serde_json::Error| Error::damaged(name, error.to_string());
+    // What a newer one says beside it may be anything.
+    let FormatOnly { format } = serde_json::from_slice(json).map_err(damaged)?;
+    if format > FORMAT {
+        return Err(Error::NewerFormat { found: format, known: FORMAT });
     }
+    let head: LogHead = serde_json::from_slice(json).map_err(damaged)?;
     if head.span != span || span.length() > SPAN_BYTES_MAX {
         return Err(Error::damaged(name, "its head speaks of another span than its name".to_owned()));
     }
@@ -218,4 +232,20 @@ pub(super) fn read_marks(start: u64, raw: &[u8], marks: &mut Vec<LogMark>) -> Re
 
 pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_form_of_tomorrow_is_a_newer_format_and_no_damage() {
+        let name: ObjectName = "orders/log/x/y/z".parse().unwrap();
+        let span = LogSpan { start: 0, end: 8 };
+        let json = br#"{ "format": 3, "start": 0, "end": 8, "form": "of-tomorrow", "digest": 7 }"#;
+        let error = parse_head(&name, span, json).unwrap_err();
+        assert!(matches!(error, Error::NewerFormat { found: 3, known: FORMAT }), "{error}");
+        let error = parse_head(&name, span, br#"{ "start": 0 }"#).unwrap_err();
+        assert!(matches!(error, Error::Damaged { .. }), "{error}");
+    }
 }

@@ -19,6 +19,7 @@ mod by_hand;
 mod chosen_statements;
 mod closed_places;
 mod cluster_dumps;
+mod cut_collections;
 mod cut_dumps;
 mod cut_leashes;
 mod damaged_restore;

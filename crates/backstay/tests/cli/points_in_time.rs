@@ -2,6 +2,7 @@
 //! gives exactly the rows that were committed by then.
 
 mod attended;
+mod clocks;
 mod cut_recoveries;
 mod refused;
 mod segments;

@@ -15,11 +15,17 @@ pub struct PostgresOptions {
     checksums: bool,
     wal_segment_mib: Option<u32>,
     configuration: Vec<String>,
+    pub(super) has_own_clock: bool,
 }
 
 impl Default for PostgresOptions {
     fn default() -> Self {
-        PostgresOptions { checksums: true, wal_segment_mib: None, configuration: Vec::new() }
+        PostgresOptions {
+            checksums: true,
+            wal_segment_mib: None,
+            configuration: Vec::new(),
+            has_own_clock: false,
+        }
     }
 }
 
@@ -35,6 +41,13 @@ impl PostgresOptions {
     #[must_use]
     pub fn without_checksums(mut self) -> Self {
         self.checksums = false;
+        self
+    }
+
+    /// A server whose clock [`super::Postgres::set_clock`] sets.
+    #[must_use]
+    pub fn with_settable_clock(mut self) -> Self {
+        self.has_own_clock = true;
         self
     }
 

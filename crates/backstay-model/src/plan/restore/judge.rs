@@ -8,8 +8,9 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::log::{BaseLog, KnownLog, LineageLog, LogQuestion, Sought, Stretch};
-use super::{EndOfTransaction, LogRange, Reached, Recovery, Refusal, RestoreRequest};
+use super::{EndOfTransaction, LogRange, Reached, Recovery, Refusal, RestoreRequest, clock};
 use crate::error::ErrorKind;
+use crate::finding::Finding;
 use crate::log::history::{Leg, reachable};
 use crate::log::{LogMark, LogMarkKind, LogSpan};
 use crate::lsn::{Lsn, TimelineId};
@@ -36,6 +37,8 @@ pub(super) struct Way {
     pub recovery: Recovery,
     pub log: Vec<LogRange>,
     pub reached: Reached,
+    /// Times in the log that are not what a person takes them for.
+    pub clock: Option<Finding>,
 }
 
 /// Why a base does not reach the target.
@@ -228,6 +231,7 @@ impl Candidate<'_> {
         let exclusive = self.request.stop.exclusive;
         let stretches = self.lineage.stretches(self.legs, self.start, end.1);
         let seen = self.ask(stretches, Sought::Time { time, exclusive })?;
+        let clock = clock::doubt(self.request, self.record, self.stop, &seen);
         let Some(stop) = seen.stop else { return Ok(alone(behind(seen.before))) };
         // The server itself says that it had passed the end of the base by then; else our
         // clock does.
@@ -236,7 +240,11 @@ impl Candidate<'_> {
         if stop.at <= self.stop.0 || !is_behind || self.holds_later(time)? {
             return Ok(alone(Why::Before));
         }
-        Ok(self.way((timeline_at(self.legs, Lsn(stop.at)), Lsn(stop.at)), Some(stop), seen.before))
+        let at = (timeline_at(self.legs, Lsn(stop.at)), Lsn(stop.at));
+        Ok(match self.way(at, Some(stop), seen.before) {
+            Verdict::Log(way) => Verdict::Log(Box::new(Way { clock, ..*way })),
+            other => other,
+        })
     }
 
     /// Whether the log says that the base has transactions that ended later than this: a
@@ -313,7 +321,7 @@ impl Candidate<'_> {
             stop,
             last: last_there,
         };
-        Verdict::Log(Box::new(Way { recovery, log: log.collect(), reached }))
+        Verdict::Log(Box::new(Way { recovery, log: log.collect(), reached, clock: None }))
     }
 }
 

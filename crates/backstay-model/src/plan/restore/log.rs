@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::id::BackupId;
@@ -195,29 +195,61 @@ pub struct Sighting {
     pub again: Option<LogMark>,
     /// The last end of a transaction before the stop; before the end, where there is none.
     pub before: Option<LogMark>,
+    /// How the clock of the server was set back before the stop, the last time.
+    #[serde(default)]
+    pub set_back: Option<SetBack>,
 }
+
+/// Transactions that ended later, with earlier times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetBack {
+    pub from: Timestamp,
+    pub to: Timestamp,
+}
+
+/// A server notes the time of a transaction a moment before its end is in the log, so that those that end
+/// together come in any order.
+pub(super) const USUAL_DISORDER: SignedDuration = SignedDuration::from_secs(10);
 
 /// Finds the answer to a question while marks go by.
 #[derive(Debug, Clone)]
 pub struct Search {
     sought: Sought,
     sighting: Sighting,
+    /// The latest time so far.
+    latest: Option<Timestamp>,
 }
 
 impl Search {
     pub fn new(sought: Sought) -> Search {
-        Search { sought, sighting: Sighting::default() }
+        Search { sought, sighting: Sighting::default(), latest: None }
     }
 
     /// In the order of a replay.
     pub fn see(&mut self, mark: &LogMark) {
         let found = self.sought.is(mark);
+        if self.sighting.stop.is_none() && !found && is_end(mark) {
+            self.pass(mark.time, mark.time);
+        }
         match (&self.sighting.stop, found) {
             (None, true) => self.sighting.stop = Some(mark.clone()),
             (None, false) if is_end(mark) => self.sighting.before = Some(mark.clone()),
             (Some(_), true) if self.sighting.again.is_none() => self.sighting.again = Some(mark.clone()),
             _ => {}
         }
+    }
+
+    /// Transactions between these times were passed over: what is sought is not among them.
+    pub fn pass(&mut self, first: Timestamp, last: Timestamp) {
+        if !matches!(self.sought, Sought::Time { .. }) {
+            return;
+        }
+        if let Some(latest) = self.latest.filter(|latest| latest.duration_since(first) > USUAL_DISORDER) {
+            self.sighting.set_back = Some(SetBack { from: latest, to: first });
+            // What comes now is compared with the clock as it is now.
+            self.latest = None;
+        }
+        self.latest = self.latest.max(Some(last));
     }
 
     /// Nothing that follows changes the answer.
@@ -272,6 +304,26 @@ mod tests {
         assert_eq!(at(0, false), (Some(10), None));
         assert_eq!(at(3, false), (None, Some(50)));
         assert_eq!(at(3, true), (Some(40), Some(30)));
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_is_noticed_up_to_the_stop_and_the_usual_disorder_is_not() {
+        let time = |second| Timestamp::from_second(second).unwrap();
+        let seen = |until, marks: &[LogMark]| {
+            let found = search(Sought::Time { time: time(until), exclusive: false }, marks).set_back;
+            found.map(|set| (set.from.as_second(), set.to.as_second()))
+        };
+        let ordinary = [ended(10, 100), ended(20, 95), ended(30, 104), ended(40, 200)];
+        assert_eq!(seen(150, &ordinary), None);
+        let set_back = [ended(10, 100), ended(20, 30), ended(30, 31), ended(40, 200), ended(50, 20)];
+        assert_eq!(seen(150, &set_back), Some((100, 30)));
+        assert_eq!(seen(99, &set_back), None, "it stops before that");
+        assert_eq!(seen(300, &set_back), Some((200, 20)));
+        // Objects that are not opened say between which times their transactions ended.
+        let mut passing = Search::new(Sought::Time { time: time(150), exclusive: false });
+        passing.pass(time(10), time(90));
+        passing.pass(time(50), time(55));
+        assert_eq!(passing.end().set_back, Some(SetBack { from: time(90), to: time(50) }));
     }
 
     #[test]

@@ -157,7 +157,7 @@ impl<'a> Walk<'a> {
         self.stretches.clear();
         let (mut at, mut left) = (at, length);
         loop {
-            let end = self.page_from(at + 1).min(at + left);
+            let end = self.page_from(at + 1).min(at.saturating_add(left));
             if end > self.content.len() {
                 return Err(Lost(self.content.len()));
             }

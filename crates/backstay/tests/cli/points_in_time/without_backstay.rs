@@ -1,5 +1,4 @@
-//! The log brought out by the second reader, which was written from the description of the
-//! format: a server replays what it wrote, with `cp` as its `restore_command`.
+//! The log brought out by the second reader: a server replays what it wrote, set up as it says.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -24,23 +23,34 @@ impl Rescue {
         run(command.args(words))
     }
 
-    /// A base and the log, as files: where both lie.
-    fn bring(&self, archived: &mut Archived) -> (PathBuf, PathBuf, Ran) {
-        let (base, log) = (archived.place(), archived.place());
+    /// The log, as files: where they lie.
+    fn bring(&self, archived: &mut Archived, more: &[&str]) -> (PathBuf, Ran) {
+        let log = archived.place();
+        let words = [&["log", "orders", log.to_str().unwrap()], more].concat();
+        let brought = self.run(archived, &words);
+        (log, brought)
+    }
+
+    /// The rows of the newest base and its log, after a recovery as a person sets it up.
+    fn rows(&self, archived: &mut Archived, more: &[&str]) -> String {
+        let base = archived.place();
         self.run(archived, &["restore", "orders", base.to_str().unwrap()]).good();
-        let brought = self.run(archived, &["log", "orders", log.to_str().unwrap()]);
-        (base, log, brought)
+        let (_, brought) = self.bring(archived, more);
+        replayed(archived, &base, &brought.good())
     }
 }
 
 /// The rows at the end of a recovery as a person would set it up.
-fn replayed(archived: &Archived, base: &Path, log: &Path) -> String {
-    testkit::ownership::server_owner().unwrap().take_all(log).unwrap();
+fn replayed(archived: &Archived, base: &Path, brought: &Ran) -> String {
     std::fs::write(base.join("recovery.signal"), "").unwrap();
-    let settings = [
-        format!("restore_command=cp \"{}/%f\" \"%p\"", log.display()),
-        "recovery_target_timeline=latest".to_owned(),
-    ];
+    let told = brought.out.lines().skip_while(|line| !line.starts_with("next: ")).skip(1);
+    let settings: Vec<String> = told
+        .map(|line| {
+            let (name, value) = line.trim().split_once(" = ").unwrap();
+            format!("{name}={}", value.trim_matches('\''))
+        })
+        .collect();
+    assert_eq!(settings.len(), 3, "{brought:#?}");
     let copy = Postgres::start_on_with(archived.server.installation(), base, &settings).unwrap();
     let is_open = || copy.query_value("SELECT pg_is_in_recovery()").is_ok_and(|answer| answer == "f");
     wait_until(LIMIT, "the recovery to end", is_open).unwrap();
@@ -62,9 +72,7 @@ fn the_second_reader_brings_the_log_of_two_lives_to_the_last_row() {
         let second = archived.insert(2);
         archived.insert(3);
         archived.stop_receiving();
-        let (base, log, brought) = rescue.bring(&mut archived);
-        assert!(brought.good().out.contains("of timeline 1"), "the second reader says where it ends");
-        assert_eq!(replayed(&archived, &base, &log), "1 2 3", "{version:?}");
+        assert_eq!(rescue.rows(&mut archived, &[]), "1 2 3", "{version:?}");
 
         let (ran, into) = archived.restore(&["--to", &second.time]);
         ran.good();
@@ -75,11 +83,16 @@ fn the_second_reader_brings_the_log_of_two_lives_to_the_last_row() {
         for name in ["00000002.history", &segment] {
             let file = into.join("pg_wal").join(name);
             archived.home.run(["wal", "push", file.to_str().unwrap()]).good();
+            if name != segment {
+                // Nothing of the new life is there yet, and more of the old one than it came from.
+                assert_eq!(rescue.rows(&mut archived, &[]), "1 2", "{version:?}");
+            }
         }
         drop(copy);
-        let (base, log, brought) = rescue.bring(&mut archived);
-        assert!(brought.good().out.contains("of timeline 2"), "the second reader says where it ends");
-        assert_eq!(replayed(&archived, &base, &log), "1 2 20", "{version:?}");
+        assert_eq!(rescue.rows(&mut archived, &[]), "1 2 20", "{version:?}");
+        assert_eq!(rescue.rows(&mut archived, &["--timeline", "1"]), "1 2 3", "{version:?}");
+        let (log, strange) = rescue.bring(&mut archived, &["--timeline", "7"]);
+        assert!(strange.code == 2 && !log.exists(), "{strange:#?}");
     }
 }
 
@@ -102,23 +115,39 @@ fn the_second_reader_tells_a_hole_and_damage_and_leaves_what_is_there_alone() {
     let lost = spans.iter().rfind(whole).expect("a whole span").clone();
     let kept = std::fs::read(&lost).unwrap();
 
+    for length in [0, 40, kept.len() / 2, kept.len() - 1] {
+        std::fs::remove_file(&lost).unwrap();
+        std::fs::write(&lost, &kept[..length]).unwrap();
+        let (_, cut) = rescue.bring(&mut archived, &[]);
+        assert_eq!(cut.code, 8, "cut to {length}: {cut:#?}");
+    }
+    std::fs::write(&lost, &kept).unwrap();
     flip_a_bit(&lost);
-    let (_, log, brought) = rescue.bring(&mut archived);
+    let (log, brought) = rescue.bring(&mut archived, &[]);
     assert_eq!(brought.code, 8, "{brought:#?}");
     assert!(brought.err.contains(lost.file_name().unwrap().to_str().unwrap()), "{brought:#?}");
-    brought_again_is_refused(&rescue, &archived, &log);
+    // Half of a log is none that a server could be given.
+    assert!(log.exists() && !log.join("fetch").exists());
+    let again = rescue.run(&archived, &["log", "orders", log.to_str().unwrap()]);
+    assert_eq!(again.code, 4, "{again:#?}");
 
     std::fs::remove_file(&lost).unwrap();
-    let (_, _, brought) = rescue.bring(&mut archived);
+    let (_, brought) = rescue.bring(&mut archived, &[]);
     assert_eq!(brought.code, 20, "{brought:#?}");
     assert!(brought.out.contains("hole: of timeline 1 nothing is there from"), "{brought:#?}");
     std::fs::write(&lost, kept).unwrap();
-    let (base, log, brought) = rescue.bring(&mut archived);
-    brought.good();
-    assert_eq!(replayed(&archived, &base, &log), "1");
-}
+    assert_eq!(rescue.rows(&mut archived, &[]), "1");
 
-fn brought_again_is_refused(rescue: &Rescue, archived: &Archived, log: &Path) {
-    let again = rescue.run(archived, &["log", "orders", log.to_str().unwrap()]);
-    assert_eq!(again.code, 4, "{again:#?}");
+    // What a server is told when its log cannot be read, and when it ends.
+    let (log, brought) = rescue.bring(&mut archived, &[]);
+    brought.good();
+    let fetch = |name: &str, to: &Path| {
+        Command::new(log.join("fetch")).arg(name).arg(to).output().unwrap().status.code()
+    };
+    let to = archived.place();
+    assert_eq!(fetch("0000000100000000000000F0", &to), Some(1));
+    let there = std::fs::read_dir(&log).unwrap().flatten().map(|entry| entry.file_name());
+    let segment = there.map(|name| name.into_string().unwrap()).find(|name| name.len() == 24).unwrap();
+    assert_eq!(fetch(&segment, &to), Some(0));
+    assert_eq!(fetch(&segment, &to.join("nowhere")), Some(126));
 }

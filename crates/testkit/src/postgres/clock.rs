@@ -1,0 +1,67 @@
+//! A server whose clock a test sets, as somebody sets that of a machine, or a machine that was
+//! asleep finds it set: `libfaketime` sits between the real server and the kernel.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use super::Postgres;
+use crate::engines::{REQUIRE_ENGINES, is_required};
+
+const NAME: &str = "faketime";
+const LIBRARIES: &str = "/usr/lib";
+
+/// Whether servers with such a clock can be had; says so on standard error when they cannot.
+///
+/// # Panics
+/// When they cannot and [`REQUIRE_ENGINES`] lists `faketime`.
+#[allow(clippy::panic, reason = "called by tests only, which report a failure by panicking")]
+pub fn require_settable_clock() -> bool {
+    if library().is_some() {
+        return true;
+    }
+    if is_required(NAME, std::env::var(REQUIRE_ENGINES).ok().as_deref()) {
+        panic!("libfaketime is required by {REQUIRE_ENGINES} but missing: run `cargo xtask servers`");
+    }
+    eprintln!("SKIPPED: libfaketime is missing, so no server can be given another clock");
+    false
+}
+
+/// Debian has it in a directory of the machine's architecture.
+fn library() -> Option<PathBuf> {
+    let directories = fs::read_dir(LIBRARIES).ok()?.flatten();
+    directories
+        .map(|directory| directory.path().join(NAME).join("libfaketime.so.1"))
+        .find(|library| library.is_file())
+}
+
+pub(super) fn prepare(clock: &Path) -> Result<()> {
+    fs::write(clock, "+0").context("make a clock")
+}
+
+/// Only what a calendar shows: timeouts go on as they are.
+pub(super) fn apply(command: &mut Command, clock: &Path) {
+    let Some(library) = library() else { return };
+    command
+        .env("LD_PRELOAD", library)
+        .env("FAKETIME_TIMESTAMP_FILE", clock)
+        .env("FAKETIME_NO_CACHE", "1")
+        .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+}
+
+impl Postgres {
+    /// From now on the server sees the time of the machine and so much more or less: `-2h`, `+0`.
+    ///
+    /// # Errors
+    /// When the server was not started with [`super::PostgresOptions::with_settable_clock`].
+    #[allow(clippy::disallowed_methods, reason = "a clock of a test is not to outlive a crash")]
+    pub fn set_clock(&self, offset: &str) -> Result<()> {
+        let clock = self.clock.as_ref().context("this server has the clock of the machine")?;
+        // Whole at once: the server reads it at every look at the time.
+        let next = clock.with_extension("next");
+        fs::write(&next, offset)?;
+        fs::rename(&next, clock).context("set a clock")
+    }
+}
