@@ -7,6 +7,7 @@
 //! only our process holds open.
 
 use std::fs::{self, DirBuilder, Permissions};
+use std::io;
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
@@ -66,17 +67,7 @@ impl Workspace {
     /// When the directory or its watcher cannot be made.
     pub fn below(base: &Path) -> Result<Workspace> {
         let path = open_temp_dir(base)?.keep();
-        let watcher = Command::new("/bin/sh")
-            .args(["-c", WATCHER, "backstay-workspace-watcher"])
-            .arg(&path)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .current_dir("/")
-            // Ctrl-C reaches the whole foreground group; the watcher must outlive us.
-            .process_group(0)
-            .spawn()
-            .context("start the watcher of a workspace")?;
+        let watcher = watch(&path).context("start the watcher of a workspace")?;
         Ok(Workspace { path, watcher: Some(watcher) })
     }
 
@@ -111,13 +102,37 @@ impl Workspace {
 impl Drop for Workspace {
     fn drop(&mut self) {
         // The watcher does the work for both ways. Told so, it need not look out for programs without an owner.
-        if let Some(mut watcher) = self.watcher.take() {
-            if let Some(mut pipe) = watcher.stdin.take() {
-                let _ = pipe.write_all(b"end\n");
-            }
-            let _ = watcher.wait();
+        let Some(watcher) = self.watcher.take() else { return };
+        if end(watcher) || !self.path.exists() {
+            return;
+        }
+        // A Ctrl-C that came while it was started, and not yet apart from us, ended it.
+        if let Ok(second) = watch(&self.path) {
+            end(second);
         }
     }
+}
+
+fn watch(path: &Path) -> io::Result<Child> {
+    let mut watcher = Command::new("/bin/sh");
+    watcher
+        .args(["-c", WATCHER, "backstay-workspace-watcher"])
+        .arg(path)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .current_dir("/")
+        // Ctrl-C reaches the whole foreground group; the watcher must outlive us.
+        .process_group(0)
+        .spawn()
+}
+
+/// Lets it do its work; whether it came to do it.
+fn end(mut watcher: Child) -> bool {
+    if let Some(mut pipe) = watcher.stdin.take() {
+        let _ = pipe.write_all(b"end\n");
+    }
+    watcher.wait().is_ok_and(|status| status.success())
 }
 
 /// A temporary directory with a path short enough for sockets (107 bytes), which
@@ -184,5 +199,17 @@ mod tests {
         owner.wait().unwrap();
         watcher.wait().unwrap();
         assert!(!directory.path().exists());
+    }
+
+    #[test]
+    fn a_workspace_whose_watcher_was_ended_is_removed_all_the_same() {
+        let mut workspace = Workspace::new().unwrap();
+        let path = workspace.path().to_owned();
+        workspace.directory("data").unwrap();
+        let watcher = workspace.watcher.as_mut().unwrap();
+        watcher.kill().unwrap();
+        watcher.wait().unwrap();
+        drop(workspace);
+        assert!(!path.exists());
     }
 }

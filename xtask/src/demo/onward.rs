@@ -29,13 +29,14 @@ pub fn go_on(story: &mut Story, server: Postgres, backstay: &Backstay, place: &P
     story.quote(&format!(
         "export PATH={}:{}:$PATH BACKSTAY_CONFIG={}\n\
          psql -h {} -p {} -U postgres postgres\n\
-         backstay archive &\n\
+         backstay archive & ARCHIVE=$!\n\
          backstay list\n\
          backstay backup\n\
          backstay status\n\
          backstay drill\n\
          backstay restore demo --into {} --start\n\n\
          # when you have seen enough:\n\
+         kill -INT $ARCHIVE && wait $ARCHIVE\n\
          {stop}\n\
          rm -r {}",
         word(server.installation().bin_directory()),

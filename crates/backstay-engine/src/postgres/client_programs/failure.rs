@@ -53,7 +53,7 @@ impl Failure {
 
 /// Parts of messages, the first that fits counts: a server that has no room for its
 /// log may also end the connection.
-const WORDS: [(&str, Failure); 23] = [
+const WORDS: [(&str, Failure); 24] = [
     ("No space left on device", Failure::DiskFull),
     ("could not extend file", Failure::DiskFull),
     ("Disk quota exceeded", Failure::DiskFull),
@@ -68,6 +68,9 @@ const WORDS: [(&str, Failure); 23] = [
     ("canceling statement due to lock timeout", Failure::Locked),
     ("canceling statement due to statement timeout", Failure::Locked),
     ("deadlock detected", Failure::Deadlock),
+    // A worker of a parallel `pg_dump` that does not wait behind somebody who waits for the first
+    // one's lock. It says the same when its connection is lost at that moment.
+    ("could not obtain lock on relation", Failure::Deadlock),
     ("server closed the connection", Failure::ConnectionLost),
     ("terminating connection", Failure::ConnectionLost),
     ("connection to server", Failure::ConnectionLost),
@@ -149,6 +152,10 @@ mod tests {
                 Failure::Locked,
             ),
             ("pg_dump: error: query failed: ERROR:  deadlock detected", Failure::Deadlock),
+            (
+                "pg_dump: error: could not obtain lock on relation \"public.t\"; This usually means that",
+                Failure::Deadlock,
+            ),
             ("pg_dump: error: could not write to file: No space left on device", Failure::DiskFull),
             ("pg_dump: error: something new", Failure::Refused),
         ] {
