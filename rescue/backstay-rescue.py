@@ -289,7 +289,11 @@ def run_log(repository, options):
     if re.search(r"['\"\\$`%\n]", directory):
         raise Problem(INVALID, f"{directory} cannot stand in a restore_command", "name a DIR without quotes, backslashes, $ and %")
     backup = chosen_backup(repository, options)
-    log = Log(repository, backup, options.timeline)
+    log = Log(repository, backup, options.timeline, options.to)
+    if log.reached[1] <= log.legs[0].begin:
+        if log.hole:
+            raise Problem(FINDINGS, f"the log behind {backup.session} begins with a hole: {log.hole}", "the backup starts without it")
+        raise Problem(NOT_FOUND, f"no log is there behind {backup.session}", "the backup starts without one")
     owner = next((entry for entry in backup.entries() if entry.path == "PG_VERSION"), None)
 
     def give_file(path, mode):
@@ -308,7 +312,6 @@ def run_log(repository, options):
         if not existed and not os.listdir(directory):
             os.rmdir(directory)
         raise
-    give_file(directory, 0o700)
     progress.end()
     count = log.segments()
     print(f"wrote the log of {backup.instance} behind {backup.session}: {count} segment{'s' * (count != 1)}, to {shown(end)} "
@@ -356,6 +359,7 @@ def arguments():
     log.add_argument("backup", metavar="BACKUP", nargs="?", default="latest", help="an id, or latest (the default)")
     log.add_argument("directory", metavar="DIR")
     log.add_argument("--timeline", metavar="N", type=int, help="the timeline to follow (default: the newest)")
+    log.add_argument("--to", metavar="LSN", help="no further than this position, such as 0/3000028")
     options = parser.parse_args(namespace=argparse.Namespace(repository=".", key=None, passphrase_file=None, no_crc=False))
     options.run = {"list": run_list, "show": run_show, "check": run_check, "restore": run_restore, "log": run_log}[options.verb]
     return options

@@ -201,7 +201,10 @@ class Repository:
             return file.read()
 
     def names(self, place):
-        found = os.listdir(self.path(place)) if os.path.isdir(self.path(place)) else []
+        try:
+            found = os.listdir(self.path(place))
+        except (FileNotFoundError, NotADirectoryError):  # anything else is no absence
+            return []
         return sorted(name for name in found if not name.startswith("."))
 
     def unlock(self, key_file, passphrase_file):

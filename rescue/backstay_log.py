@@ -7,7 +7,7 @@ import re
 import struct
 from collections import namedtuple
 
-from backstay_format import CORRUPT, Container, Crc32c, INVALID, NOT_FOUND, Problem, UNSUPPORTED, keyed, reading
+from backstay_format import CORRUPT, Container, Crc32c, INVALID, Problem, UNSUPPORTED, keyed, reading
 
 LOG = 4  # the kind of its objects
 SPAN = re.compile(r"([0-9A-F]{16})-([0-9A-F]{16})")
@@ -16,8 +16,9 @@ Leg = namedtuple("Leg", "timeline begin end")  # one timeline on the way of a re
 FETCH = """#!/bin/sh
 # restore_command = '"…/fetch" %f "%p"'. PostgreSQL takes 1 for the end of the log and opens, so that any other trouble is 126.
 here=$(dirname "$0")
-[ -r "$here" ] || exit 126
-[ -e "$here/$1" ] || exit 1
+[ -r "$here/contents" ] || exit 126
+grep -qxF -e "$1" "$here/contents"
+case $? in 0) ;; 1) exit 1 ;; *) exit 126 ;; esac
 cp "$here/$1" "$2" || exit 126
 """
 
@@ -118,8 +119,8 @@ def read_span(repository, name, start, end):
     with reading(name):
         container = Container(repository, name, LOG, os.path.getsize(repository.path(name)))
     try:
-        head = json.loads(container.frame(0))
         with reading(name):
+            head = json.loads(container.frame(0))
             if head["format"] > 2:
                 raise Problem(UNSUPPORTED, f"{name} has format {head['format']}, this reader knows 2")
             form = head.get("form", "bytes")
@@ -151,8 +152,12 @@ def joined(spans):
 class Log:
     """What a repository has of the log behind a backup, and the way of a replay over its timelines."""
 
-    def __init__(self, repository, backup, timeline=None):
-        self.repository, self.backup = repository, backup
+    def __init__(self, repository, backup, timeline=None, to=None):
+        self.repository, self.backup, self.to = repository, backup, 1 << 64
+        if to is not None:
+            if not re.fullmatch(r"[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}", to):
+                raise Problem(INVALID, f"--to {to} is not a position such as 0/3000028")
+            self.to = parse(to)
         with reading(f"the manifest of {backup.session}"):
             positions = [backup.record.get(key) for key in ("start_position", "stop_position")]
             if None in positions:
@@ -176,11 +181,12 @@ class Log:
         self.follow()
 
     def list_timeline(self, timeline, place):
-        names = [(name, SPAN.fullmatch(name)) for name in self.repository.names(place)]
+        listed = self.repository.names(place)
+        names = [(name, SPAN.fullmatch(name)) for name in listed]
         spans = [(int(words[1], 16), int(words[2], 16), f"{place}/{name}") for name, words in names if words]
         if spans:
             self.spans[timeline] = spans
-        if os.path.exists(self.repository.path(f"{place}/history")):
+        if "history" in listed:
             document = self.repository.document(f"{place}/history")
             with reading(f"{place}/history"):
                 if document["format"] > 1:
@@ -207,13 +213,13 @@ class Log:
     def sources(self, number):
         """The parts of spans that hold log of a leg: its own, and what its neighbours have of the segment of a switch."""
         leg = self.legs[number]
-        limits = [(leg.timeline, leg.end)]
+        limits = [(leg.timeline, self.to if leg.end is None else leg.end)]
         limits += [(later.timeline, leg.end) for later in self.legs[number + 1:number + 2]]
-        limits += [(before.timeline, before.end) for before in self.legs[max(0, number - 1):number]]
+        limits += [(before.timeline, before.end) for before in reversed(self.legs[:number])]
         low = leg.begin // self.size * self.size
         for timeline, high in limits:
             for start, stop, name in sorted(self.spans.get(timeline, []), key=lambda span: (span[0], -span[1])):
-                first, last = max(start, low), stop if high is None else min(stop, high)
+                first, last = max(start, low), min(stop, high, self.to)
                 if first < last:
                     yield first, last, start, stop, name
 
@@ -252,30 +258,46 @@ class Log:
 
     def write(self, directory, give, add):
         """Into a directory that is empty. What is there without the file `fetch` is not whole."""
-        if self.reached[1] <= self.legs[0].begin:
-            raise Problem(NOT_FOUND, f"no log is there behind {self.backup.session}", "it starts without one")
         for number, begin, end in self.ends():
             files, done = Segments(directory, f"{self.legs[number].timeline:08X}", self.size, give), []
             for first, last, start, stop, name in self.sources(number):
                 first, last = max(first, begin), min(last, end)
                 if first >= last or any(low <= first and last <= high for low, high in done):
                     continue
-                content = read_span(self.repository, name, start, stop)[first - start:last - start]
+                try:
+                    content = read_span(self.repository, name, start, stop)[first - start:last - start]
+                except Problem as problem:
+                    problem.hint = problem.hint or f"--to {shown(start)} brings what lies before it, into another DIR"
+                    raise
                 files.put(first, content, done)
                 done = joined([*done, (first, last)])
                 add(last - first)
-        for leg in self.legs[:self.last + 1]:
-            if leg.timeline in self.histories:
-                path = os.path.join(directory, f"{leg.timeline:08X}.history")
-                with open(path, "x", encoding="utf-8") as file:
-                    file.write(self.histories[leg.timeline][1])
-                give(path, 0o600)
+        for timeline, text in self.texts_of_histories().items():
+            write_text(os.path.join(directory, f"{timeline:08X}.history"), text, 0o600, give)
+        contents = "".join(name + "\n" for name in sorted(os.listdir(directory)))
+        write_text(os.path.join(directory, "contents"), contents, 0o600, give)
+        give(directory, 0o700)
         os.sync()
-        path = os.path.join(directory, "fetch")
-        with open(path, "x", encoding="utf-8") as file:
-            file.write(FETCH)
-        give(path, 0o700)
+        write_text(os.path.join(directory, "fetch"), FETCH, 0o700, give)
         os.sync()
+
+    def texts_of_histories(self):
+        """Of all timelines: a server that is promoted takes the first number that nobody has. Where that of a
+        timeline on the way is missing, the one that is followed says the same."""
+        texts = {timeline: text for timeline, (_, text) in self.histories.items()}
+        for leg in self.legs[1:]:
+            before = [each for each in self.legs if each.timeline < leg.timeline]
+            known = [line for line in self.histories.get(self.target, ([], ""))[0] if line[0] < before[0].timeline]
+            lines = [*known, *((each.timeline, each.end) for each in before)]
+            text = "".join(f"{number}\t{shown(switch)}\tno history was archived\n" for number, switch in lines)
+            texts.setdefault(leg.timeline, text)
+        return texts
+
+
+def write_text(path, text, mode, give):
+    with open(path, "x", encoding="utf-8") as file:
+        file.write(text)
+    give(path, mode)
 
 
 class Segments:

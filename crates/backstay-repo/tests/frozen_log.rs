@@ -164,9 +164,8 @@ async fn the_second_reader_reads_the_same_whatever_is_wrong_with_the_bytes() {
     let mut given = Vec::new();
     for number in 0..200u64 {
         // The last of them lie where positions end.
-        let first =
-            if number < 190 { FIRST + (number << 20) } else { u64::MAX - 0xffff - (number - 190) * 8192 };
-        let first = first / 8192 * 8192;
+        let from_the_end = (number.saturating_sub(190) + 5) * 8192;
+        let first = if number < 190 { FIRST + (number << 20) } else { u64::MAX - from_the_end + 1 };
         let mut bytes = content(first);
         for _ in 0..next(12) {
             let at = match next(3) {

@@ -102,12 +102,7 @@ pub(crate) async fn answer(
                 break;
             }
         } else {
-            // Only one that is not looked at after all is passed over.
-            if let Some((before, _)) = passed.replace((glance, span))
-                && let Some((first, last)) = before.head.first_time.zip(before.head.last_time)
-            {
-                search.pass(first, last);
-            }
+            passed = Some((glance, span));
         }
     }
     if let Some((passed, of)) = passed.filter(|_| !search.is_over()) {

@@ -123,6 +123,7 @@ impl Archived {
     fn rows(&mut self, words: &[&str]) -> String {
         let (ran, into) = self.restore(words);
         assert_eq!(ran.code, 0, "{words:?}: {ran:#?}");
+        assert!(!ran.err.contains("the clock of"), "nobody set a clock: {ran:#?}");
         self.rows_in(&into)
     }
 

@@ -22,19 +22,21 @@ pub(super) fn doubt(
 ) -> Option<Finding> {
     let fact = match (seen.set_back, &seen.before) {
         (Some(SetBack { from, to }), _) => {
-            format!("it was set back from {from} to {to} within the log that is replayed")
+            format!(
+                "the times in the log go back from {from} to {to}: it was set, or another server took over"
+            )
         }
         (None, Some(last)) if last.at > stop.0 => {
-            // By our clock the base was finished before that transaction ended.
-            let behind = base.finished_at.duration_since(last.time);
+            // By our clock the base was begun before that transaction ended, for that is behind its end.
+            let behind = base.started_at.duration_since(last.time);
             if behind <= USUAL_DISORDER {
                 return None;
             }
             let behind = SignedDuration::from_secs(behind.as_secs());
             format!(
                 "it was {behind:#} behind that of this program: a transaction behind the end of backup {} ended at {}, \
-                 and the backup at {}",
-                base.id, last.time, base.finished_at
+                 and the backup began at {}",
+                base.id, last.time, base.started_at
             )
         }
         _ => return None,

@@ -28,7 +28,7 @@ fn a_time_that_comes_twice_is_told_and_the_restore_is_what_was_told() {
         return;
     }
     for (version, has_second_base, why) in [
-        (PostgresVersion::V15, false, "it was set back from"),
+        (PostgresVersion::V15, false, "the times in the log go back from"),
         (PostgresVersion::V17, true, "behind that of this program"),
     ] {
         let Some((mut archived, markers)) = with_clock_set(version, has_second_base) else { return };
