@@ -128,7 +128,8 @@ pub fn run(options: &Options) -> Result<()> {
         // Whoever came first comes last, so that nobody always pays for the others' dirt.
         let is_turned = round % 2 == 1;
         let wanted = |part: Part| options.only.is_none_or(|only| only == part);
-        if wanted(Part::Receive) {
+        // A replay is of the log that was received.
+        if wanted(Part::Receive) || (round == 0 && wanted(Part::Replay)) {
             receive::measure_round(&source, is_turned, &mut findings)?;
         }
         if wanted(Part::Replay) {
