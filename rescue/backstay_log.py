@@ -231,6 +231,8 @@ class Log:
             around = [end for start, end in there if start <= leg.begin < end]
             end = around[0] if around else leg.begin
             self.last, self.reached = number, (leg.timeline, end)
+            if end >= self.to:
+                return
             beyond = [start for start, _ in there if start > end]
             later = [each.timeline for each in self.legs[number + 1:] if each.timeline in self.spans]
             if leg.end is None or end < leg.end:

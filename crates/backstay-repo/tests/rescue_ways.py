@@ -112,6 +112,7 @@ assert "00000002.history" in found
 found = check("the old life on purpose", two.brought(10 * S, timeline=1), (1, 12 * S), 1,
               {name(1, 10): WHOLE, name(1, 11): WHOLE})
 assert "00000002.history" in found, "a promoted server would take a number that somebody has"
+check("no further than asked, and short of the switch", two.brought(6 * S, to=lsn(7 * S)), (1, 7 * S), 1, {name(1, 6): WHOLE})
 check("the base ends in the segment of the switch", two.brought(quarter), (2, 9 * S), 2,
       {name(1, 8): [(1, 8), (0, 8)], name(2, 8): [(1, 8), (2, 8)]})
 unborn = MadeUp({1: [(3 * S, 12 * S)]}, {2: [(1, half)]})
