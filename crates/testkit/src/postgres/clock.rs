@@ -2,6 +2,7 @@
 //! asleep finds it set: `libfaketime` sits between the real server and the kernel.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -38,7 +39,7 @@ fn library() -> Option<PathBuf> {
 }
 
 pub(super) fn prepare(clock: &Path) -> Result<()> {
-    fs::write(clock, "+0").context("make a clock")
+    fs::write(clock, words(0)).context("make a clock")
 }
 
 /// Only what a calendar shows: timeouts go on as they are.
@@ -51,17 +52,19 @@ pub(super) fn apply(command: &mut Command, clock: &Path) {
         .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
 }
 
+/// Of one length, so that one write over the other is never half of two.
+fn words(hours: i32) -> String {
+    format!("{hours:+05}h")
+}
+
 impl Postgres {
-    /// From now on the server sees the time of the machine and so much more or less: `-2h`, `+0`.
+    /// From now on the server sees the time of the machine and so many hours more or less.
     ///
     /// # Errors
     /// When the server was not started with [`super::PostgresOptions::with_settable_clock`].
-    #[allow(clippy::disallowed_methods, reason = "a clock of a test is not to outlive a crash")]
-    pub fn set_clock(&self, offset: &str) -> Result<()> {
+    pub fn set_clock(&self, hours: i32) -> Result<()> {
         let clock = self.clock.as_ref().context("this server has the clock of the machine")?;
-        // Whole at once: the server reads it at every look at the time.
-        let next = clock.with_extension("next");
-        fs::write(&next, offset)?;
-        fs::rename(&next, clock).context("set a clock")
+        let mut file = fs::OpenOptions::new().write(true).open(clock)?;
+        file.write_all(words(hours).as_bytes()).context("set a clock")
     }
 }

@@ -11,8 +11,8 @@ const DOUBT: &str = "the clock of orders";
 fn with_clock_set(version: PostgresVersion, has_second_base: bool) -> Option<(Archived, Vec<Marker>)> {
     let mut archived = Archived::with(version, PostgresOptions::default().with_settable_clock())?;
     let mut markers = vec![archived.insert(1)];
-    for (number, offset) in (2..).zip(["-2h", "-2h", "+3h", "+0"]) {
-        archived.server.set_clock(offset).unwrap();
+    for (number, hours) in (2..).zip([-2, -2, 3, 0]) {
+        archived.server.set_clock(hours).unwrap();
         if number == 3 && has_second_base {
             archived.home.run(["backup", "orders", "--quiet"]).good();
         }
