@@ -16,6 +16,7 @@ use backstay_engine::postgres::receive::log_id;
 use backstay_engine::postgres::wal::{LogReader, first_page};
 use backstay_model::{InstanceId, LogId, LogSpan, Lsn, TimelineId};
 use backstay_repo::large_buffer::large_buffer;
+use backstay_repo::large_write;
 use backstay_repo::layout::ObjectName;
 use backstay_repo::log::{LogForm, LogPiece, SPAN_BYTES_MAX};
 use backstay_repo::store::StoreError;
@@ -84,7 +85,7 @@ pub enum Fetched {
 ///
 /// [`Error::LogHole`] where log is archived behind the place and not at it.
 pub async fn fetch(context: &Context, source: &LogSource, name: &LogFileName, to: &Path) -> Result<Fetched> {
-    match answer(context, source, name).await? {
+    match answer(context, source, name, Vec::new()).await? {
         Answer::There { bytes, end: None } => write(to, bytes).await.map(|()| Fetched::Written),
         Answer::There { bytes, end: Some(end) } => write(to, bytes).await.map(|()| Fetched::Tail { end }),
         Answer::Absent => Ok(Fetched::Absent),
@@ -101,7 +102,13 @@ enum Answer {
     Absent,
 }
 
-async fn answer(context: &Context, source: &LogSource, name: &LogFileName) -> Result<Answer> {
+/// A whole segment comes into `buffer` where it can, whatever is in it.
+async fn answer(
+    context: &Context,
+    source: &LogSource,
+    name: &LogFileName,
+    buffer: Vec<u8>,
+) -> Result<Answer> {
     let there = |bytes| Answer::There { bytes, end: None };
     let (timeline, segment) = match name {
         LogFileName::Segment { timeline, segment } => (*timeline, *segment),
@@ -124,7 +131,7 @@ async fn answer(context: &Context, source: &LogSource, name: &LogFileName) -> Re
     let until = span.end.min(left_at);
     if span.length() == SPAN_BYTES_MAX && until == span.end {
         // A segment that was complete lies there as one object, under a name that is known.
-        match context.repo.read_log_span(&source.instance, &log, span).await {
+        match context.repo.read_log_span_into(&source.instance, &log, span, buffer).await {
             Ok(read) => return Ok(there(read.content)),
             Err(backstay_repo::Error::Store(StoreError::NotFound { .. })) => {}
             Err(error) => return Err(error.into()),
@@ -159,8 +166,10 @@ async fn answer(context: &Context, source: &LogSource, name: &LogFileName) -> Re
 
 async fn write(to: &Path, bytes: Vec<u8>) -> Result<()> {
     let path = to.to_owned();
-    off_thread(move || std::fs::write(&path, &bytes).map_err(|source| Error::WriteLogFile { path, source }))
-        .await
+    off_thread(move || {
+        large_write::write(&path, &bytes).map_err(|source| Error::WriteLogFile { path, source })
+    })
+    .await
 }
 
 /// The cluster whose log is archived as this instance, by its newest base.

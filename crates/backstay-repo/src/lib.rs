@@ -19,6 +19,7 @@ pub mod init;
 pub mod key;
 pub mod kit;
 pub mod large_buffer;
+pub mod large_write;
 pub mod layout;
 pub mod log;
 pub mod manifest;

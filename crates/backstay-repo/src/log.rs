@@ -130,7 +130,7 @@ impl Repo {
         match self.store().put_if_absent(name, object.clone()).await {
             Ok(()) => Ok(StoredSpan { span, digest, stored_bytes: Some(stored_bytes) }),
             Err(StoreError::AlreadyExists { .. }) => {
-                let there = self.read_log_object(name).await?;
+                let there = self.read_log_object(name, Vec::new()).await?;
                 match there.head.digest == digest {
                     true => Ok(StoredSpan { span, digest, stored_bytes: None }),
                     false => Err(Error::LogDiffers { object: name.to_string() }),

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use backstay_repo::large_buffer::large_buffer;
+use backstay_repo::large_write;
 use rustix::fs::{Gid, Uid};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Interest};
 use tokio::net::unix::OwnedWriteHalf;
@@ -187,7 +188,7 @@ pub(super) fn ask(socket: &Path, name: &str, to: &Path, patience: Duration) -> R
             if bytes.len() as u64 != length {
                 return Err(read(io::Error::from(io::ErrorKind::UnexpectedEof)));
             }
-            std::fs::write(to, &bytes)
+            large_write::write(to, &bytes)
                 .map_err(|source| Error::WriteLogFile { path: to.to_owned(), source })?;
             Ok(Fetched::Written)
         }

@@ -4,11 +4,12 @@
 //! process that is killed leaves nothing behind in the directory of a server. Blocks.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use backstay_repo::large_write;
 use rustix::fs::{AtFlags, CWD, OFlags};
 
 pub(super) struct Unnamed(File);
@@ -20,8 +21,8 @@ impl Unnamed {
     pub fn write(directory: &Path, bytes: &[u8]) -> io::Result<Unnamed> {
         let mut options = OpenOptions::new();
         options.write(true).mode(0o600).custom_flags(OFlags::TMPFILE.bits() as i32);
-        let mut file = options.open(directory)?;
-        file.write_all(bytes)?;
+        let file = options.open(directory)?;
+        large_write::write_all_at(&file, bytes, 0)?;
         Ok(Unnamed(file))
     }
 

@@ -117,8 +117,15 @@ pub(super) struct Opened {
     pub marks: Vec<LogMark>,
 }
 
-/// Opens every frame, and compares the content with its digest.
-pub(super) fn open(keys: &SealKeys, name: &ObjectName, span: LogSpan, object: &[u8]) -> Result<Opened> {
+/// Opens every frame, and compares the content with its digest. The content comes into `buffer`
+/// where there is room for it.
+pub(super) fn open(
+    keys: &SealKeys,
+    name: &ObjectName,
+    span: LogSpan,
+    object: &[u8],
+    buffer: Vec<u8>,
+) -> Result<Opened> {
     let damaged = |reason: &str| Error::damaged(name, reason.to_owned());
     let container = Container::of_bytes(keys, ObjectKind::Log, name, object)?;
     let mut opener = FrameOpener::new().map_err(|error| Error::broken(error.to_string()))?;
@@ -135,7 +142,11 @@ pub(super) fn open(keys: &SealKeys, name: &ObjectName, span: LogSpan, object: &[
     let mut json = Vec::new();
     frame(0, &mut json)?;
     let head = parse_head(name, span, &json)?;
-    let mut content = large_buffer(span.length() as usize);
+    let mut content = buffer;
+    content.clear();
+    if (content.capacity() as u64) < span.length() {
+        content = large_buffer(span.length() as usize);
+    }
     for number in 1..=head.content_frames {
         frame(number, &mut content)?;
     }

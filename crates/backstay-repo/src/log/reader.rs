@@ -25,11 +25,23 @@ pub struct LogRead {
 impl Repo {
     /// One object of the log.
     pub async fn read_log_span(&self, instance: &InstanceId, log: &LogId, span: LogSpan) -> Result<LogRead> {
-        let name = InstanceLayout::new(instance.clone()).log_object(log, span)?;
-        self.read_log_object(&name).await
+        self.read_log_span_into(instance, log, span, Vec::new()).await
     }
 
-    pub(super) async fn read_log_object(&self, name: &ObjectName) -> Result<LogRead> {
+    /// The same in a buffer that was used before, whatever is in it: to get fresh memory for a
+    /// whole segment of PostgreSQL takes as long as to decompress it.
+    pub async fn read_log_span_into(
+        &self,
+        instance: &InstanceId,
+        log: &LogId,
+        span: LogSpan,
+        buffer: Vec<u8>,
+    ) -> Result<LogRead> {
+        let name = InstanceLayout::new(instance.clone()).log_object(log, span)?;
+        self.read_log_object(&name, buffer).await
+    }
+
+    pub(super) async fn read_log_object(&self, name: &ObjectName, buffer: Vec<u8>) -> Result<LogRead> {
         let instance = name.as_str().split('/').next().unwrap_or_default().parse::<InstanceId>();
         let item = instance.ok().and_then(|instance| InstanceLayout::new(instance).log_object_of(name));
         let Some((_, LogItem::Span(span))) = item else {
@@ -37,7 +49,7 @@ impl Repo {
         };
         let bytes = self.store().get(name, OBJECT_BYTES_MAX).await?;
         let (keys, name) = (Arc::clone(self.seal_keys()), name.clone());
-        let opening = tokio::task::spawn_blocking(move || object::open(&keys, &name, span, &bytes));
+        let opening = tokio::task::spawn_blocking(move || object::open(&keys, &name, span, &bytes, buffer));
         let opened = opening.await.map_err(|error| Error::broken(error.to_string()))??;
         Ok(LogRead { head: opened.head, content: opened.content, marks: opened.marks })
     }

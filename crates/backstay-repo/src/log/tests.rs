@@ -171,6 +171,21 @@ async fn a_folded_span_is_read_like_any_other_by_all_who_read() {
 }
 
 #[tokio::test]
+async fn nothing_is_left_of_what_a_buffer_held_before() {
+    let (repo, _store) = repo(Cipher::Aes256Gcm);
+    for (form, level, start) in [(LogForm::PostgresqlRecords, 3, 16384), (LogForm::Bytes, 0, 32768)] {
+        let content = records(start);
+        let held = LogPiece { content: content.clone(), form, ..piece(start, start) };
+        let stored = repo.put_log(&instance(), held, level).await.unwrap();
+        for length in [0, 1, content.len() - 1, content.len(), 3 * content.len()] {
+            let used = vec![0xA5; length];
+            let read = repo.read_log_span_into(&instance(), &log(), stored.span, used).await.unwrap();
+            assert!(read.content == content, "{form:?} behind {length} bytes");
+        }
+    }
+}
+
+#[tokio::test]
 async fn every_bit_of_an_object_counts() {
     let (repo, store) = repo(Cipher::Aes256Gcm);
     let marks = vec![mark(10, 10, LogMarkKind::Commit { transaction: 3 })];

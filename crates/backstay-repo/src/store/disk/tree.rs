@@ -19,6 +19,7 @@ use jiff::Timestamp;
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 
+use crate::large_write;
 use crate::layout::ObjectName;
 use crate::store::{Operation, StoreError};
 
@@ -331,7 +332,7 @@ impl Unfinished {
     }
 
     pub fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
-        self.once(|unfinished| unfinished.file.write_all_at(bytes, offset).map_err(lasting))
+        self.once(|unfinished| large_write::write_all_at(&unfinished.file, bytes, offset).map_err(lasting))
     }
 
     /// Makes the file durable, gives it its name unless that is taken, and makes
