@@ -136,6 +136,9 @@ async fn answer(
             Err(backstay_repo::Error::Store(StoreError::NotFound { .. })) => {}
             Err(error) => return Err(error.into()),
         }
+    } else {
+        // It would lie in memory beside what is read now.
+        drop(buffer);
     }
     let listed = context.repo.timeline_log(&source.instance, &log).await?;
     let coverage = listed.coverage();

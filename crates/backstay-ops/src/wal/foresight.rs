@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use backstay_model::LogSpan;
+use backstay_repo::log::SPAN_BYTES_MAX;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -37,7 +38,7 @@ enum Read {
     File(Unnamed),
 }
 
-/// What segments were read into, for those to come.
+/// What segments of the usual size were read into, for those to come: others are put together.
 #[derive(Clone, Default)]
 struct Buffers(Arc<Mutex<Vec<Vec<u8>>>>);
 
@@ -59,9 +60,8 @@ pub(super) struct Foresight {
     source: LogSource,
     /// The server takes its files here.
     place: Option<PathBuf>,
-    /// One after the other: each takes the memory of two segments while it is read. Written they
-    /// are beside the next one, for that is mostly waiting for memory of the system's cache: half
-    /// the time of a segment, and it takes only the one.
+    /// One after the other: each takes the memory of up to two segments while it is read. One that
+    /// lies there as one object is written while the next is read, which takes one more.
     reading: Arc<Semaphore>,
     buffers: Buffers,
     /// Each with the one task that reads it, which ends when nobody wants it any more.
@@ -112,15 +112,20 @@ impl Foresight {
             }
             let (context, source, reading) =
                 (self.context.clone(), self.source.clone(), Arc::clone(&self.reading));
+            let is_one_object = source.segment_bytes == SPAN_BYTES_MAX;
             let (place, buffers) = (self.place.clone(), self.buffers.clone());
             let mut read = JoinSet::new();
             read.spawn(async move {
-                let alone = reading.acquire_owned().await.ok()?;
-                let read = answer(&context, &source, &name, buffers.take()).await;
-                drop(alone);
+                let mut alone = Some(reading.acquire_owned().await.ok()?);
+                let buffer = if is_one_object { buffers.take() } else { Vec::new() };
+                let read = answer(&context, &source, &name, buffer).await;
+                if is_one_object {
+                    drop(alone.take());
+                }
                 match read {
                     Ok(Answer::There { bytes, end: None }) => {
-                        off_thread(move || Ok(written(bytes, place, &buffers))).await.ok()
+                        let buffers = is_one_object.then_some(buffers);
+                        off_thread(move || Ok(written(bytes, place, buffers))).await.ok()
                     }
                     Ok(_) => None,
                     Err(error) => {
@@ -149,10 +154,12 @@ impl Foresight {
 }
 
 /// Where no file can be written without a name, the bytes are as good.
-fn written(bytes: Vec<u8>, place: Option<PathBuf>, buffers: &Buffers) -> Read {
+fn written(bytes: Vec<u8>, place: Option<PathBuf>, buffers: Option<Buffers>) -> Read {
     match place.and_then(|place| Unnamed::write(&place, &bytes).ok()) {
         Some(file) => {
-            buffers.give_back(bytes);
+            if let Some(buffers) = buffers {
+                buffers.give_back(bytes);
+            }
             Read::File(file)
         }
         None => Read::Bytes(bytes),

@@ -118,26 +118,24 @@ pub(super) struct Opened {
 }
 
 /// Opens every frame, and compares the content with its digest. The content comes into `buffer`
-/// where there is room for it.
+/// where there is room for it; `object` is of no use afterwards, for its frames are decrypted
+/// where they lie: a copy of a span that does not compress would be the third that is in memory.
 pub(super) fn open(
     keys: &SealKeys,
     name: &ObjectName,
     span: LogSpan,
-    object: &[u8],
+    object: &mut [u8],
     buffer: Vec<u8>,
 ) -> Result<Opened> {
     let damaged = |reason: &str| Error::damaged(name, reason.to_owned());
     let container = Container::of_bytes(keys, ObjectKind::Log, name, object)?;
     let mut opener = FrameOpener::new().map_err(|error| Error::broken(error.to_string()))?;
-    let mut stored = Vec::new();
     let mut frame = |number: u32, to: &mut Vec<u8>| -> Result<()> {
         let place = container.place(number)?;
         let end = place.offset + u64::from(place.entry.stored_length);
-        stored.clear();
-        stored.extend_from_slice(
-            object.get(place.offset as usize..end as usize).ok_or_else(|| damaged("it is cut short"))?,
-        );
-        container.open_frame_into(&mut opener, number, &mut stored, to)
+        let stored = object.get_mut(place.offset as usize..end as usize);
+        let stored = stored.ok_or_else(|| damaged("it is cut short"))?;
+        container.open_frame_into(&mut opener, number, stored, to)
     };
     let mut json = Vec::new();
     frame(0, &mut json)?;

@@ -47,9 +47,10 @@ impl Repo {
         let Some((_, LogItem::Span(span))) = item else {
             return Err(Error::broken(format!("{name} is not of a log")));
         };
-        let bytes = self.store().get(name, OBJECT_BYTES_MAX).await?;
+        let mut bytes = Vec::from(self.store().get(name, OBJECT_BYTES_MAX).await?);
         let (keys, name) = (Arc::clone(self.seal_keys()), name.clone());
-        let opening = tokio::task::spawn_blocking(move || object::open(&keys, &name, span, &bytes, buffer));
+        let opening =
+            tokio::task::spawn_blocking(move || object::open(&keys, &name, span, &mut bytes, buffer));
         let opened = opening.await.map_err(|error| Error::broken(error.to_string()))??;
         Ok(LogRead { head: opened.head, content: opened.content, marks: opened.marks })
     }
