@@ -1,15 +1,17 @@
-//! `cargo xtask servers`: PostgreSQL 15 and 17, prepared once and found by `testkit`.
+//! `cargo xtask servers`: PostgreSQL 15 and 17, Redis and Valkey, prepared once and found by
+//! `testkit`.
 //!
 //! Root gets what is missing. Anybody else is told the one command with which root
 //! gets it for him, and nothing is begun.
 
 use anyhow::{Result, bail};
 use testkit::ownership::we_are_root;
+use testkit::redis::find as find_redis;
 use testkit::servers::{CACHE_VARIABLE, cache_directory, complete_root, find, rescue_python};
-use testkit::{Installation, PostgresVersion};
+use testkit::{Installation, PostgresVersion, RedisVersion};
 
 use crate::process::quoted;
-use crate::setup::roots::{BOOKWORM, TRIXIE, install_native, show_versions};
+use crate::setup::roots::{BOOKWORM, TRIXIE, install_native, link_redis, show_versions};
 use crate::setup::{PreparationLock, packages, python};
 
 /// Programs and their packages: tests let system calls of the real binary fail, set the
@@ -36,7 +38,8 @@ pub fn run() -> Result<()> {
 pub fn prepare_all() -> Result<()> {
     let whole = PostgresVersion::ALL.iter().all(|version| find(*version).is_some())
         // A PostgreSQL 17 of the machine's own would lack TimescaleDB, Valkey and pgBackRest.
-        && complete_root(TRIXIE.release).is_some();
+        && complete_root(TRIXIE.release).is_some()
+        && RedisVersion::ALL.iter().all(|version| find_redis(*version).is_some());
     let tools = packages::missing(&TOOLS);
     if whole && rescue_python().is_some() && tools.is_empty() {
         return Ok(());
@@ -51,6 +54,9 @@ pub fn prepare_all() -> Result<()> {
         prepare_postgres_15(&lock)?;
     }
     TRIXIE.prepare(&lock)?;
+    if find_redis(RedisVersion::Redis70).is_none() {
+        prepare_redis(&lock)?;
+    }
     if !tools.is_empty() {
         packages::install(&tools)?;
     }
@@ -58,6 +64,11 @@ pub fn prepare_all() -> Result<()> {
     for version in PostgresVersion::ALL {
         if find(version).is_none() {
             bail!("PostgreSQL {version} is still missing after it was prepared");
+        }
+    }
+    for version in RedisVersion::ALL {
+        if find_redis(version).is_none() {
+            bail!("{version} is still missing after it was prepared");
         }
     }
     Ok(())
@@ -127,6 +138,14 @@ fn leave_it_to_root(why: &str) -> Result<()> {
         quoted(&cache.to_string_lossy()),
         quoted(&program.to_string_lossy())
     )
+}
+
+fn prepare_redis(lock: &PreparationLock) -> Result<()> {
+    if packages::debian_release().as_deref() == Some("bookworm") {
+        link_redis()
+    } else {
+        BOOKWORM.prepare(lock)
+    }
 }
 
 fn prepare_postgres_15(lock: &PreparationLock) -> Result<()> {

@@ -13,7 +13,7 @@ use crate::process::{cargo, find_in_path, show_and_run};
 use crate::{guide, reference, servers};
 
 /// What a complete run insists on: none of it may be skipped.
-const REQUIRED: &str = "postgresql,timescaledb,rescue,strace,faketime,programs";
+const REQUIRED: &str = "postgresql,timescaledb,redis,rescue,strace,faketime,programs";
 
 #[derive(Args)]
 pub struct Options {

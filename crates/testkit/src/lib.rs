@@ -1,11 +1,11 @@
 //! Real database servers for tests, and the few things every such test needs.
 //!
-//! Responsible for finding PostgreSQL installations, running private servers on
+//! Responsible for finding installations of PostgreSQL, Redis and Valkey, running private servers on
 //! them, and leaving nothing behind: whatever a [`Workspace`] holds is stopped and
 //! removed when its owner is dropped, panics or is killed.
 //!
 //! Refuses to pretend: a test whose server is missing is either failed
-//! (`REQUIRE_ENGINES=postgresql`) or skipped in a loud voice, never passed.
+//! (`REQUIRE_ENGINES=postgresql,redis`) or skipped in a loud voice, never passed.
 //! Nothing but tests and `xtask` may depend on this crate.
 #![allow(
     clippy::print_stderr,
@@ -16,6 +16,7 @@ pub mod engines;
 pub mod ownership;
 pub mod port;
 pub mod postgres;
+pub mod redis;
 pub mod servers;
 pub mod tampered;
 pub mod torture;
@@ -27,6 +28,7 @@ pub use engines::{require_postgres, require_programs, require_rescue_python, req
 pub use port::free_port;
 pub use postgres::clock::require_settable_clock;
 pub use postgres::{Postgres, PostgresOptions, StopMode};
+pub use redis::{Redis, RedisInstallation, RedisVersion, require_redis};
 pub use servers::{Installation, PostgresVersion};
 pub use tampered::{require_tampering, tampered, traced_process};
 pub use torture::Torture;

@@ -1,10 +1,10 @@
 //! A short-lived directory in which servers run.
 //!
 //! Invariant: when its owner is dropped, or its process ends in any way, every
-//! PostgreSQL whose data directory lies in the workspace is stopped and the
-//! directory is removed. Dropping covers success and panics; for a process that
-//! is killed there is a watcher, a shell that waits for the end of a pipe which
-//! only our process holds open.
+//! PostgreSQL whose data directory lies in the workspace is stopped, every Redis whose
+//! `redis.pid` lies there is killed, and the directory is removed. Dropping covers
+//! success and panics; for a process that is killed there is a watcher, a shell that
+//! waits for the end of a pipe which only our process holds open.
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
@@ -29,6 +29,11 @@ pids=$(find "$1" -maxdepth 4 -name postmaster.pid 2>/dev/null | while read -r fi
     [ "$(sed -n 2p "$file")" = "${file%/postmaster.pid}" ] && sed -n 1p "$file"
 done)
 for pid in $pids; do kill -QUIT "$pid" 2>/dev/null; done
+# Redis and Valkey. The number of one that was killed may be another's by now.
+for file in $(find "$1" -maxdepth 2 -name redis.pid 2>/dev/null); do
+    pid=$(cat "$file")
+    grep -q -a -F "$file" "/proc/$pid/cmdline" 2>/dev/null && kill -KILL "$pid" 2>/dev/null
+done
 tries=0
 for pid in $pids; do
     while kill -0 "$pid" 2>/dev/null && [ "$tries" -lt 100 ]; do sleep 0.1; tries=$((tries + 1)); done

@@ -6,10 +6,12 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use testkit::RedisVersion;
+use testkit::redis::REDIS_LINKS;
 use testkit::servers::{LAUNCHERS, MARKER, cache_directory, complete_root};
 
 use super::{PreparationLock, packages, publish, remove_tree};
@@ -21,15 +23,20 @@ pub struct Recipe {
     pub packages: &'static [&'static str],
     /// The PostgreSQL in it.
     pub postgres: u32,
-    /// Other programs that get a launcher, and how each is asked for its version.
-    pub programs: &'static [(&'static str, &'static str)],
+    /// Other programs that get a launcher, and how each is asked for its version, if it can be.
+    pub programs: &'static [(&'static str, Option<&'static str>)],
 }
 
 pub const BOOKWORM: Recipe = Recipe {
     release: "bookworm",
-    packages: &["postgresql-15", "postgresql-client-15"],
+    packages: &["postgresql-15", "postgresql-client-15", "redis-server"],
     postgres: 15,
-    programs: &[],
+    programs: &[
+        ("redis-server", Some("--version")),
+        ("redis-cli", Some("--version")),
+        ("redis-check-rdb", Some("--version")),
+        ("redis-check-aof", None),
+    ],
 };
 
 pub const TRIXIE: Recipe = Recipe {
@@ -42,7 +49,13 @@ pub const TRIXIE: Recipe = Recipe {
         "pgbackrest",
     ],
     postgres: 17,
-    programs: &[("pgbackrest", "version"), ("valkey-server", "--version"), ("valkey-cli", "--version")],
+    programs: &[
+        ("pgbackrest", Some("version")),
+        ("valkey-server", Some("--version")),
+        ("valkey-cli", Some("--version")),
+        ("valkey-check-rdb", Some("--version")),
+        ("valkey-check-aof", Some("--version")),
+    ],
 };
 
 /// The dynamic loader and the directory of libraries of the architecture we run on.
@@ -54,8 +67,11 @@ const LOADER: (&str, &str) = ("usr/lib/ld-linux-aarch64.so.1", "usr/lib/aarch64-
 impl Recipe {
     /// Makes the root unless it is there. Takes root.
     pub fn prepare(&self, lock: &PreparationLock) -> Result<()> {
-        if complete_root(self.release).is_some() {
-            return Ok(());
+        // One of an earlier version of this chore may lack programs, or launchers of them.
+        if let Some(root) = complete_root(self.release)
+            && self.programs.iter().all(|(name, _)| program_in(&root, name).exists())
+        {
+            return self.add_launchers(&root);
         }
         let cache = cache_directory();
         let place = cache.join(self.release);
@@ -119,14 +135,23 @@ impl Recipe {
         let libraries = format!("../../../../../usr/lib/postgresql/{}/lib", self.postgres);
         symlink(libraries, postgres.join("lib"))?;
 
-        fs::create_dir_all(launchers.join("bin"))?;
-        for (name, _) in self.programs {
-            launcher(&launchers.join("bin").join(name), &format!("usr/bin/{name}"))?;
-        }
+        self.add_launchers(root)?;
         // The downloaded packages are of no further use.
         remove_tree(&root.join("var/cache/apt/archives"))?;
         self.check(root)?;
         fs::write(root.join(MARKER), self.packages.join("\n")).context("mark the root as complete")
+    }
+
+    fn add_launchers(&self, root: &Path) -> Result<()> {
+        let bin = root.join(LAUNCHERS).join("bin");
+        fs::create_dir_all(&bin)?;
+        for (name, _) in self.programs {
+            let path = bin.join(name);
+            if !path.exists() {
+                launcher(&path, &format!("usr/bin/{name}"))?;
+            }
+        }
+        Ok(())
     }
 
     /// Every program must at least start, or the root is not what it should be.
@@ -139,10 +164,16 @@ impl Recipe {
             run_quietly(Command::new(bin.join(program)).arg("--version"))?;
         }
         for (program, question) in self.programs {
-            run_quietly(Command::new(launchers.join("bin").join(program)).arg(question))?;
+            if let Some(question) = question {
+                run_quietly(Command::new(launchers.join("bin").join(program)).arg(question))?;
+            }
         }
         Ok(())
     }
+}
+
+fn program_in(root: &Path, name: &str) -> PathBuf {
+    root.join("usr/bin").join(name)
 }
 
 /// A `debootstrap` that was killed leaves `proc` and `sys` mounted, which must not
@@ -182,7 +213,30 @@ pub fn show_versions() -> Result<()> {
             eprintln!("{says}: {}", installation.bin_directory().display());
         }
     }
+    for version in RedisVersion::ALL {
+        if let Some(installation) = testkit::redis::find(version) {
+            eprintln!("{version}: {}", installation.bin_directory().display());
+        }
+    }
     Ok(())
+}
+
+/// Redis out of Debian's `redis-tools`, whose one program is also the server. The package
+/// `redis-server` is a name for that program and a service, which would be started.
+pub fn link_redis() -> Result<()> {
+    packages::install(&["redis-tools"])?;
+    let place = cache_directory().join(REDIS_LINKS);
+    let made = place.with_extension("tmp");
+    remove_tree(&made)?;
+    fs::create_dir_all(&made)?;
+    for name in ["redis-server", "redis-check-rdb", "redis-check-aof", "redis-cli"] {
+        let program = if name == "redis-server" { "redis-check-rdb" } else { name };
+        let program =
+            find_in_path(program).with_context(|| format!("find {program}, which was just installed"))?;
+        symlink(program, made.join(name))?;
+    }
+    run_quietly(Command::new(made.join("redis-server")).arg("--version"))?;
+    publish(&made, &place)
 }
 
 /// Installs a server with Debian's own package.
