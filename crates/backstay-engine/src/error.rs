@@ -241,6 +241,8 @@ pub enum Error {
         #[source]
         source: backstay_model::Fault,
     },
+    #[error(transparent)]
+    Redis(#[from] crate::redis::RedisError),
     #[error("cancelled")]
     Cancelled,
 }
@@ -388,6 +390,7 @@ impl Classified for Error {
             }
             Error::Parent { source } => source.kind(),
             Error::Parts { source } => source.kind(),
+            Error::Redis(error) => error.kind(),
             Error::Cancelled => ErrorKind::Cancelled,
             Error::Protocol { .. } | Error::NoRandomness => ErrorKind::Internal,
         }

@@ -8,9 +8,13 @@
 //! of [`model::parts`] and takes parts back; blocks, packs, keys and stores are
 //! the repository's. It has no clock and keeps nothing between two calls.
 
+pub mod address;
 pub mod error;
 pub mod postgres;
+pub mod redis;
 pub mod snapshot;
+
+pub mod tls;
 
 pub use backstay_model as model;
 pub use error::Error;

@@ -42,7 +42,6 @@ pub mod starting;
 pub mod tablespaces;
 pub(crate) mod tar_end;
 pub mod throttle;
-pub mod tls;
 pub mod wal;
 pub mod walsender;
 

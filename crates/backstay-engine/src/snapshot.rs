@@ -26,7 +26,7 @@ mod rdb;
 pub use self::influx::{InfluxFacts, may_be_head, may_be_member, members};
 use self::place::Files;
 pub use self::place::Placed;
-pub use self::rdb::{RdbChecksum, RdbFacts};
+pub use self::rdb::{RdbCheck, RdbChecksum, RdbFacts};
 
 /// Between whoever decrypts and whoever reads.
 const CHUNKS_AHEAD: usize = 4;

@@ -13,6 +13,7 @@ pub(super) fn of(error: &Error) -> Vec<String> {
             return grants.iter().map(|grant| format!("run `{grant}` as a superuser")).collect();
         }
         Error::Parent { source } | Error::Parts { source } => return source.hints(),
+        Error::Redis(error) => return error.hints(),
         Error::Connect { .. } | Error::ConnectTimeout { .. } => {
             return vec![
                 "check host and port in `url` of the instance, and that the server listens there \

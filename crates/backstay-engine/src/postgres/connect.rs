@@ -24,8 +24,8 @@ use tokio_rustls::client::TlsStream;
 use tracing::debug;
 
 use super::settings::{Address, STATEMENT_LIMIT};
-use super::tls::{Tls, end_point_hash};
 use crate::error::ServerMessage;
+use crate::tls::{Tls, end_point_hash};
 use crate::{Error, Result};
 
 /// A connection that runs statements one after the other.

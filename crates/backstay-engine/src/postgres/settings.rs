@@ -12,7 +12,8 @@ use backstay_model::{ByteRate, Secret};
 use serde::{Deserialize, Serialize};
 use tokio_postgres::config::{Host, SslMode};
 
-use super::tls::TlsMode;
+use crate::address::{Endpoint, percent_decoded};
+use crate::tls::TlsMode;
 use crate::{Error, Result};
 
 /// How long a connection may take to be made when the address does not say.
@@ -63,17 +64,6 @@ pub struct Address {
     pub connect_limit: Duration,
     /// How much a backup may read in a second.
     pub max_rate: Option<ByteRate>,
-}
-
-/// One place a server may listen at.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Endpoint {
-    Tcp {
-        host: String,
-        port: u16,
-    },
-    /// The socket itself, `/run/postgresql/.s.PGSQL.5432`.
-    Unix(PathBuf),
 }
 
 impl PostgresSettings {
@@ -173,16 +163,6 @@ impl std::fmt::Debug for Address {
     }
 }
 
-impl std::fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Endpoint::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
-            Endpoint::Tcp { host, port } => write!(f, "{host}:{port}"),
-            Endpoint::Unix(path) => write!(f, "{}", path.display()),
-        }
-    }
-}
-
 #[derive(Default)]
 struct SslParameters {
     mode: Option<String>,
@@ -258,23 +238,6 @@ fn key_value_pairs(text: &str) -> Result<Vec<(String, String)>, String> {
         }
         pairs.push((key, value));
     }
-}
-
-fn percent_decoded(text: &str) -> Result<String, String> {
-    let wrong = || format!("holds {text:?}, which is not percent-encoded text");
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        rest = tail;
-        if *first != b'%' {
-            bytes.push(*first);
-            continue;
-        }
-        let digits = rest.get(..2).and_then(|two| std::str::from_utf8(two).ok()).ok_or_else(wrong)?;
-        bytes.push(u8::from_str_radix(digits, 16).map_err(|_| wrong())?);
-        rest = &rest[2..];
-    }
-    String::from_utf8(bytes).map_err(|_| wrong())
 }
 
 #[cfg(test)]

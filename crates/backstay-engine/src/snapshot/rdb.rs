@@ -105,10 +105,7 @@ fn header(magic: &[u8]) -> Option<(bool, u32)> {
 }
 
 fn read(from: &mut impl Read, into: &mut impl Write) -> Result<RdbFacts> {
-    let mut sum = Digest::new(CrcAlgorithm::Crc64Redis);
-    let mut head = Vec::new();
-    // The last bytes so far: the sum at the end is not a part of what it sums up.
-    let mut held: Vec<u8> = Vec::new();
+    let mut check = RdbCheck::default();
     let mut chunk = vec![0; CHUNK_BYTES];
     loop {
         let count = match from.read(&mut chunk) {
@@ -119,45 +116,95 @@ fn read(from: &mut impl Read, into: &mut impl Write) -> Result<RdbFacts> {
         };
         let bytes = &chunk[..count];
         into.write_all(bytes).map_err(|source| Error::Write { path: NAME.into(), source })?;
-        let room = HEAD_BYTES.saturating_sub(head.len());
-        head.extend_from_slice(&bytes[..room.min(count)]);
-        held.extend_from_slice(bytes);
-        let summed = held.len().saturating_sub(SUM_BYTES + 1);
-        sum.update(&held[..summed]);
-        held.drain(..summed);
+        check.push(bytes);
     }
-    let Some((is_valkey, version)) = header(&head) else {
-        return Err(broken("it does not begin as a snapshot of Redis"));
-    };
-    let has_sum = is_valkey || version >= FIRST_WITH_SUM;
-    let checksum = if has_sum {
-        let Some((last, written)) = held.split_last_chunk::<SUM_BYTES>() else {
-            return Err(broken("it ends before its sum"));
+    check.finish()
+}
+
+/// Looks at a snapshot that streams by.
+pub struct RdbCheck {
+    sum: Digest,
+    head: Vec<u8>,
+    /// The last bytes so far: the sum at the end is not a part of what it sums up.
+    held: Vec<u8>,
+}
+
+impl Default for RdbCheck {
+    fn default() -> Self {
+        Self { sum: Digest::new(CrcAlgorithm::Crc64Redis), head: Vec::new(), held: Vec::new() }
+    }
+}
+
+impl RdbCheck {
+    pub fn push(&mut self, bytes: &[u8]) {
+        let room = HEAD_BYTES.saturating_sub(self.head.len());
+        self.head.extend_from_slice(&bytes[..room.min(bytes.len())]);
+        // Only what may be the end is copied.
+        let (summed, kept) = bytes.split_at(bytes.len().saturating_sub(SUM_BYTES + 1));
+        if !summed.is_empty() {
+            self.sum.update(&self.held);
+            self.held.clear();
+            self.sum.update(summed);
+        }
+        self.held.extend_from_slice(kept);
+        let passed = self.held.len().saturating_sub(SUM_BYTES + 1);
+        self.sum.update(&self.held[..passed]);
+        self.held.drain(..passed);
+    }
+
+    /// The version of the format, as soon as it is known.
+    ///
+    /// # Errors
+    ///
+    /// Where what came is the beginning of something else.
+    pub fn version(&self) -> Result<Option<u32>> {
+        if self.head.len() < MAGIC_BYTES {
+            return Ok(None);
+        }
+        let strange = || broken("it does not begin as a snapshot of Redis");
+        header(&self.head).map(|(_, version)| Some(version)).ok_or_else(strange)
+    }
+
+    /// It was all.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Snapshot`] where it is not whole.
+    pub fn finish(self) -> Result<RdbFacts> {
+        let RdbCheck { mut sum, head, held } = self;
+        let Some((is_valkey, version)) = header(&head) else {
+            return Err(broken("it does not begin as a snapshot of Redis"));
         };
-        if last != [END] {
+        let has_sum = is_valkey || version >= FIRST_WITH_SUM;
+        let checksum = if has_sum {
+            let Some((last, written)) = held.split_last_chunk::<SUM_BYTES>() else {
+                return Err(broken("it ends before its sum"));
+            };
+            if last != [END] {
+                return Err(broken("it does not end as a snapshot of Redis: it is cut"));
+            }
+            sum.update(last);
+            match u64::from_le_bytes(*written) {
+                0 => RdbChecksum::Disabled,
+                written if written == sum.finalize() => RdbChecksum::Good,
+                _ => return Err(broken("its sum is another: it is cut or damaged")),
+            }
+        } else if held.last() == Some(&END) {
+            RdbChecksum::Unknown
+        } else {
             return Err(broken("it does not end as a snapshot of Redis: it is cut"));
-        }
-        sum.update(last);
-        match u64::from_le_bytes(*written) {
-            0 => RdbChecksum::Disabled,
-            written if written == sum.finalize() => RdbChecksum::Good,
-            _ => return Err(broken("its sum is another: it is cut or damaged")),
-        }
-    } else if held.last() == Some(&END) {
-        RdbChecksum::Unknown
-    } else {
-        return Err(broken("it does not end as a snapshot of Redis: it is cut"));
-    };
-    let fields = fields(&head[MAGIC_BYTES..]);
-    let field = |name: &str| fields.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
-    Ok(RdbFacts {
-        is_valkey: is_valkey || field("valkey-ver").is_some(),
-        version,
-        server_version: field("valkey-ver").or_else(|| field("redis-ver")),
-        saved_at_seconds: field("ctime").and_then(|seconds| seconds.parse().ok()),
-        checksum,
-        has_append_only: false,
-    })
+        };
+        let fields = fields(&head[MAGIC_BYTES..]);
+        let field = |name: &str| fields.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+        Ok(RdbFacts {
+            is_valkey: is_valkey || field("valkey-ver").is_some(),
+            version,
+            server_version: field("valkey-ver").or_else(|| field("redis-ver")),
+            saved_at_seconds: field("ctime").and_then(|seconds| seconds.parse().ok()),
+            checksum,
+            has_append_only: false,
+        })
+    }
 }
 
 /// What it says of itself, as far as that can be read.

@@ -9,7 +9,7 @@ use std::process::Command;
 use tokio_postgres::config::{ChannelBinding, Host, TargetSessionAttrs};
 
 use super::super::settings::Address;
-use super::super::tls::TlsMode;
+use crate::tls::TlsMode;
 use crate::{Error, Result};
 
 /// A server that answers nothing for about two minutes is gone.

@@ -52,7 +52,7 @@ impl ReloadTarget {
                     // The first does the work of those that the server has no place for.
                     Err(error) => {
                         tracing::debug!(%error, "there is one session less");
-                        return Ok(Vec::new());
+                        return Ok::<_, crate::Error>(Vec::new());
                     }
                 },
             };

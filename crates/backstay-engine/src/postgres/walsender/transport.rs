@@ -12,9 +12,11 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use super::login::{Greeting, Login};
-use super::wire::{Socket, Wire};
-use crate::postgres::settings::{Address, Endpoint};
-use crate::postgres::tls::{Tls, TlsMode, end_point_hash};
+use super::wire::Wire;
+use crate::address::Endpoint;
+use crate::address::Socket;
+use crate::postgres::settings::Address;
+use crate::tls::{Tls, TlsMode, end_point_hash};
 use crate::{Error, Result};
 
 /// What a server answers to a request for TLS: `S` for yes, `N` for no.

@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use postgres_protocol::message::backend::{self, Message};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::reply;
+use crate::address::Socket;
 use crate::error::ServerMessage;
 use crate::{Error, Result};
 
@@ -34,11 +35,6 @@ const WARNINGS_KEPT: usize = 100;
 
 /// Tag and length.
 const HEADER_LENGTH: usize = 5;
-
-/// What a connection runs over: TCP, TLS or a Unix socket.
-pub(crate) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
 
 /// One frame of the server.
 pub(super) enum Frame {

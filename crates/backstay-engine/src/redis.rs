@@ -1,0 +1,19 @@
+//! Redis 6.2 and newer, and Valkey.
+//!
+//! Everything goes over the wire, as to a replica: the server's disk is not touched, and its
+//! files need not be readable from here.
+//!
+//! Responsible for the protocol, for what a server says of itself, and for what its snapshot and
+//! its stream of commands mean. Refuses to take a part of a snapshot for the whole, and a
+//! position of one server for that of another.
+
+pub mod connection;
+pub mod error;
+pub mod facts;
+pub mod reply;
+pub mod rights;
+pub mod settings;
+pub mod sync;
+
+pub use error::RedisError;
+pub use settings::RedisSettings;

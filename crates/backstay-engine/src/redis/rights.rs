@@ -1,0 +1,12 @@
+//! What the user of a backup must be allowed to do.
+//!
+//! All of these only read. `psync` gives everything that a server holds to whoever may call it:
+//! the password is worth as much as the data.
+
+/// The commands that are called, as rules of an access list.
+pub const RULES: &str = "+psync +replconf +ping +info +role +config|get +acl|list +module|list +cluster|shards \
+                         +client|setname";
+
+/// Makes such a user. The password is put in by whoever runs it.
+pub const STATEMENT: &str = "ACL SETUSER backstay on >PASSWORD resetkeys resetchannels -@all +psync +replconf +ping \
+                             +info +role +config|get +acl|list +module|list +cluster|shards +client|setname";
