@@ -86,7 +86,8 @@ pub(crate) async fn answer(
         }
         return Ok(search.end());
     }
-    // Only the last of those that cannot hold it matters: what ended before it is in it.
+    // Of those that cannot hold it the last matters, for what ended before it is in that; of the
+    // others their times, for a clock may have been set between them.
     let mut passed: Option<(LogGlance, LogSpan)> = None;
     for (log, object, span) in parts {
         context.check_cancelled()?;
@@ -101,8 +102,10 @@ pub(crate) async fn answer(
             if search.is_over() {
                 break;
             }
-        } else {
-            passed = Some((glance, span));
+        } else if let Some((earlier, _)) = passed.replace((glance, span))
+            && let Some((first, last)) = earlier.head.first_time.zip(earlier.head.last_time)
+        {
+            search.pass(earlier.head.span.end, first, last);
         }
     }
     if let Some((passed, of)) = passed.filter(|_| !search.is_over()) {

@@ -93,10 +93,15 @@ impl Archived {
         self.server.query_value("SELECT pg_current_wal_flush_lsn()").unwrap().parse().unwrap()
     }
 
-    /// Waits until the store has all there is, and stops receiving.
-    fn stop_receiving(&mut self) {
+    /// Until the store has all there is.
+    fn wait_until_stored(&self) {
         let end = self.end_of_log();
         wait_until(LIMIT, format!("the log to {end}"), || stored_to(&self.home) >= end.0).unwrap();
+    }
+
+    /// Waits until the store has all there is, and stops receiving.
+    fn stop_receiving(&mut self) {
+        self.wait_until_stored();
         self.end_archive(Signal::INT);
     }
 

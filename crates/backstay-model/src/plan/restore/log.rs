@@ -231,7 +231,7 @@ impl Search {
     pub fn see(&mut self, mark: &LogMark) {
         let found = self.sought.is(mark);
         if self.sighting.stop.is_none() && !found && is_end(mark) {
-            self.compare(mark);
+            self.compare(mark.at, mark.time, mark.time);
         }
         match (&self.sighting.stop, found) {
             (None, true) => self.sighting.stop = Some(mark.clone()),
@@ -241,18 +241,26 @@ impl Search {
         }
     }
 
-    /// Compares its time with those before it. What two objects hold comes twice.
-    fn compare(&mut self, mark: &LogMark) {
-        if !matches!(self.sought, Sought::Time { .. }) || mark.at <= self.compared_to {
+    /// Marks up to here, of which none [may be within](Self::may_be_within), and which nobody
+    /// looks at: the earliest and the latest of their times.
+    pub fn pass(&mut self, to: u64, first: Timestamp, last: Timestamp) {
+        if self.sighting.stop.is_none() {
+            self.compare(to, first, last);
+        }
+    }
+
+    /// Compares times with those before them. What two objects hold comes twice.
+    fn compare(&mut self, at: u64, first: Timestamp, last: Timestamp) {
+        if !matches!(self.sought, Sought::Time { .. }) || at <= self.compared_to {
             return;
         }
-        self.compared_to = mark.at;
-        if let Some(latest) = self.latest.filter(|latest| latest.duration_since(mark.time) > USUAL_DISORDER) {
-            self.sighting.set_back = Some(SetBack { from: latest, to: mark.time });
+        self.compared_to = at;
+        if let Some(latest) = self.latest.filter(|latest| latest.duration_since(first) > USUAL_DISORDER) {
+            self.sighting.set_back = Some(SetBack { from: latest, to: first });
             // What comes now is compared with the clock as it is now.
             self.latest = None;
         }
-        self.latest = self.latest.max(Some(mark.time));
+        self.latest = self.latest.max(Some(last));
     }
 
     /// Nothing that follows changes the answer.
@@ -322,6 +330,16 @@ mod tests {
         assert_eq!(seen(150, &set_back), Some((100, 30)));
         assert_eq!(seen(99, &set_back), None, "it stops before that");
         assert_eq!(seen(300, &set_back), Some((200, 20)));
+        // What is passed over counts as well.
+        let mut passes = Search::new(Sought::Time { time: time(150), exclusive: false });
+        for (to, first, last) in [(10, 100, 110), (20, 105, 112), (30, 30, 31), (30, 100, 110)] {
+            passes.pass(to, time(first), time(last));
+        }
+        let set_back = passes.clone().end().set_back.unwrap();
+        assert_eq!((set_back.from.as_second(), set_back.to.as_second()), (112, 30));
+        passes.see(&ended(40, 200));
+        passes.pass(50, time(1), time(1));
+        assert_eq!(passes.end().set_back.unwrap().to.as_second(), 30, "it stops before that");
         // The beginning of a segment comes again under the name of the next timeline.
         let twice = [ended(10, 100), ended(20, 130), ended(10, 100), ended(20, 130), ended(30, 140)];
         assert_eq!(seen(139, &twice), None);

@@ -7,16 +7,22 @@ use super::{Archived, Marker};
 
 const DOUBT: &str = "the clock of orders";
 
-/// With a backup between rows 2 and 3, or without one.
+/// With a backup between rows 2 and 3, or with a span of the log for each of the first two.
 fn with_clock_set(version: PostgresVersion, has_second_base: bool) -> Option<(Archived, Vec<Marker>)> {
     let mut archived = Archived::with(version, PostgresOptions::default().with_settable_clock())?;
     let mut markers = vec![archived.insert(1)];
+    if !has_second_base {
+        archived.wait_until_stored();
+    }
     for (number, hours) in (2..).zip([-2, -2, 3, 0]) {
         archived.server.set_clock(hours).unwrap();
         if number == 3 && has_second_base {
             archived.home.run(["backup", "orders", "--quiet"]).good();
         }
         markers.push(archived.insert(number));
+        if number == 2 && !has_second_base {
+            archived.wait_until_stored();
+        }
     }
     archived.stop_receiving();
     Some((archived, markers))
