@@ -89,6 +89,14 @@ pub trait PartSource: Send {
     fn next(&mut self) -> Result<Option<Step>, Fault>;
 }
 
+/// Bytes of which nobody knows how many will come, such as the snapshot of a server that
+/// sends it as it is made.
+pub trait ByteStream: Send {
+    /// Adds some to `buffer`, at least one; `false` at the end. May block. Not called again after
+    /// an error or the end.
+    fn next(&mut self, buffer: &mut Vec<u8>) -> Result<bool, Fault>;
+}
+
 /// What the declared parent knows of a file, for an engine that wants to say
 /// [`ExtentData::Unchanged`] or to hand the server a manifest.
 pub trait ParentFiles: Send {

@@ -29,6 +29,7 @@ pub mod reader;
 pub mod repo;
 pub mod seal;
 pub mod shelf;
+pub mod sliced;
 pub mod store;
 pub mod usage;
 pub mod varint;

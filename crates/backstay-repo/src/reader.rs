@@ -6,14 +6,17 @@ use backstay_model::error::Fault;
 use backstay_model::parts::{ParentFile, ParentFiles};
 use tokio::runtime::Handle;
 
+mod content;
 pub(crate) mod damage;
 mod fetch;
+mod open_packs;
 mod outlet;
 mod proven;
 mod restore;
 mod unread;
 mod window;
 
+pub use content::BackupContents;
 pub use damage::{Damage, damage_in};
 pub(crate) use proven::Proven;
 pub use restore::{Depth, OnDamage, RestoreOptions, RestoreSummary};
@@ -82,6 +85,15 @@ impl BackupReader {
         let (maps, table) = opened.map_err(|error| Error::broken(error.to_string()))??;
         let cursor = table.cursor();
         Ok(BackupFiles { maps, table, cursor })
+    }
+}
+
+impl BackupReader {
+    /// For whoever looks into single files. Opening is async, reading blocks.
+    pub async fn contents(&self) -> Result<BackupContents> {
+        let (handle, reader) = (Handle::current(), self.again());
+        let opened = tokio::task::spawn_blocking(move || BackupContents::open(reader, handle)).await;
+        opened.map_err(|error| Error::broken(error.to_string()))?
     }
 }
 

@@ -58,6 +58,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("base64", &["backstay-repo"]),
     ("blake3", &["backstay-repo"]),
     ("bzip2", &["backstay-repo"]),
+    ("fastcdc", &["backstay-repo"]),
     ("flate2", &["backstay-repo", "backstay-engine"]),
     ("getrandom", &["backstay-repo", "backstay-engine", "backstay-ops"]),
     ("hex", &["backstay-repo"]),

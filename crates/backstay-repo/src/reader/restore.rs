@@ -8,31 +8,26 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use backstay_model::Progress;
 use backstay_model::parts::{FileShape, ParentFile, PartTarget};
-use backstay_model::{BackupId, Progress};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::BackupReader;
 use super::damage::{Damage, Report};
 use super::fetch::{Fetcher, Unusable};
+use super::open_packs::OpenPacks;
 use super::outlet::Outlet;
 use super::proven::Proven;
 use super::unread::{Unread, UnreadRun};
 use super::window::{Batch, Window, batches};
-use crate::container::Container;
-use crate::map::{
-    Block, BlockCursor, FileRecord, MapFrames, SessionIndex, ZERO_HASH, block_count, block_length,
-};
-use crate::seal::ObjectKind;
+use crate::map::{Block, BlockCursor, FileRecord, MapFrames, ZERO_HASH, block_count, block_length};
 use crate::{Error, Result};
 
 /// Blocks asked of the map in one go.
 const SLICE_BLOCKS: usize = 512;
 /// Batches between the planner and the workers, per worker.
 const QUEUE_PER_WORKER: usize = 2;
-/// Packs whose frame tables are kept: about 40 KiB each.
-const OPEN_PACKS: usize = 64;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnDamage {
@@ -158,7 +153,7 @@ impl Restore<'_> {
         report: &Report<'_>,
     ) -> Result<RestoreSummary> {
         let mut planner = Planner {
-            packs: OpenPacks::new(self.reader, self.handle.clone()),
+            packs: OpenPacks::new(self.reader.again(), self.handle.clone()),
             window: Window::default(),
             sender,
             report,
@@ -196,7 +191,7 @@ impl Restore<'_> {
 
     fn file(
         &self,
-        planner: &mut Planner<'_, '_>,
+        planner: &mut Planner<'_>,
         maps: &mut MapFrames,
         record: &FileRecord,
         shape: FileShape,
@@ -253,8 +248,8 @@ impl Restore<'_> {
     }
 }
 
-struct Planner<'r, 'w> {
-    packs: OpenPacks<'r>,
+struct Planner<'w> {
+    packs: OpenPacks,
     window: Window,
     sender: SyncSender<Batch>,
     report: &'w Report<'w>,
@@ -262,7 +257,7 @@ struct Planner<'r, 'w> {
     summary: RestoreSummary,
 }
 
-impl Planner<'_, '_> {
+impl Planner<'_> {
     fn flush(&mut self, maps: &MapFrames) -> Result<()> {
         for (pack, pieces) in self.window.take_by_pack() {
             let name = self.packs.name(maps, pack)?;
@@ -293,7 +288,7 @@ impl Planner<'_, '_> {
     }
 }
 
-impl Planner<'_, '_> {
+impl Planner<'_> {
     /// Whether every block lies inside the raw bytes of its frame.
     fn resolve(&self, batch: Batch) -> Result<()> {
         let (good, bad): (Vec<_>, Vec<_>) = batch.pieces.into_iter().partition(|piece| {
@@ -339,62 +334,5 @@ fn work(fetcher: Result<Fetcher>, receiver: &Mutex<Receiver<Batch>>, report: &Re
         if let Err(error) = outcome {
             report.fail(error);
         }
-    }
-}
-
-/// The packs that are being read, with their frame tables.
-struct OpenPacks<'a> {
-    reader: &'a BackupReader,
-    handle: Handle,
-    sizes: HashMap<(BackupId, u32), u64>,
-    open: HashMap<(SessionIndex, u32), (u64, Arc<Container>)>,
-    clock: u64,
-    opened: u64,
-}
-
-impl<'a> OpenPacks<'a> {
-    fn new(reader: &'a BackupReader, handle: Handle) -> Self {
-        let sizes = reader
-            .manifest
-            .packs()
-            .map(|(session, pack)| ((session.clone(), pack.number), pack.size))
-            .collect();
-        Self { reader, handle, sizes, open: HashMap::new(), clock: 0, opened: 0 }
-    }
-
-    fn name(&self, maps: &MapFrames, pack: (SessionIndex, u32)) -> Result<(BackupId, u32)> {
-        let id =
-            maps.sessions().id(pack.0).ok_or_else(|| Error::broken("a session number of another table"))?;
-        Ok((id, pack.1))
-    }
-
-    fn open(&mut self, maps: &MapFrames, pack: (SessionIndex, u32)) -> Result<Arc<Container>> {
-        self.clock += 1;
-        if let Some((used, container)) = self.open.get_mut(&pack) {
-            *used = self.clock;
-            return Ok(Arc::clone(container));
-        }
-        let key = self.name(maps, pack)?;
-        let name = self.reader.layout().pack(&key.0, key.1);
-        let size = *self
-            .sizes
-            .get(&key)
-            .ok_or_else(|| Error::damaged(&name, "a map names it and the manifest does not"))?;
-        let open = Container::open(
-            self.reader.repo.store(),
-            self.reader.repo.seal_keys(),
-            ObjectKind::Pack,
-            &name,
-            size,
-        );
-        let container = Arc::new(self.handle.block_on(open)?);
-        self.opened += 1;
-        if self.open.len() >= OPEN_PACKS
-            && let Some(oldest) = self.open.iter().min_by_key(|(_, (used, _))| *used).map(|(pack, _)| *pack)
-        {
-            self.open.remove(&oldest);
-        }
-        self.open.insert(pack, (self.clock, Arc::clone(&container)));
-        Ok(container)
     }
 }
