@@ -7,9 +7,11 @@
 //! its stream of commands mean. Refuses to take a part of a snapshot for the whole, and a
 //! position of one server for that of another.
 
+pub mod base;
 pub mod connection;
 pub mod error;
 pub mod facts;
+pub mod place;
 pub mod reply;
 pub mod rights;
 pub mod settings;

@@ -4,28 +4,26 @@
 //! backup. Invariant: whatever goes wrong before the commit leaves no visible
 //! backup, and a backup that is not complete is never committed.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use backstay_engine::postgres::facts::ServerFacts;
-use backstay_engine::postgres::schema::{SchemaFacts, Schemas};
-use backstay_engine::postgres::{BackupFacts, Outcome};
 use backstay_model::error::Classified;
 use backstay_model::plan::{PassedOver, choose_parent};
-use backstay_model::{
-    BackupId, BackupMarks, BackupRecord, BackupSummary, EngineKind, ErrorKind, Finding, FindingLevel,
-};
-use backstay_repo::writer::{BackupWriter, RecordDraft, WriterOptions};
+use backstay_model::{BackupId, BackupMarks, BackupSummary, ErrorKind, Finding, FindingLevel};
+use backstay_repo::writer::{BackupWriter, WriterOptions};
 
-use crate::check::ask_server;
 use crate::context::{Context, workers};
 use crate::error::{Error, Result};
 use crate::future;
 use crate::instance::Instance;
 use crate::known::Known;
-use crate::way::Way;
 
+mod asked;
+mod beside;
 mod source;
+mod taken;
+
+use asked::Asked;
+use taken::Taken;
 
 /// What a person may say of one backup.
 #[derive(Debug, Clone, Copy, Default)]
@@ -47,10 +45,8 @@ pub const DEFAULT_COMPRESSION_LEVEL: i32 = 2;
 /// of an older one.
 pub async fn run(context: &Context, instance: &Instance, options: &BackupOptions) -> Result<BackupSummary> {
     context.progress.enter("ask the server");
-    let (way, mut findings) = Way::choose(&instance.id, instance.postgres()?);
-    let (server, session) = context.unless_cancelled(ask_server(instance, way)).await?;
-    let size_bytes = source::size_bytes(&session).await;
-    drop(session);
+    let mut findings = Vec::new();
+    let asked = context.unless_cancelled(Asked::server(instance, &mut findings)).await?;
 
     context.progress.enter("look at earlier backups");
     let mut known = context.unless_cancelled(Known::of(context, &instance.id)).await?;
@@ -61,14 +57,13 @@ pub async fn run(context: &Context, instance: &Instance, options: &BackupOptions
     let parent = if options.full {
         None
     } else {
-        let choose = choose_sound_parent(context, instance, &mut known, &server, &mut findings);
+        let choose = choose_sound_parent(context, instance, &mut known, &asked, &mut findings);
         context.unless_cancelled(choose).await?
     };
     let mut attempt = Attempt {
         context,
         instance,
-        way,
-        size_bytes,
+        asked: &asked,
         options: WriterOptions {
             lanes: workers(),
             compression_level: options.compression_level.unwrap_or(DEFAULT_COMPRESSION_LEVEL),
@@ -103,9 +98,7 @@ fn is_of_the_repository(error: &Error) -> bool {
 struct Attempt<'a> {
     context: &'a Context,
     instance: &'a Instance,
-    way: Way,
-    /// About how much there is to copy.
-    size_bytes: u64,
+    asked: &'a Asked,
     options: WriterOptions,
     parent: Option<BackupId>,
     findings: Vec<Finding>,
@@ -115,21 +108,13 @@ impl Attempt<'_> {
     async fn run(&self) -> Result<BackupSummary> {
         let (context, instance) = (self.context, self.instance);
         context.check_cancelled()?;
-        let address = instance.postgres()?.address()?;
         // Not dropped when somebody asks to stop: every call of the store ends by itself
         // then, and an intent that is stored already is taken back.
         let (parent, options) = (self.parent.clone(), self.options.clone());
         let begin = context.repo.begin_backup(&instance.id, parent, context.clock.now(), options);
         let mut writer = begin.await?;
-        let schemas = writer.keep_alive(unless_stopped(context, Schemas::look(&address))).await;
-        context.progress.enter("wait for the checkpoint");
-        let copied = copy(context, instance, self.way, &mut writer, self.size_bytes).await;
-        let drafted = match copied {
-            Ok(outcome) => {
-                let unchanged = unless_stopped(context, schemas.unchanged(&address));
-                let schemas = writer.keep_alive(unchanged).await;
-                draft(context, &outcome, schemas, self.findings.clone())
-            }
+        let drafted = match self.copy(&mut writer).await {
+            Ok(taken) => taken.draft(context.clock.now(), self.findings.clone()),
             Err(error) => Err(error),
         };
         let draft = match drafted {
@@ -142,6 +127,16 @@ impl Attempt<'_> {
         context.progress.enter("commit");
         let record = writer.commit(draft).await?;
         Ok(BackupSummary::new(&record, BackupMarks::default()))
+    }
+
+    async fn copy(&self, writer: &mut BackupWriter) -> Result<Taken> {
+        let context = self.context;
+        let (source, mut taken, estimated) =
+            source::start(context, self.instance, self.asked, writer).await?;
+        context.progress.begin("copy", estimated.unwrap_or_else(|| self.asked.size_bytes()));
+        writer.copy(source, context.progress.clone(), &context.cancel).await?;
+        taken.settle(context, writer).await;
+        Ok(taken)
     }
 
     fn give_up_the_parent(&mut self, error: &Error) {
@@ -183,41 +178,6 @@ async fn abandon(context: &Context, writer: BackupWriter) {
     }
 }
 
-async fn copy(
-    context: &Context,
-    instance: &Instance,
-    way: Way,
-    writer: &mut BackupWriter,
-    size_bytes: u64,
-) -> Result<Outcome> {
-    let (source, outcome, estimated) = source::start(context, instance, way, writer).await?;
-    context.progress.begin("copy", estimated.unwrap_or(size_bytes));
-    writer.copy(source, context.progress.clone(), &context.cancel).await?;
-    Ok(outcome)
-}
-
-fn draft(
-    context: &Context,
-    outcome: &Outcome,
-    mut schemas: BTreeMap<String, SchemaFacts>,
-    mut findings: Vec<Finding>,
-) -> Result<RecordDraft> {
-    let mut facts = outcome.facts().ok_or_else(|| Error::broken("the engine ended without its facts"))?;
-    for database in &mut facts.server.databases {
-        database.schema = schemas.remove(&database.name);
-    }
-    findings.extend(outcome.findings());
-    Ok(RecordDraft {
-        engine: EngineKind::Postgresql,
-        finished_at: context.clock.now(),
-        start_position: Some(facts.start_position()),
-        stop_position: Some(facts.stop_position()),
-        engine_version: facts.server.version.clone(),
-        facts: facts.to_json()?,
-        findings,
-    })
-}
-
 /// The backup to compare with. Those that had to be passed over are told, because
 /// a backup that is suddenly full is a question at breakfast.
 ///
@@ -227,11 +187,11 @@ async fn choose_sound_parent(
     context: &Context,
     instance: &Instance,
     known: &mut Known,
-    server: &ServerFacts,
+    asked: &Asked,
     findings: &mut Vec<Finding>,
 ) -> Result<Option<BackupId>> {
     loop {
-        let (parent, passed_over) = choose_parent(&known.backups, |record| same_cluster(record, server));
+        let (parent, passed_over) = choose_parent(&known.backups, |record| asked.is_of_the_same(record));
         let parent = parent.map(|record| record.id.clone());
         if let Some(parent) = &parent
             && !known.confirm(context, &instance.id, parent).await?
@@ -257,14 +217,6 @@ fn passed_over_finding(id: &BackupId, reason: PassedOver) -> Option<Finding> {
             "if that is not meant, see whether `url` of the instance leads to the right server",
         )),
     }
-}
-
-fn same_cluster(record: &BackupRecord, server: &ServerFacts) -> bool {
-    BackupFacts::from_json(&record.facts).is_ok_and(|facts| {
-        facts.server.system_identifier == server.system_identifier
-            && facts.server.block_size == server.block_size
-            && facts.server.major() == server.major()
-    })
 }
 
 #[cfg(test)]

@@ -4,6 +4,9 @@ use backstay_engine::postgres::connect::Session;
 use backstay_engine::postgres::facts::{self, Privileges, ServerFacts};
 use backstay_engine::postgres::local::refuse_foreign;
 use backstay_engine::postgres::tablespaces;
+use backstay_engine::redis::RedisSettings;
+use backstay_engine::redis::connection::Connection;
+use backstay_engine::redis::facts::{Role, ServerFacts as RedisFacts};
 use backstay_model::Finding;
 use serde::Serialize;
 
@@ -30,6 +33,18 @@ impl InstanceCheck {
         };
         format!("PostgreSQL {}, {role}, {way}", server.version)
     }
+}
+
+/// The same of Redis, whose rights show when they are needed.
+pub async fn redis(settings: &RedisSettings) -> Result<String> {
+    let mut connection = Connection::open(&settings.address()?).await?;
+    let server = RedisFacts::ask(&mut connection).await?;
+    let role = match server.role {
+        Role::Master => "master",
+        Role::Replica => "replica",
+    };
+    let keys = server.keys();
+    Ok(format!("{} {}, {role}, {keys} keys", server.product.name(), server.version))
 }
 
 /// Connects, and refuses when a right is missing or the data directory is another's.

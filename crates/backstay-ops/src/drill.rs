@@ -27,7 +27,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::clock::Stopwatch;
 use crate::context::{Context, off_thread};
 use crate::error::{Error, Result};
-use crate::instance::Instance;
+use crate::instance::{Instance, only_postgres};
 use crate::known::Known;
 use crate::notes;
 use crate::restore::place::{self, Where};
@@ -176,6 +176,7 @@ async fn choose(
             return Err(newest_passed.unwrap_or(refused));
         }
         let manifest = manifest.ok_or_else(|| Error::broken("a plan without refusals has no base"))?;
+        only_postgres(&manifest.record)?;
         let backup = manifest.record.id.clone();
         course.backup = Some(backup.clone());
         let facts = BackupFacts::from_json(&manifest.record.facts)?;

@@ -207,7 +207,7 @@ pub enum Error {
     NotInDump { file: String, database: String, databases: Vec<String> },
     #[error("there is no dump of {instance} on {shelf}")]
     NothingToExtract { instance: InstanceId, shelf: String },
-    #[error("{} servers cannot be reached by this version", .engine.name())]
+    #[error("this command does not work with {} servers in this version", .engine.name())]
     EngineNotReached { engine: EngineKind, instance: InstanceId },
     #[error("some of the tables are in database {database} and some are not")]
     SomeTablesThere { database: String },

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use backstay_engine::postgres::PostgresSettings;
+use backstay_engine::redis::RedisSettings;
 use backstay_model::policy::RetentionPolicy;
 use backstay_model::status::Objectives;
-use backstay_model::{EngineKind, InstanceId};
+use backstay_model::{BackupRecord, EngineKind, InstanceId};
 
 use crate::error::{Error, Result};
 
@@ -22,9 +23,9 @@ pub struct Instance {
 #[derive(Debug, Clone)]
 pub enum EngineSettings {
     Postgresql(PostgresSettings),
+    Redis(RedisSettings),
     /// Not reached by this version; its dumps on a shelf are.
     Influxdb,
-    Redis,
 }
 
 impl Instance {
@@ -32,7 +33,7 @@ impl Instance {
         match self.engine {
             EngineSettings::Postgresql(_) => EngineKind::Postgresql,
             EngineSettings::Influxdb => EngineKind::Influxdb,
-            EngineSettings::Redis => EngineKind::Redis,
+            EngineSettings::Redis(_) => EngineKind::Redis,
         }
     }
 
@@ -45,10 +46,19 @@ impl Instance {
     pub(crate) fn postgres(&self) -> Result<&PostgresSettings> {
         match &self.engine {
             EngineSettings::Postgresql(settings) => Ok(settings),
-            EngineSettings::Influxdb | EngineSettings::Redis => {
+            EngineSettings::Influxdb | EngineSettings::Redis(_) => {
                 Err(Error::EngineNotReached { engine: self.kind(), instance: self.id.clone() })
             }
         }
+    }
+}
+
+/// For what works with backups of PostgreSQL alone: whoever restores may not know the engine of
+/// an instance before he sees its backups.
+pub(crate) fn only_postgres(record: &BackupRecord) -> Result<()> {
+    match record.engine {
+        EngineKind::Postgresql => Ok(()),
+        engine => Err(Error::EngineNotReached { engine, instance: record.instance.clone() }),
     }
 }
 

@@ -15,7 +15,8 @@ use backstay_model::error::Classified;
 use backstay_model::plan::restore::{Refusal, RestoreRequest};
 use backstay_model::plan::{RestorePlan, plan_recovery};
 use backstay_model::{
-    BackupId, ErrorKind, InstanceId, RecoveryTarget, Secret, StopOptions, TargetAction, VerifyLevel,
+    BackupId, EngineKind, ErrorKind, InstanceId, RecoveryTarget, Secret, StopOptions, TargetAction,
+    VerifyLevel,
 };
 use backstay_repo::manifest::Manifest;
 use serde::Serialize;
@@ -36,6 +37,7 @@ pub(crate) mod place;
 pub(crate) mod prove;
 mod reached;
 pub(crate) mod recover;
+mod redis;
 mod remains;
 
 pub use instead::{Instead, Offer};
@@ -80,6 +82,9 @@ pub struct RestoreReport {
     pub proof: Option<Proof>,
     /// How the restored server is started; nothing when this could not be seen.
     pub starting: Option<Starting>,
+    /// Whether `--start` would have proved it.
+    #[serde(skip)]
+    pub can_be_proved: bool,
 }
 
 /// What would be done, and every reason not to. Looks at the repository and at
@@ -102,6 +107,10 @@ pub async fn plan(context: &Context, instance: &Instance, options: &RestoreOptio
     loop {
         let (mut plan, manifest) = choose_whole(context, &request, &mut known, notes).await?;
         let Some(manifest) = manifest else { return Ok(plan) };
+        if manifest.record.engine == EngineKind::Redis {
+            redis::look(&manifest, options, &mut plan)?;
+            return Ok(plan);
+        }
         let facts = BackupFacts::from_json(&manifest.record.facts)?;
         let fit = place::check(context, manifest.clone(), &facts, &place).await;
         if let Some(seen) = fit.as_ref().err().and_then(|error| damage::seen_in(error, &manifest)) {
@@ -202,6 +211,15 @@ async fn meet(
     Ok(())
 }
 
+/// Whether the repository has a base of the instance, or this one.
+pub async fn has_base(context: &Context, instance: &InstanceId, backup: Option<&BackupId>) -> Result<bool> {
+    let known = context.unless_cancelled(Known::read(context, instance)).await?;
+    Ok(match backup {
+        None => !known.backups.is_empty(),
+        Some(backup) => known.backups.iter().any(|(record, _)| record.id == *backup),
+    })
+}
+
 /// Does what the plan says. The plan must be of the same options.
 pub async fn run(
     context: &Context,
@@ -215,6 +233,9 @@ pub async fn run(
     let base = plan.base.clone().ok_or_else(|| Error::broken("a plan without refusals has no base"))?;
     let clock = Stopwatch::start();
     let manifest = context.repo.manifest(&instance.id, &base).await?;
+    if manifest.record.engine == EngineKind::Redis {
+        return redis::run(context, manifest, options, plan).await;
+    }
     let facts = BackupFacts::from_json(&manifest.record.facts)?;
     let (recovery, fetch) = (plan.recovery.as_ref(), options.fetch.as_ref());
     let supply = LogSupply::of(&instance.id, recovery, &facts.server, fetch)?;
@@ -241,6 +262,7 @@ pub async fn run(
         recovery_time_seconds: None,
         proof: None,
         starting: None,
+        can_be_proved: true,
     };
     report.plan.findings.extend(placed.findings.iter().cloned());
     report.plan.findings.extend(included::at_restore(&placed.facts.server, &placed.directory));

@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::context::Context;
 use crate::error::Result;
 use crate::future::is_from_the_future;
-use crate::instance::Instance;
+use crate::instance::{EngineSettings, Instance};
 use crate::known::Known;
 use crate::log_view::LogView;
 
@@ -38,7 +38,9 @@ pub async fn run(
     instance: &Instance,
     expected: Option<&ArchiveExpected>,
 ) -> Result<InstanceStatus> {
-    let settings = instance.postgres()?;
+    if !matches!(instance.engine, EngineSettings::Redis(_)) {
+        instance.postgres()?;
+    }
     let known = Known::of(context, &instance.id).await?;
     let newest_first = known.newest_first();
     let last_backup = newest_first.first().map(|(record, marks)| BackupSummary::new(record, marks.clone()));
@@ -49,7 +51,10 @@ pub async fn run(
     let mut reach = reach::look(context, &instance.id, &view, &oldest_first).await?;
     let now = context.clock.now();
     // Behind the look at the store: what the server has written since counts as missing.
-    let probed = source::probe(settings, expected).await;
+    let probed = match &instance.engine {
+        EngineSettings::Redis(settings) => source::probe_redis(settings).await,
+        _ => source::probe(instance.postgres()?, expected).await,
+    };
     let archive = source::archive(&probed, &reach, expected, now);
     reach.holes.extend(open_hole(&archive, &reach));
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use backstay_engine::postgres::PostgresSettings;
+use backstay_engine::redis::RedisSettings;
 use backstay_model::dump::{DumpShape, Layout, NameTemplate};
 use backstay_model::policy::RetentionPolicy;
 use backstay_model::status::Objectives;
@@ -151,7 +152,7 @@ impl Session {
                 EngineSettings::Postgresql(self.server(id, postgresql)?)
             }
             InstanceSettings::Influxdb(_) => EngineSettings::Influxdb,
-            InstanceSettings::Redis(_) => EngineSettings::Redis,
+            InstanceSettings::Redis(redis) => EngineSettings::Redis(self.redis(id, redis)?),
         };
         Ok(Instance {
             id: id.clone(),
@@ -244,6 +245,23 @@ impl Session {
             ssl_root_certificate: beside(&settings.ssl_root_certificate),
             bin_directory: beside(&settings.bin_directory),
             max_rate: settings.max_rate.map(|rate| rate.0),
+        })
+    }
+
+    fn redis(
+        &self,
+        id: &InstanceId,
+        settings: &config::settings::RedisSettings,
+    ) -> config::Result<RedisSettings> {
+        let password = match &settings.password {
+            Some(source) => Some(source.read(&format!("instance.{id}.password"), self.config.directory())?),
+            None => None,
+        };
+        Ok(RedisSettings {
+            url: settings.url.as_ref().map(|url| url.as_str().to_owned()).unwrap_or_default(),
+            password,
+            ssl_root_certificate: settings.ssl_root_certificate.as_ref().map(|path| self.config.beside(path)),
+            ..RedisSettings::default()
         })
     }
 

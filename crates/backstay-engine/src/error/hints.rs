@@ -17,7 +17,7 @@ pub(super) fn of(error: &Error) -> Vec<String> {
         Error::Connect { .. } | Error::ConnectTimeout { .. } => {
             return vec![
                 "check host and port in `url` of the instance, and that the server listens there \
-                 (`listen_addresses`)"
+                 (`listen_addresses`, and of Redis `bind`)"
                     .to_owned(),
                 "`backstay config check --connect` tries it again".to_owned(),
             ];

@@ -64,6 +64,9 @@ impl std::fmt::Debug for Address {
 }
 
 fn parse(url: &str) -> Result<(Endpoint, TlsMode, Option<String>), String> {
+    if url.is_empty() {
+        return Err("is not set, as `redis://cache:6379`".to_owned());
+    }
     let Some((scheme, rest)) = url.split_once("://") else {
         return Err("is none of `redis://host`, `rediss://host`, `unix:///path`".to_owned());
     };
@@ -160,6 +163,7 @@ mod tests {
     #[test]
     fn what_cannot_be_an_address_is_refused_without_repeating_the_password() {
         for (url, word) in [
+            ("", "not set"),
             ("cache:6379", "redis://host"),
             ("http://cache", "http"),
             ("redis://u:hunter2@cache", "password"),

@@ -1,17 +1,26 @@
 //! The engine's side of a backup, begun on either way in.
 
+use std::collections::BTreeMap;
+
 use backstay_engine::postgres::connect::{Session, column};
 use backstay_engine::postgres::local::LocalBackup;
 use backstay_engine::postgres::remote::{IncrementParent, RemoteBackup, RemoteOptions};
+use backstay_engine::postgres::schema::Schemas;
 use backstay_engine::postgres::{BackupFacts, Outcome};
+use backstay_engine::redis::base::{RedisBase, SNAPSHOT};
 use backstay_model::Finding;
 use backstay_model::parts::PartSource;
 use backstay_repo::reader::BackupReader;
+use backstay_repo::sliced::SlicedSource;
 use backstay_repo::writer::BackupWriter;
 
-use crate::context::Context;
-use crate::error::Result;
-use crate::instance::Instance;
+use super::asked::Asked;
+use super::beside::Beside;
+use super::taken::Taken;
+use super::unless_stopped;
+use crate::context::{Context, off_thread};
+use crate::error::{Error, Result};
+use crate::instance::{EngineSettings, Instance};
 use crate::way::Way;
 
 /// About how many bytes the databases have, for the progress alone: zero, which
@@ -29,6 +38,52 @@ pub(super) async fn size_bytes(session: &Session) -> u64 {
 /// Begins the backup at the server. The last value is the server's own estimate
 /// of the bytes to come, where it makes one.
 pub(super) async fn start(
+    context: &Context,
+    instance: &Instance,
+    asked: &Asked,
+    writer: &mut BackupWriter,
+) -> Result<(Box<dyn PartSource>, Taken, Option<u64>)> {
+    let way = match asked {
+        Asked::Postgresql { way, .. } => *way,
+        Asked::Redis(_) => return start_redis(context, instance, writer).await,
+    };
+    let address = instance.postgres()?.address()?;
+    let before = writer.keep_alive(unless_stopped(context, Schemas::look(&address))).await;
+    context.progress.enter("wait for the checkpoint");
+    let (source, outcome, estimated) = start_postgres(context, instance, way, writer).await?;
+    let taken = Taken::Postgresql { outcome, address: Box::new(address), before, schemas: BTreeMap::new() };
+    Ok((source, taken, estimated))
+}
+
+/// A snapshot comes as one stream, and is compared slice by slice.
+async fn start_redis(
+    context: &Context,
+    instance: &Instance,
+    writer: &mut BackupWriter,
+) -> Result<(Box<dyn PartSource>, Taken, Option<u64>)> {
+    let EngineSettings::Redis(settings) = &instance.engine else {
+        return Err(Error::broken("another engine was asked"));
+    };
+    let address = settings.address()?;
+    // What has to be stored again must not be carried on as it is.
+    let parent = match writer.parent().filter(|_| !writer.wants_rebase()) {
+        Some(parent) => {
+            let manifest = context.repo.manifest(&parent.instance, &parent.id).await?;
+            Some(BackupReader::new(context.repo.clone(), manifest).contents().await?)
+        }
+        None => None,
+    };
+    context.progress.enter("wait for the snapshot");
+    let begin = RedisBase::begin(&address, context.cancel.clone());
+    let base = writer.keep_alive(begin).await?;
+    let keys = context.repo.seal_keys().clone();
+    let snapshot = base.snapshot;
+    let sliced = off_thread(move || Ok(SlicedSource::new(SNAPSHOT, snapshot, keys, parent)?)).await?;
+    let source = Beside { first: Some(base.beside), then: Box::new(sliced) };
+    Ok((Box::new(source), Taken::Redis(base.outcome), Some(base.estimated_bytes)))
+}
+
+async fn start_postgres(
     context: &Context,
     instance: &Instance,
     way: Way,

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 
 use backstay_engine::postgres::facts::quoted_identifier;
 use backstay_engine::postgres::starting::shell_word;
+use backstay_model::EngineKind;
 use backstay_model::error::Classified;
 
 use super::{Error, Instead, Offer, Remains};
@@ -180,6 +181,10 @@ pub(super) fn of(error: &Error) -> Vec<String> {
         Error::NothingToExtract { instance, .. } => {
             vec![format!("`backstay adopt DIR --instance {instance}` takes in what others left")]
         }
+        Error::EngineNotReached { engine: EngineKind::Redis, instance } => vec![format!(
+            "what works with {instance}: `backstay backup`, `list`, `show`, `verify`, `expire`, `status`, `adopt`, and \
+             `backstay restore {instance} --into DIR`"
+        )],
         Error::EngineNotReached { instance, .. } => vec![format!(
             "dumps that others took of {instance} work: `backstay adopt`, `list`, `show`, `verify`, `expire`, and \
              `backstay restore {instance} --into DIR`"

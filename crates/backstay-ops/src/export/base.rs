@@ -36,6 +36,7 @@ use crate::clock::Stopwatch;
 use crate::context::{Context, off_thread, workers};
 use crate::dump::DumpPolicy;
 use crate::error::{Error, Result};
+use crate::instance::only_postgres;
 use crate::list;
 
 /// Exports a base backup by its id.
@@ -48,6 +49,7 @@ pub async fn run(
     let watch = Stopwatch::start();
     let (record, _) = list::find(context, id).await?;
     let manifest = context.repo.manifest(&record.instance, id).await?;
+    only_postgres(&record)?;
     let facts = BackupFacts::from_json(&record.facts)?;
     let (shape, level) = shape(policy, options)?;
     let recipe = DumpRecipe { shape, level, workers: workers() };

@@ -7,6 +7,9 @@ use backstay_engine::postgres::log_source::{self, LogSource};
 use backstay_engine::postgres::receive::log_id;
 use backstay_engine::postgres::reload::swap::left_by_swaps;
 use backstay_engine::postgres::{PostgresSettings, facts};
+use backstay_engine::redis::RedisSettings;
+use backstay_engine::redis::connection::Connection;
+use backstay_engine::redis::facts::ServerFacts as RedisFacts;
 use backstay_model::error::Classified;
 use backstay_model::log::history::History;
 use backstay_model::status::{ArchiveState, ArchiveStatus, Health, SlotStatus};
@@ -40,6 +43,7 @@ pub(super) async fn probe(settings: &PostgresSettings, expected: Option<&Archive
         Ok::<_, backstay_engine::Error>((server, left, log))
     };
     match asked.await {
+        Err(error) => unanswered(&error),
         Ok((server, left, log)) => Probed {
             health: if left.is_empty() { Health::Ok } else { Health::Degraded },
             health_reason: left.first().map(|finding| {
@@ -48,22 +52,31 @@ pub(super) async fn probe(settings: &PostgresSettings, expected: Option<&Archive
             system_identifier: Some(server.system_identifier),
             log,
         },
-        Err(error) => {
-            let health = match error.kind() {
-                ErrorKind::Unavailable => Health::Down,
-                // It is there, and does not let us look.
-                ErrorKind::Denied | ErrorKind::Conflict => Health::Degraded,
-                _ => Health::Unknown,
-            };
-            let hint = error.hints().into_iter().next().map(|hint| format!("; {hint}")).unwrap_or_default();
-            Probed {
-                health,
-                health_reason: Some(format!("{}{hint}", with_causes(&error))),
-                system_identifier: None,
-                log: None,
-            }
-        }
     }
+}
+
+/// The same of Redis, whose stream is not archived by this version.
+pub(super) async fn probe_redis(settings: &RedisSettings) -> Probed {
+    let asked = async {
+        let mut connection = Connection::open(&settings.address()?).await?;
+        RedisFacts::ask(&mut connection).await
+    };
+    match asked.await {
+        Err(error) => unanswered(&error),
+        Ok(_) => Probed { health: Health::Ok, health_reason: None, system_identifier: None, log: None },
+    }
+}
+
+fn unanswered(error: &backstay_engine::Error) -> Probed {
+    let health = match error.kind() {
+        ErrorKind::Unavailable => Health::Down,
+        // It is there, and does not let us look.
+        ErrorKind::Denied | ErrorKind::Conflict => Health::Degraded,
+        _ => Health::Unknown,
+    };
+    let hint = error.hints().into_iter().next().map(|hint| format!("; {hint}")).unwrap_or_default();
+    let health_reason = Some(format!("{}{hint}", with_causes(error)));
+    Probed { health, health_reason, system_identifier: None, log: None }
 }
 
 /// How the archive is: what is stored beside what the server has.

@@ -118,7 +118,7 @@ pub enum InstanceSettings {
     Postgresql(PostgresqlSettings),
     /// InfluxDB. This version reaches no such server; it adopts, verifies and gives back what others dumped.
     Influxdb(InfluxdbSettings),
-    /// Redis or Valkey. This version reaches no such server; it adopts, verifies and gives back what others dumped.
+    /// Redis or Valkey, over the network as a replica of its own. Dumps of others are adopted, verified and given back.
     Redis(RedisSettings),
 }
 
@@ -244,16 +244,21 @@ pub struct InfluxdbSettings {
     pub policy: PolicySettings,
 }
 
-/// Redis or Valkey. This version reaches no such server; it adopts, verifies and gives back what others dumped.
+/// Redis or Valkey, over the network as a replica of its own. Dumps of others are adopted, verified and given back.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RedisSettings {
-    /// The server: `redis://cache:6379`. Nothing needs it yet.
+    /// The server: `redis://backstay@cache:6379`, `rediss://…` with TLS, or `unix:///run/redis/redis.sock`. The user is one
+    /// of its access list, and may be left out. A replica serves as well as its master. Adopted dumps need none.
     #[serde(default)]
     pub url: Option<Address>,
     /// The password.
     #[serde(default)]
     pub password: Option<SecretSource>,
+    /// PEM file with the certificates that may sign the server's, for `rediss://`. The operating system's when it is
+    /// left out.
+    #[serde(default)]
+    pub ssl_root_certificate: Option<PathBuf>,
     /// What this server is for, such as `"production"`; adopted dumps carry it.
     #[serde(default)]
     pub environment: Option<String>,

@@ -84,7 +84,10 @@ pub fn done(output: &Output, report: &RestoreReport, told: usize, into: &Path) -
             text.push_str(&labelled("proof", &verdict));
             text.push_str(&checks(&proof.checks));
         }
-        None => text.push_str(&labelled("proof", "none; `--start` starts it and looks")),
+        None if report.can_be_proved => {
+            text.push_str(&labelled("proof", "none; `--start` starts it and looks"));
+        }
+        None => text.push_str(&labelled("proof", "its checksum; no server was started")),
     }
     text.push_str(&findings(output, report.plan.findings.get(told..).unwrap_or_default()));
     match &report.starting {

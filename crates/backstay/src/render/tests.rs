@@ -302,6 +302,7 @@ fn a_restore_before_and_after() {
         recovery_time_seconds: Some(2.5),
         proof: Some(Proof { at: at("2026-11-21T05:00:00Z"), sound: false, checks: checks() }),
         starting: Some(Starting::Command("pg_ctl -D /srv/restored start".into())),
+        can_be_proved: true,
     };
     let before = restore::plan(&output, &warned);
     let after =

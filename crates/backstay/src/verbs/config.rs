@@ -1,6 +1,7 @@
 //! `backstay config`: checked, shown, explained.
 
 use backstay_model::{ErrorKind, Fault};
+use backstay_ops::instance::EngineSettings;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
@@ -91,6 +92,11 @@ async fn check(session: &Session, connect: bool) -> Result<u8, Fault> {
             let instance = instance?;
             if !connect {
                 return Ok("settings read".to_owned());
+            }
+            if let EngineSettings::Redis(settings) = &instance.engine
+                && !settings.url.is_empty()
+            {
+                return Ok(backstay_ops::check::redis(settings).await?);
             }
             // The section is right; that its server is not reached is for the verbs to say.
             if let Err(error @ backstay_ops::Error::EngineNotReached { .. }) = instance.server() {

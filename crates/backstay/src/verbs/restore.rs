@@ -23,7 +23,9 @@ use crate::session::Session;
 
 pub async fn run(session: &Session, arguments: &RestoreArguments) -> Result<u8, Fault> {
     match &arguments.into {
-        Some(into) if extract::is_meant(session, arguments) => extract::run(session, arguments, into).await,
+        Some(into) if extract::is_meant(session, arguments).await => {
+            extract::run(session, arguments, into).await
+        }
         Some(into) => base(session, arguments, into).await,
         None if arguments.reload.is_without_place() => globals::run(session, arguments).await,
         None if arguments.reload.database.len() > 1 => several::run(session, arguments).await,

@@ -118,9 +118,11 @@ fn a_store_that_this_version_cannot_reach_is_unsupported() {
 fn other_engines_are_read_and_refused_clearly() {
     let home = Home::new();
     home.init();
-    home.append("[instance.sessions]\nengine = 'redis'\nurl = 'redis://cache:6379'\n");
+    home.append("[instance.points]\nengine = 'influxdb'\nurl = 'http://points:8086'\n");
+    home.append("[instance.sessions]\nengine = 'redis'\nurl = 'redis://127.0.0.1:1'\n");
     home.run(["config", "check"]).good();
-    home.run(["backup"]).refused(7, &["Redis servers cannot be reached", "sessions", "--into"]);
+    home.run(["backup", "points"]).refused(7, &["does not work with InfluxDB servers", "points", "--into"]);
+    home.run(["backup", "sessions"]).refused(6, &["connect to the server at 127.0.0.1:1", "`url`"]);
 }
 
 #[test]

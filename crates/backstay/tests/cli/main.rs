@@ -59,6 +59,7 @@ mod pushes;
 mod quiet;
 mod rates;
 mod recovery_kit;
+mod redis_bases;
 mod reloads;
 mod second_life;
 mod second_signal;

@@ -262,13 +262,16 @@ fn what_needs_the_server_says_in_one_line_that_it_is_not_reached() {
     for (engine, name) in [("redis", "Redis"), ("influxdb", "InfluxDB")] {
         let home = home(engine, "plain");
         home.run(["config", "check"]).good();
+        match engine {
+            "redis" => home.run(["backup", "own"]).refused(2, &["`url`", "not set"]),
+            _ => home.run(["backup", "own"]).refused(7, &[name, "backstay adopt"]),
+        };
         for verb in [
-            &["backup", "own"][..],
-            &["dump", "own"],
+            &["dump", "own"][..],
             &["restore", "own", "--into-database", "x"],
             &["restore", "own", "--swap", "x"],
         ] {
-            let said = format!("{name} servers cannot be reached by this version");
+            let said = format!("does not work with {name} servers");
             home.run(verb).refused(7, &[&said, "backstay restore own --into DIR"]);
         }
         let into = home.path("x");

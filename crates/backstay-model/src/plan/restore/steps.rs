@@ -1,7 +1,7 @@
 //! What a restore does, step by step, and how long that should take.
 
 use super::{MeasuredRates, Reached, RestorePlan, RestoreRequest};
-use crate::record::BackupRecord;
+use crate::record::{BackupRecord, EngineKind};
 use crate::size::ByteSize;
 
 /// Bytes a second that a restore places when nobody has measured this instance:
@@ -42,6 +42,20 @@ pub(super) fn describe(
 
     let into = &request.into;
     let size = ByteSize(plan.bytes);
+    if base.engine == EngineKind::Redis {
+        plan.steps = vec![
+            format!("check that {into} is empty, can be written and has {size} free"),
+            format!("check that every object of backup {} is there", base.id),
+            format!(
+                "put the snapshot of backup {} together ({size}) in {into}, under a name that no server loads",
+                base.id
+            ),
+            "make it durable and compare it with its checksum".to_owned(),
+            "give it its names: as a snapshot and, last of all, as the base of the append-only files"
+                .to_owned(),
+        ];
+        return;
+    }
     plan.steps = vec![
         format!("check that {into} is empty, can be written and has {size} free"),
         format!("check that every object of backup {} is there", base.id),

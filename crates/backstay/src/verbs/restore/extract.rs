@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use backstay_model::{BackupId, Fault};
+use backstay_model::{BackupId, Fault, InstanceId};
 use backstay_ops::extract::{self, ExtractRequest};
 
 use super::super::DONE;
@@ -14,12 +14,21 @@ use crate::error::Error;
 use crate::render::extract as shown;
 use crate::session::Session;
 
-/// Whether the instance is of an engine whose backups are dumps.
-pub fn is_meant(session: &Session, arguments: &RestoreArguments) -> bool {
+/// Whether a dump is to be restored: always where the engine has nothing else, and of Redis
+/// where the repository does not hold what is named.
+pub async fn is_meant(session: &Session, arguments: &RestoreArguments) -> bool {
     match session.config.instance(&arguments.instance) {
-        Ok((_, InstanceSettings::Influxdb(_) | InstanceSettings::Redis(_))) => true,
+        Ok((_, InstanceSettings::Influxdb(_))) => true,
+        Ok((id, InstanceSettings::Redis(_))) => !has_base(session, id, arguments).await.unwrap_or(false),
         Ok((_, InstanceSettings::Postgresql(_))) | Err(_) => false,
     }
+}
+
+/// Whoever has only dumps may have no repository.
+async fn has_base(session: &Session, id: &InstanceId, arguments: &RestoreArguments) -> Result<bool, Fault> {
+    let backup = arguments.backup.as_deref().map(str::parse::<BackupId>).transpose()?;
+    let context = session.context().await?;
+    Ok(backstay_ops::restore::has_base(&context, id, backup.as_ref()).await?)
 }
 
 pub async fn run(session: &Session, arguments: &RestoreArguments, into: &Path) -> Result<u8, Fault> {

@@ -1,0 +1,257 @@
+//! A base: the snapshot of a server as one stream, and beside it what a snapshot does not hold.
+//!
+//! Users, settings and the list of modules are no part of a snapshot. They are asked for before it
+//! begins: a restored server without its users lets nobody in, or everybody.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use backstay_model::error::Fault;
+use backstay_model::parts::{
+    ByteStream, EXTENT_SIZE, ExtentData, ExtentReader, FileShape, FileSpec, PartKind, PartSource, Step,
+};
+use backstay_model::{Finding, Position};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::connection::Connection;
+use super::facts::ServerFacts;
+use super::reply::Reply;
+use super::settings::Address;
+use super::sync::{FullSync, StreamPlace};
+use crate::snapshot::{RdbCheck, RdbChecksum};
+use crate::{Error, Result};
+
+/// The path of the snapshot in a backup, and of the files beside it.
+pub const SNAPSHOT: &str = "snapshot";
+pub const USERS: &str = "beside/users.acl";
+pub const SETTINGS: &str = "beside/settings.json";
+pub const MODULES: &str = "beside/modules.json";
+
+/// Pieces of a quarter of a MiB that may wait for whoever slices them.
+const WAITING: usize = 16;
+
+/// What is known of one finished base. It is stored as the `facts` of the backup's record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RedisFacts {
+    pub server: ServerFacts,
+    /// The snapshot holds what the stream up to there had made.
+    pub replication_id: String,
+    pub offset: u64,
+    /// Of the snapshot's format.
+    pub rdb_version: u32,
+    pub snapshot_bytes: u64,
+    /// Whether the server summed it up: `rdbchecksum no` makes snapshots without.
+    pub has_checksum: bool,
+}
+
+impl RedisFacts {
+    pub fn position(&self) -> Position {
+        Position::Stream { replication_id: self.replication_id.clone(), offset: self.offset }
+    }
+
+    pub fn to_json(&self) -> Result<serde_json::Value> {
+        serde_json::to_value(self).map_err(|source| Error::Facts { source })
+    }
+
+    /// From the record of a backup.
+    pub fn from_json(facts: &serde_json::Value) -> Result<Self> {
+        Self::deserialize(facts).map_err(|source| Error::Facts { source })
+    }
+}
+
+/// Where a base leaves its facts. They are complete when its stream has ended.
+#[derive(Debug, Clone, Default)]
+pub struct RedisOutcome(Arc<Mutex<Option<RedisFacts>>>);
+
+impl RedisOutcome {
+    pub fn facts(&self) -> Option<RedisFacts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What a person should know of it.
+    pub fn findings(&self) -> Vec<Finding> {
+        let without = self.facts().filter(|facts| !facts.has_checksum);
+        let told = without.map(|_| {
+            Finding::warning(
+                "the snapshot",
+                "the server wrote no checksum into it, so that nobody can tell whether it was sent as it was made",
+                "`CONFIG SET rdbchecksum yes` at the server",
+            )
+        });
+        told.into_iter().collect()
+    }
+}
+
+/// A base that has begun.
+pub struct RedisBase {
+    pub snapshot: Box<dyn ByteStream>,
+    /// What lies beside it.
+    pub beside: Box<dyn PartSource>,
+    pub outcome: RedisOutcome,
+    /// About how many bytes will come: a snapshot is smaller than the memory that it describes.
+    pub estimated_bytes: u64,
+}
+
+impl RedisBase {
+    /// # Errors
+    ///
+    /// Where the server is away, or the user may not ask.
+    pub async fn begin(address: &Address, cancel: CancellationToken) -> Result<RedisBase> {
+        let mut connection = Connection::open(address).await?;
+        let beside = beside(&mut connection).await?;
+        let server = ServerFacts::ask(&mut connection).await?;
+        let sync = FullSync::begin(connection).await?;
+        let (pieces, waiting) = mpsc::channel(WAITING);
+        let outcome = RedisOutcome::default();
+        let (estimated_bytes, place) = (server.used_memory_bytes, sync.place.clone());
+        let snapshot = Snapshot {
+            waiting,
+            check: Some(RdbCheck::default()),
+            received: 0,
+            outcome: outcome.clone(),
+            server: Some((server, place)),
+            receiving: tokio::task::JoinSet::new(),
+        };
+        Ok(RedisBase {
+            snapshot: Box::new(snapshot.receive(sync, pieces, cancel)),
+            beside: Box::new(Beside { steps: beside.into_iter() }),
+            outcome,
+            estimated_bytes,
+        })
+    }
+}
+
+/// The stream as it comes, looked at on its way.
+struct Snapshot {
+    waiting: mpsc::Receiver<Result<Bytes>>,
+    check: Option<RdbCheck>,
+    received: u64,
+    outcome: RedisOutcome,
+    server: Option<(ServerFacts, StreamPlace)>,
+    /// Ends with the stream: that is what tells the server to stop.
+    receiving: tokio::task::JoinSet<()>,
+}
+
+impl Snapshot {
+    fn receive(
+        mut self,
+        mut sync: FullSync,
+        pieces: mpsc::Sender<Result<Bytes>>,
+        cancel: CancellationToken,
+    ) -> Snapshot {
+        self.receiving.spawn(async move {
+            loop {
+                let next = tokio::select! {
+                    () = cancel.cancelled() => Err(Error::Cancelled),
+                    next = sync.next() => next,
+                };
+                let (piece, is_over) = match next {
+                    Ok(Some(piece)) => (Ok(piece), false),
+                    // An empty piece says that all came: a queue that just closes says nothing.
+                    Ok(None) => (Ok(Bytes::new()), true),
+                    Err(error) => (Err(error), true),
+                };
+                if pieces.send(piece).await.is_err() || is_over {
+                    return;
+                }
+            }
+        });
+        self
+    }
+
+    fn end(&mut self) -> Result<()> {
+        let (Some(check), Some((server, place))) = (self.check.take(), self.server.take()) else {
+            return Err(Error::Protocol { reason: "a snapshot ended twice".to_owned() });
+        };
+        let found = check.finish()?;
+        *self.outcome.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(RedisFacts {
+            server,
+            replication_id: place.replication_id,
+            offset: place.offset,
+            rdb_version: found.version,
+            snapshot_bytes: self.received,
+            has_checksum: found.checksum == RdbChecksum::Good,
+        });
+        Ok(())
+    }
+}
+
+impl ByteStream for Snapshot {
+    fn next(&mut self, buffer: &mut Vec<u8>) -> Result<bool, Fault> {
+        match self.waiting.blocking_recv() {
+            Some(Ok(piece)) if piece.is_empty() => {
+                self.end()?;
+                Ok(false)
+            }
+            Some(Ok(piece)) => {
+                self.received += piece.len() as u64;
+                if let Some(check) = &mut self.check {
+                    check.push(&piece);
+                    // What is no snapshot at all is not stored to its end first.
+                    check.version()?;
+                }
+                buffer.extend_from_slice(&piece);
+                Ok(true)
+            }
+            Some(Err(error)) => Err(error.into()),
+            None => Err(Error::Cancelled.into()),
+        }
+    }
+}
+
+/// The steps of the small files.
+async fn beside(connection: &mut Connection) -> Result<Vec<Step>> {
+    const ACTION: &str = "ask for users and settings";
+    let users = connection.call(ACTION, &["ACL", "LIST"]).await?.array().unwrap_or_default();
+    let users: String = users.iter().filter_map(Reply::text).map(|line| line + "\n").collect();
+    let settings = connection.call(ACTION, &["CONFIG", "GET", "*"]).await?.array().unwrap_or_default();
+    let pairs = settings.chunks(2).filter_map(|pair| Some((pair.first()?.text()?, pair.get(1)?.text()?)));
+    let settings: std::collections::BTreeMap<String, String> = pairs.collect();
+    let modules = connection.call(ACTION, &["MODULE", "LIST"]).await?.array().unwrap_or_default();
+    let modules: Vec<Vec<Option<String>>> = modules
+        .into_iter()
+        .map(|module| module.array().unwrap_or_default().iter().map(Reply::text).collect())
+        .collect();
+    let json = |value: serde_json::Result<Vec<u8>>| value.map_err(|source| Error::Facts { source });
+    let files = [
+        (USERS, users.into_bytes()),
+        (SETTINGS, json(serde_json::to_vec_pretty(&settings))?),
+        (MODULES, json(serde_json::to_vec_pretty(&modules))?),
+    ];
+    Ok(files.into_iter().flat_map(|(path, bytes)| file(path, &bytes.into())).collect())
+}
+
+fn file(path: &str, bytes: &Bytes) -> Vec<Step> {
+    let shape = FileShape { size: bytes.len() as u64, block_size: 4096 };
+    let (path, kind) = (path.to_owned(), PartKind::File(shape));
+    let spec = FileSpec { path, kind, mode: 0o600, user_id: 0, group_id: 0, modified: 0 };
+    let mut steps = vec![Step::Begin(spec)];
+    for (number, part) in bytes.chunks(EXTENT_SIZE as usize).enumerate() {
+        let offset = number * EXTENT_SIZE as usize;
+        let data = ExtentData::Read(Box::new(Held(bytes.slice(offset..offset + part.len()))));
+        steps.push(Step::Extent { offset: offset as u64, length: part.len() as u32, data });
+    }
+    steps
+}
+
+struct Held(Bytes);
+
+impl ExtentReader for Held {
+    fn read(self: Box<Self>, buffer: &mut Vec<u8>) -> Result<(), Fault> {
+        buffer.clear();
+        buffer.extend_from_slice(&self.0);
+        Ok(())
+    }
+}
+
+struct Beside {
+    steps: std::vec::IntoIter<Step>,
+}
+
+impl PartSource for Beside {
+    fn next(&mut self) -> Result<Option<Step>, Fault> {
+        Ok(self.steps.next())
+    }
+}

@@ -1,0 +1,237 @@
+//! A directory that a server starts on with what a backup holds.
+//!
+//! A server with `appendonly yes` ignores a snapshot that lies in its directory and starts empty,
+//! and one without ignores the append-only files. So the snapshot lies there under both names, as
+//! one file: servers replace both by renaming, and write into neither.
+//!
+//! Invariant: until everything has reached the disk nothing has a name that a server would load;
+//! the manifest of the append-only files gets its name last.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use backstay_model::error::Fault;
+use backstay_model::parts::{ParentFile, PartKind, PartTarget, PartWriter};
+
+use crate::snapshot::RdbCheck;
+use crate::{Error, Result};
+
+/// What the snapshot is called until it is whole.
+const UNFINISHED: &str = "backstay-restoring.rdb";
+const PIECE: usize = 1 << 20;
+
+/// What the settings of a server call its files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileNames {
+    pub snapshot: String,
+    pub append_only_directory: String,
+    pub append_only: String,
+}
+
+impl Default for FileNames {
+    fn default() -> Self {
+        FileNames {
+            snapshot: "dump.rdb".to_owned(),
+            append_only_directory: "appendonlydir".to_owned(),
+            append_only: "appendonly.aof".to_owned(),
+        }
+    }
+}
+
+impl FileNames {
+    /// Of the settings that lie in a backup. A name that leads elsewhere is not followed.
+    pub fn of(settings: &[u8]) -> FileNames {
+        let settings: serde_json::Value = serde_json::from_slice(settings).unwrap_or_default();
+        let named = |name: &str, usual: String| match settings[name].as_str() {
+            Some(name) if !name.is_empty() && !name.starts_with('.') && !name.contains('/') => {
+                name.to_owned()
+            }
+            _ => usual,
+        };
+        let usual = FileNames::default();
+        FileNames {
+            snapshot: named("dbfilename", usual.snapshot),
+            append_only_directory: named("appenddirname", usual.append_only_directory),
+            append_only: named("appendfilename", usual.append_only),
+        }
+    }
+}
+
+/// Whether a directory is fit for so many bytes. Changes nothing.
+///
+/// # Errors
+///
+/// [`Error::TargetNotEmpty`], [`Error::TargetTooSmall`], [`Error::TargetUnusable`].
+pub fn check(directory: &Path, needed: u64) -> Result<()> {
+    let unusable = |source: io::Error| Error::TargetUnusable { path: directory.to_owned(), source };
+    match fs::read_dir(directory) {
+        Ok(mut entries) => {
+            if entries.next().is_some() {
+                return Err(Error::TargetNotEmpty { path: directory.to_owned() });
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(unusable(error)),
+    }
+    let above = directory.ancestors().find(|above| above.exists()).unwrap_or(Path::new("/"));
+    let state = rustix::fs::statvfs(above).map_err(|error| unusable(error.into()))?;
+    let free = state.f_bavail.saturating_mul(state.f_frsize);
+    if free < needed {
+        return Err(Error::TargetTooSmall { path: above.to_owned(), needed, free });
+    }
+    Ok(())
+}
+
+/// A directory that is being filled.
+pub struct RedisPlace {
+    directory: PathBuf,
+    names: FileNames,
+    snapshot: Arc<File>,
+}
+
+impl RedisPlace {
+    /// # Errors
+    ///
+    /// Those of [`check`], and where nothing can be written there.
+    pub fn begin(directory: &Path, names: FileNames, length: u64) -> Result<RedisPlace> {
+        check(directory, length)?;
+        let unusable = |source: io::Error| Error::TargetUnusable { path: directory.to_owned(), source };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(unusable)?;
+        let path = directory.join(UNFINISHED);
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
+        let file = file.map_err(|source| match source.kind() {
+            io::ErrorKind::AlreadyExists => Error::TargetNotEmpty { path: directory.to_owned() },
+            _ => Error::Write { path: path.clone(), source },
+        })?;
+        Ok(RedisPlace { directory: directory.to_owned(), names, snapshot: Arc::new(file) })
+    }
+
+    /// Where the snapshot goes.
+    pub fn snapshot(&self) -> Arc<dyn PartWriter> {
+        Arc::new(Writer { file: Arc::clone(&self.snapshot), path: self.directory.join(UNFINISHED) })
+    }
+
+    /// Where the files beside it go: into a directory of their own.
+    pub fn beside(&self) -> Arc<dyn PartTarget> {
+        Arc::new(Beside(self.directory.clone()))
+    }
+
+    /// Everything is written: makes it durable, looks at it once more, and gives it its names.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Snapshot`] where what lies there is not whole.
+    pub fn settle(self) -> Result<()> {
+        let unfinished = self.directory.join(UNFINISHED);
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| Error::Write { path, source }
+        };
+        self.snapshot.sync_all().map_err(failed(&unfinished))?;
+        self.look()?;
+        let append_only = self.directory.join(&self.names.append_only_directory);
+        fs::DirBuilder::new().mode(0o700).create(&append_only).map_err(failed(&append_only))?;
+        let base = format!("{}.1.base.rdb", self.names.append_only);
+        let (as_base, as_snapshot) = (append_only.join(&base), self.directory.join(&self.names.snapshot));
+        fs::hard_link(&unfinished, &as_base).map_err(failed(&as_base))?;
+        fs::hard_link(&unfinished, &as_snapshot).map_err(failed(&as_snapshot))?;
+        fs::remove_file(&unfinished).map_err(failed(&unfinished))?;
+        sync(&append_only)?;
+        sync(&self.directory)?;
+        let manifest = append_only.join(format!("{}.manifest", self.names.append_only));
+        let made = append_only.join("backstay-restoring.manifest");
+        let write = || {
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&made)?;
+            file.write_all(format!("file {base} seq 1 type b\n").as_bytes())?;
+            file.sync_all()?;
+            fs::hard_link(&made, &manifest)?;
+            fs::remove_file(&made)
+        };
+        write().map_err(failed(&manifest))?;
+        sync(&append_only)?;
+        // Its name in the directory above, which may be new.
+        self.directory.parent().map_or(Ok(()), sync)
+    }
+
+    /// The bytes that a server would load.
+    fn look(&self) -> Result<()> {
+        let path = self.directory.join(UNFINISHED);
+        let mut file = File::open(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
+        let (mut check, mut piece) = (RdbCheck::default(), vec![0; PIECE]);
+        loop {
+            let count = file.read(&mut piece).map_err(|source| Error::Read { path: path.clone(), source })?;
+            if count == 0 {
+                return check.finish().map(drop);
+            }
+            check.push(&piece[..count]);
+        }
+    }
+}
+
+fn sync(directory: &Path) -> Result<()> {
+    let synced = File::open(directory).and_then(|open| open.sync_all());
+    synced.map_err(|source| Error::Write { path: directory.to_owned(), source })
+}
+
+struct Writer {
+    file: Arc<File>,
+    path: PathBuf,
+}
+
+impl PartWriter for Writer {
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), Fault> {
+        let written = self.file.write_all_at(bytes, offset);
+        Ok(written.map_err(|source| Error::Write { path: self.path.clone(), source })?)
+    }
+
+    fn finish(&self) -> Result<(), Fault> {
+        Ok(())
+    }
+}
+
+/// The small files, under the names that they have in the backup.
+struct Beside(PathBuf);
+
+impl PartTarget for Beside {
+    fn create(&self, file: &ParentFile) -> Result<Option<Box<dyn PartWriter>>, Fault> {
+        let PartKind::File(_) = file.spec.kind else { return Ok(None) };
+        let path = self.0.join(&file.spec.path);
+        let make = || {
+            if let Some(above) = path.parent() {
+                fs::DirBuilder::new().recursive(true).mode(0o700).create(above)?;
+            }
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)
+        };
+        let made = make().map_err(|source| Error::Write { path: path.clone(), source })?;
+        Ok(Some(Box::new(Writer { file: Arc::new(made), path })))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_called_as_the_source_called_them_and_never_lead_elsewhere() {
+        let settings = br#"{"dbfilename":"a.rdb","appenddirname":"../up","appendfilename":""}"#;
+        let names = FileNames::of(settings);
+        assert_eq!(names, FileNames { snapshot: "a.rdb".to_owned(), ..FileNames::default() });
+        assert_eq!(FileNames::of(b"not json"), FileNames::default());
+    }
+
+    #[test]
+    fn what_is_not_whole_gets_no_name_that_a_server_loads() {
+        let place = tempfile::TempDir::new().unwrap();
+        let into = place.path().join("data");
+        let begun = RedisPlace::begin(&into, FileNames::default(), 10).unwrap();
+        begun.snapshot().write_at(0, b"REDIS0011 and so on").unwrap();
+        assert!(matches!(begun.settle(), Err(Error::Snapshot { .. })));
+        let names: Vec<_> = fs::read_dir(&into).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, [UNFINISHED]);
+        assert!(matches!(check(&into, 1), Err(Error::TargetNotEmpty { .. })));
+        assert!(matches!(check(&place.path().join("x"), u64::MAX), Err(Error::TargetTooSmall { .. })));
+    }
+}

@@ -1,0 +1,101 @@
+//! A base of Redis or Valkey into a directory that its server starts on.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use backstay_engine::postgres::starting::{Starting, shell_word};
+use backstay_engine::redis::base::{RedisFacts, SETTINGS, SNAPSHOT};
+use backstay_engine::redis::place::{self, FileNames, RedisPlace};
+use backstay_model::parts::PartTarget;
+use backstay_model::plan::RestorePlan;
+use backstay_model::plan::restore::Refusal;
+use backstay_model::{ErrorKind, Finding};
+use backstay_repo::manifest::Manifest;
+use backstay_repo::reader::{BackupReader, Depth, OnDamage, RestoreOptions as ReadOptions};
+use backstay_repo::sliced::{SlicedPlace, SlicedTarget};
+
+use super::{RestoreOptions, RestoreReport};
+use crate::clock::Stopwatch;
+use crate::context::{Context, off_thread, workers};
+use crate::error::{Error, Result};
+
+/// What the plan says of this base, and every reason against it.
+pub(super) fn look(manifest: &Manifest, options: &RestoreOptions, plan: &mut RestorePlan) -> Result<()> {
+    let facts = RedisFacts::from_json(&manifest.record.facts)?;
+    plan.bytes = facts.snapshot_bytes;
+    if let Err(error) = place::check(&options.into, facts.snapshot_bytes) {
+        plan.refuse(Refusal::from_error(&error));
+    }
+    for (option, is_given) in [
+        ("--start", options.start),
+        ("--standby", options.standby.is_some()),
+        ("--tablespace", !options.tablespaces.is_empty()),
+    ] {
+        if is_given {
+            let message = format!("{option} is not for {}", facts.server.product.name());
+            let hint = "leave it out: the directory is restored, and the last line says how to start it";
+            plan.refuse(Refusal::new(ErrorKind::Unsupported, message, vec![hint.to_owned()]));
+        }
+    }
+    let (product, version) = (facts.server.product.name(), &facts.server.version);
+    plan.findings.push(Finding::info(
+        "the server",
+        format!("the snapshot is of {product} {version}"),
+        format!("start {product} of this version or a newer one on it: an older one does not load it"),
+    ));
+    Ok(())
+}
+
+pub(super) async fn run(
+    context: &Context,
+    manifest: Manifest,
+    options: &RestoreOptions,
+    plan: RestorePlan,
+) -> Result<RestoreReport> {
+    let clock = Stopwatch::start();
+    let facts = RedisFacts::from_json(&manifest.record.facts)?;
+    let reader = BackupReader::new(Arc::clone(&context.repo), manifest);
+    let mut contents = reader.contents().await?;
+    let read = move || {
+        let names = contents.read(SETTINGS)?.map(|settings| FileNames::of(&settings)).unwrap_or_default();
+        Ok((SlicedPlace::read(&mut contents, SNAPSHOT)?, names))
+    };
+    let (sliced, names) = off_thread(read).await?;
+    if sliced.length != facts.snapshot_bytes {
+        return Err(Error::broken("the facts of the backup and its recipe differ"));
+    }
+    context.check_cancelled()?;
+    let (into, snapshot_name, length) = (options.into.clone(), names.snapshot.clone(), sliced.length);
+    let begun = off_thread(move || Ok(RedisPlace::begin(&into, names, length)?)).await?;
+    let target = Arc::new(SlicedTarget::new(sliced, begun.snapshot(), begun.beside()));
+    context.progress.begin("place", length);
+    let reading = ReadOptions { workers: workers(), on_damage: OnDamage::Stop, depth: Depth::Frames };
+    let parts: Arc<dyn PartTarget> = Arc::<SlicedTarget>::clone(&target);
+    reader.restore(Some(parts), reading, Arc::clone(&context.progress), &context.cancel).await?;
+    context.progress.enter("make it durable");
+    context.check_cancelled()?;
+    let target = Arc::into_inner(target)
+        .ok_or_else(|| Error::broken("the target of a restore is still in use after its end"))?;
+    target.finish()?;
+    off_thread(move || Ok(begun.settle()?)).await?;
+    Ok(RestoreReport {
+        plan,
+        restored_bytes: length,
+        duration_seconds: clock.seconds(),
+        recovery_time_seconds: None,
+        proof: None,
+        can_be_proved: false,
+        starting: Some(starting(&options.into, &snapshot_name, &facts)),
+    })
+}
+
+/// The server is started as its own user, whose directory it has to be.
+fn starting(directory: &Path, snapshot: &str, facts: &RedisFacts) -> Starting {
+    let program = facts.server.product.name().to_lowercase();
+    let directory: PathBuf = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
+    Starting::Command(format!(
+        "{program}-server --dir {} --dbfilename {}",
+        shell_word(directory.as_os_str()),
+        shell_word(std::ffi::OsStr::new(snapshot)),
+    ))
+}
