@@ -1,7 +1,7 @@
-//! Redis 6.2 and newer, and Valkey.
+//! Redis 7.0 and newer, and Valkey.
 //!
-//! Everything goes over the wire, as to a replica: the server's disk is not touched, and its
-//! files need not be readable from here.
+//! Everything goes over the wire, as to a replica: the server's files need not be readable from
+//! here, and none is written for us but by a server with `repl-diskless-sync no`.
 //!
 //! Responsible for the protocol, for what a server says of itself, and for what its snapshot and
 //! its stream of commands mean. Refuses to take a part of a snapshot for the whole, and a

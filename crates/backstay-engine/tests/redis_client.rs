@@ -154,6 +154,17 @@ fn the_rights_that_are_named_are_enough_and_without_them_it_is_told() {
 }
 
 #[test]
+fn a_server_that_repeats_what_it_does_not_know_gives_no_password_away() {
+    let renamed = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(renamed.path(), "rename-command AUTH other\n").unwrap();
+    on_both(&[("include", renamed.path().to_str().unwrap())], |server| {
+        let error = block_on(connect(server.url(), Some("hunter2"))).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
+        assert!(!format!("{error:?} {error}").contains("hunter2"), "{error}");
+    });
+}
+
+#[test]
 fn a_replica_without_its_master_gives_no_snapshot() {
     on_both(&[("replicaof", "127.0.0.1 1")], |server| {
         let error = block_on(async { snapshot_of(connect(server.url(), None).await?).await }).err().unwrap();

@@ -85,6 +85,9 @@ pub struct RestoreReport {
     /// Whether `--start` would have proved it.
     #[serde(skip)]
     pub can_be_proved: bool,
+    /// Whether what was put together was compared with a checksum of its source.
+    #[serde(skip)]
+    pub is_summed_up: bool,
 }
 
 /// What would be done, and every reason not to. Looks at the repository and at
@@ -214,9 +217,12 @@ async fn meet(
 /// Whether the repository has a base of the instance, or this one.
 pub async fn has_base(context: &Context, instance: &InstanceId, backup: Option<&BackupId>) -> Result<bool> {
     let known = context.unless_cancelled(Known::read(context, instance)).await?;
+    // One that does not open is one.
+    let readable = known.backups.iter().map(|(record, _)| &record.id);
+    let mut all = readable.chain(known.unreadable.iter().map(|(id, _)| id));
     Ok(match backup {
-        None => !known.backups.is_empty(),
-        Some(backup) => known.backups.iter().any(|(record, _)| record.id == *backup),
+        None => all.next().is_some(),
+        Some(backup) => all.any(|id| id == backup),
     })
 }
 
@@ -263,6 +269,7 @@ pub async fn run(
         proof: None,
         starting: None,
         can_be_proved: true,
+        is_summed_up: false,
     };
     report.plan.findings.extend(placed.findings.iter().cloned());
     report.plan.findings.extend(included::at_restore(&placed.facts.server, &placed.directory));

@@ -19,7 +19,7 @@ mod source;
 
 pub use place::{SlicedPlace, SlicedTarget};
 pub use recipe::About;
-pub use source::SlicedSource;
+pub use source::{GivenUp, SlicedParent, SlicedSource};
 
 use crate::seal::SealKeys;
 

@@ -29,6 +29,11 @@ pub const USERS: &str = "beside/users.acl";
 pub const SETTINGS: &str = "beside/settings.json";
 pub const MODULES: &str = "beside/modules.json";
 
+/// Settings that are passwords: a repository without encryption would give them away. Whoever
+/// restores has those of the new server.
+const SECRETS: [&str; 5] =
+    ["requirepass", "masterauth", "tls-key-file-pass", "tls-client-key-file-pass", "primaryauth"];
+
 /// Pieces of a quarter of a MiB that may wait for whoever slices them.
 const WAITING: usize = 16;
 
@@ -72,15 +77,22 @@ impl RedisOutcome {
 
     /// What a person should know of it.
     pub fn findings(&self) -> Vec<Finding> {
-        let without = self.facts().filter(|facts| !facts.has_checksum);
-        let told = without.map(|_| {
+        let Some(facts) = self.facts() else { return Vec::new() };
+        let without_sum = (!facts.has_checksum).then(|| {
             Finding::warning(
                 "the snapshot",
                 "the server wrote no checksum into it, so that nobody can tell whether it was sent as it was made",
-                "`CONFIG SET rdbchecksum yes` at the server",
+                "set `rdbchecksum yes` in the file of the server's settings, and restart it",
             )
         });
-        told.into_iter().collect()
+        let one_of_many = facts.server.is_cluster.then(|| {
+            Finding::warning(
+                "the cluster",
+                "this is what one of its nodes holds, and no more; the nodes have no instant in common",
+                "make an instance of one node of each shard",
+            )
+        });
+        without_sum.into_iter().chain(one_of_many).collect()
     }
 }
 
@@ -208,7 +220,8 @@ async fn beside(connection: &mut Connection) -> Result<Vec<Step>> {
     let users: String = users.iter().filter_map(Reply::text).map(|line| line + "\n").collect();
     let settings = connection.call(ACTION, &["CONFIG", "GET", "*"]).await?.array().unwrap_or_default();
     let pairs = settings.chunks(2).filter_map(|pair| Some((pair.first()?.text()?, pair.get(1)?.text()?)));
-    let settings: std::collections::BTreeMap<String, String> = pairs.collect();
+    let settings: std::collections::BTreeMap<String, String> =
+        pairs.filter(|(name, _)| !SECRETS.contains(&name.as_str())).collect();
     let modules = connection.call(ACTION, &["MODULE", "LIST"]).await?.array().unwrap_or_default();
     let modules: Vec<Vec<Option<String>>> = modules
         .into_iter()

@@ -52,15 +52,16 @@ impl Connection {
 
     async fn log_in(&mut self, address: &Address) -> Result<()> {
         const ACTION: &str = "log in";
-        match (&address.user, &address.password) {
-            (None, None) => {}
-            (None, Some(password)) => drop(self.call(ACTION, &["AUTH", password.reveal()]).await?),
+        let logged_in = match (&address.user, &address.password) {
+            (None, None) => Ok(Reply::Nothing),
+            (None, Some(password)) => self.call(ACTION, &["AUTH", password.reveal()]).await,
             // A user without a password is one that was made with `nopass`: any is taken.
             (Some(user), password) => {
                 let password = password.as_ref().map_or("", |password| password.reveal());
-                self.call(ACTION, &["AUTH", user, password]).await?;
+                self.call(ACTION, &["AUTH", user, password]).await
             }
-        }
+        };
+        logged_in.map_err(without_arguments)?;
         // Where it is not asked for, a server without users says yes to all.
         self.call(ACTION, &["PING"]).await?;
         // Its lists of clients then say whose this is. It may not be allowed, which costs nothing.
@@ -130,6 +131,21 @@ impl Connection {
             Ok(Err(source)) => Err(lost(action, source)),
             Err(_) => Err(Error::Timeout { action, seconds: limit.as_secs() }),
         }
+    }
+}
+
+/// What a server says of an `AUTH` that it does not know holds what stood behind it.
+fn without_arguments(error: Error) -> Error {
+    match error {
+        Error::Redis(RedisError::Refused { action, message }) => {
+            let known = ["WRONGPASS ", "NOAUTH ", "NOPERM ", "ERR AUTH <password> called without"];
+            let message = match known.iter().any(|known| message.starts_with(known)) {
+                true => message,
+                false => "ERR AUTH is refused".to_owned(),
+            };
+            RedisError::Refused { action, message }.into()
+        }
+        error => error,
     }
 }
 

@@ -14,12 +14,10 @@ pub enum RedisError {
         /// As it came, with the word in capitals that says what kind it is.
         message: String,
     },
-    #[error("{product} {version} is not supported; Redis from 6.2 on and Valkey are")]
+    #[error("{product} {version} is not supported; Redis from 7.0 on and Valkey are")]
     UnsupportedVersion { product: &'static str, version: String },
     #[error("the server at {server} is a {mode}, which holds no data of its own")]
     NoDataThere { server: String, mode: String },
-    #[error("the snapshot ended before its end: {received} bytes came")]
-    SnapshotCut { received: u64 },
     #[error("the server closed the connection while it sent its snapshot, after {received} bytes")]
     SnapshotBroken { received: u64 },
 }
@@ -38,7 +36,8 @@ fn kind_of(message: &str) -> ErrorKind {
         "ERR" if message.contains("max number of clients") => ErrorKind::Unavailable,
         // Of a server without users: a password was given, and none is set.
         "ERR" if message.contains("AUTH") => ErrorKind::Denied,
-        _ => ErrorKind::Internal,
+        // It has its reasons (`MISCONF`, `OOM`, a child that failed), and they pass.
+        _ => ErrorKind::Unavailable,
     }
 }
 
@@ -48,7 +47,7 @@ impl RedisError {
             RedisError::Refused { message, .. } => kind_of(message),
             RedisError::UnsupportedVersion { .. } => ErrorKind::Unsupported,
             RedisError::NoDataThere { .. } => ErrorKind::Invalid,
-            RedisError::SnapshotCut { .. } | RedisError::SnapshotBroken { .. } => ErrorKind::Unavailable,
+            RedisError::SnapshotBroken { .. } => ErrorKind::Unavailable,
         }
     }
 
@@ -68,7 +67,7 @@ impl RedisError {
             },
             RedisError::UnsupportedVersion { .. } => "upgrade the server",
             RedisError::NoDataThere { .. } => "let `url` lead to a server that holds data",
-            RedisError::SnapshotCut { .. } | RedisError::SnapshotBroken { .. } => {
+            RedisError::SnapshotBroken { .. } => {
                 "see the log of the server: it says whether it was restarted, or gave the connection up because \
                  `client-output-buffer-limit replica` was passed"
             }

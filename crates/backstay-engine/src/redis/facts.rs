@@ -8,8 +8,8 @@ use super::connection::Connection;
 use super::error::RedisError;
 use crate::{Error, Result};
 
-/// Replies to `REPLCONF rdb-only` and `PSYNC` with an id of its own came with these.
-const OLDEST_REDIS: (u32, u32) = (6, 2);
+/// The append-only files of older ones are built otherwise: a restored directory would start empty.
+const OLDEST_REDIS: (u32, u32) = (7, 0);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -175,7 +175,7 @@ mod tests {
         let sentinel = INFO.replace("standalone", "sentinel");
         let error = ServerFacts::read("x", &Info::parse(&sentinel)).unwrap_err();
         assert!(matches!(error, Error::Redis(RedisError::NoDataThere { .. })), "{error}");
-        let old = INFO.replace("valkey_version:8.1.1\r\n", "").replace("7.2.4", "6.0.20");
+        let old = INFO.replace("valkey_version:8.1.1\r\n", "").replace("7.2.4", "6.2.14");
         let error = ServerFacts::read("x", &Info::parse(&old)).unwrap_err();
         assert!(matches!(error, Error::Redis(RedisError::UnsupportedVersion { .. })), "{error}");
         let mute = INFO.replace("run_id:aa\r\n", "");

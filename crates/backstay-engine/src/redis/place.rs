@@ -16,6 +16,7 @@ use std::sync::Arc;
 use backstay_model::error::Fault;
 use backstay_model::parts::{ParentFile, PartKind, PartTarget, PartWriter};
 
+use super::base::{MODULES, SETTINGS, USERS};
 use crate::snapshot::RdbCheck;
 use crate::{Error, Result};
 
@@ -29,6 +30,8 @@ pub struct FileNames {
     pub snapshot: String,
     pub append_only_directory: String,
     pub append_only: String,
+    /// Whether the source appends.
+    pub appends: bool,
 }
 
 impl Default for FileNames {
@@ -37,6 +40,7 @@ impl Default for FileNames {
             snapshot: "dump.rdb".to_owned(),
             append_only_directory: "appendonlydir".to_owned(),
             append_only: "appendonly.aof".to_owned(),
+            appends: false,
         }
     }
 }
@@ -56,6 +60,7 @@ impl FileNames {
             snapshot: named("dbfilename", usual.snapshot),
             append_only_directory: named("appenddirname", usual.append_only_directory),
             append_only: named("appendfilename", usual.append_only),
+            appends: settings["appendonly"].as_str() == Some("yes"),
         }
     }
 }
@@ -106,6 +111,8 @@ impl RedisPlace {
             io::ErrorKind::AlreadyExists => Error::TargetNotEmpty { path: directory.to_owned() },
             _ => Error::Write { path: path.clone(), source },
         })?;
+        // Zeros are not written.
+        file.set_len(length).map_err(|source| Error::Write { path: path.clone(), source })?;
         Ok(RedisPlace { directory: directory.to_owned(), names, snapshot: Arc::new(file) })
     }
 
@@ -140,6 +147,12 @@ impl RedisPlace {
         fs::hard_link(&unfinished, &as_snapshot).map_err(failed(&as_snapshot))?;
         fs::remove_file(&unfinished).map_err(failed(&unfinished))?;
         sync(&append_only)?;
+        for beside in [USERS, SETTINGS, MODULES].iter().filter_map(|path| Path::new(path).parent()).take(1) {
+            let beside = self.directory.join(beside);
+            if beside.is_dir() {
+                sync(&beside)?;
+            }
+        }
         sync(&self.directory)?;
         let manifest = append_only.join(format!("{}.manifest", self.names.append_only));
         let made = append_only.join("backstay-restoring.manifest");
@@ -188,7 +201,8 @@ impl PartWriter for Writer {
     }
 
     fn finish(&self) -> Result<(), Fault> {
-        Ok(())
+        let synced = self.file.sync_all();
+        Ok(synced.map_err(|source| Error::Write { path: self.path.clone(), source })?)
     }
 }
 
@@ -198,6 +212,10 @@ struct Beside(PathBuf);
 impl PartTarget for Beside {
     fn create(&self, file: &ParentFile) -> Result<Option<Box<dyn PartWriter>>, Fault> {
         let PartKind::File(_) = file.spec.kind else { return Ok(None) };
+        // A path out of a repository that somebody else wrote leads nowhere else.
+        if ![USERS, SETTINGS, MODULES].contains(&file.spec.path.as_str()) {
+            return Ok(None);
+        }
         let path = self.0.join(&file.spec.path);
         let make = || {
             if let Some(above) = path.parent() {

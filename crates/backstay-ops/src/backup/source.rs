@@ -11,7 +11,7 @@ use backstay_engine::redis::base::{RedisBase, SNAPSHOT};
 use backstay_model::Finding;
 use backstay_model::parts::PartSource;
 use backstay_repo::reader::BackupReader;
-use backstay_repo::sliced::SlicedSource;
+use backstay_repo::sliced::{SlicedParent, SlicedSource};
 use backstay_repo::writer::BackupWriter;
 
 use super::asked::Asked;
@@ -69,18 +69,24 @@ async fn start_redis(
     let parent = match writer.parent().filter(|_| !writer.wants_rebase()) {
         Some(parent) => {
             let manifest = context.repo.manifest(&parent.instance, &parent.id).await?;
-            Some(BackupReader::new(context.repo.clone(), manifest).contents().await?)
+            let reader = BackupReader::new(context.repo.clone(), manifest);
+            let open = async {
+                let contents = reader.contents().await?;
+                off_thread(move || Ok(SlicedParent::open(SNAPSHOT, contents)?)).await
+            };
+            // Before the server is asked for a snapshot: it would wait for us meanwhile, and not for long.
+            Some(writer.keep_alive(context.unless_cancelled(open)).await?)
         }
         None => None,
     };
     context.progress.enter("wait for the snapshot");
-    let begin = RedisBase::begin(&address, context.cancel.clone());
-    let base = writer.keep_alive(begin).await?;
+    let begin = async { Ok(RedisBase::begin(&address, context.cancel.clone()).await?) };
+    let base = writer.keep_alive(context.unless_cancelled(begin)).await?;
     let keys = context.repo.seal_keys().clone();
-    let snapshot = base.snapshot;
-    let sliced = off_thread(move || Ok(SlicedSource::new(SNAPSHOT, snapshot, keys, parent)?)).await?;
+    let sliced = SlicedSource::new(SNAPSHOT, base.snapshot, keys, parent);
+    let taken = Taken::Redis { outcome: base.outcome, given_up: sliced.given_up() };
     let source = Beside { first: Some(base.beside), then: Box::new(sliced) };
-    Ok((Box::new(source), Taken::Redis(base.outcome), Some(base.estimated_bytes)))
+    Ok((Box::new(source), taken, Some(base.estimated_bytes)))
 }
 
 async fn start_postgres(

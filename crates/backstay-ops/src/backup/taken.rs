@@ -7,6 +7,7 @@ use backstay_engine::postgres::schema::{SchemaFacts, Schemas};
 use backstay_engine::postgres::settings::Address;
 use backstay_engine::redis::base::RedisOutcome;
 use backstay_model::{EngineKind, Finding};
+use backstay_repo::sliced::GivenUp;
 use backstay_repo::writer::{BackupWriter, RecordDraft};
 use jiff::Timestamp;
 
@@ -22,7 +23,10 @@ pub(super) enum Taken {
         before: Schemas,
         schemas: BTreeMap<String, SchemaFacts>,
     },
-    Redis(RedisOutcome),
+    Redis {
+        outcome: RedisOutcome,
+        given_up: GivenUp,
+    },
 }
 
 impl Taken {
@@ -53,9 +57,18 @@ impl Taken {
                     findings,
                 })
             }
-            Taken::Redis(outcome) => {
+            Taken::Redis { outcome, given_up } => {
                 let facts = outcome.facts().ok_or_else(unsaid)?;
                 findings.extend(outcome.findings());
+                findings.extend(given_up.reason().map(|reason| {
+                    Finding::warning(
+                        "the parent",
+                        format!(
+                            "nothing more could be compared with it, so the rest was stored anew: {reason}"
+                        ),
+                        "`backstay verify` names what is damaged",
+                    )
+                }));
                 Ok(RecordDraft {
                     engine: EngineKind::Redis,
                     finished_at,

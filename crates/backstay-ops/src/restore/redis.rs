@@ -1,5 +1,6 @@
 //! A base of Redis or Valkey into a directory that its server starts on.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -43,6 +44,23 @@ pub(super) fn look(manifest: &Manifest, options: &RestoreOptions, plan: &mut Res
         format!("the snapshot is of {product} {version}"),
         format!("start {product} of this version or a newer one on it: an older one does not load it"),
     ));
+    plan.findings.push(Finding::info(
+        "`appendonly`",
+        "the directory serves a server with it and one without, and the first start decides: started without and \
+         later with it, the server would load the state of this backup again",
+        "start it as its own settings say, and change them with `CONFIG SET appendonly yes` while it runs",
+    ));
+    if rustix::process::geteuid().is_root() {
+        let into = options.into.display();
+        plan.findings.push(Finding::info(
+            "the owner",
+            "the files will belong to root",
+            format!(
+                "`chown -R {}: {into}` gives them to its user",
+                facts.server.product.name().to_lowercase()
+            ),
+        ));
+    }
     Ok(())
 }
 
@@ -65,7 +83,7 @@ pub(super) async fn run(
         return Err(Error::broken("the facts of the backup and its recipe differ"));
     }
     context.check_cancelled()?;
-    let (into, snapshot_name, length) = (options.into.clone(), names.snapshot.clone(), sliced.length);
+    let (into, called, length) = (options.into.clone(), names.clone(), sliced.length);
     let begun = off_thread(move || Ok(RedisPlace::begin(&into, names, length)?)).await?;
     let target = Arc::new(SlicedTarget::new(sliced, begun.snapshot(), begun.beside()));
     context.progress.begin("place", length);
@@ -85,17 +103,21 @@ pub(super) async fn run(
         recovery_time_seconds: None,
         proof: None,
         can_be_proved: false,
-        starting: Some(starting(&options.into, &snapshot_name, &facts)),
+        is_summed_up: facts.has_checksum,
+        starting: Some(starting(&options.into, &called, &facts)),
     })
 }
 
 /// The server is started as its own user, whose directory it has to be.
-fn starting(directory: &Path, snapshot: &str, facts: &RedisFacts) -> Starting {
+fn starting(directory: &Path, called: &FileNames, facts: &RedisFacts) -> Starting {
     let program = facts.server.product.name().to_lowercase();
     let directory: PathBuf = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
     Starting::Command(format!(
-        "{program}-server --dir {} --dbfilename {}",
+        "{program}-server --dir {} --dbfilename {} --appenddirname {} --appendfilename {} --appendonly {}",
         shell_word(directory.as_os_str()),
-        shell_word(std::ffi::OsStr::new(snapshot)),
+        shell_word(OsStr::new(&called.snapshot)),
+        shell_word(OsStr::new(&called.append_only_directory)),
+        shell_word(OsStr::new(&called.append_only)),
+        if called.appends { "yes" } else { "no" },
     ))
 }

@@ -5,10 +5,11 @@
 //! each run, of which a stream without a parent has one for each MiB.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use backstay_model::error::Fault;
-use backstay_model::parts::{ParentFile, PartTarget, PartWriter};
+use backstay_model::parts::{ParentFile, PartKind, PartTarget, PartWriter};
 
 use super::Paths;
 use super::recipe::{About, Runs};
@@ -68,32 +69,33 @@ impl SlicedPlace {
     }
 }
 
-/// A target that is given the stream as if it were one file.
+/// A target that is given the stream as if it were one file, which has its length and reads as
+/// zeros: zeros are not written.
 pub struct SlicedTarget {
     place: SlicedPlace,
     stream: Arc<dyn PartWriter>,
     /// Takes all that is not of the stream.
     others: Arc<dyn PartTarget>,
-    /// Bytes that were written, of all trays.
-    written: Arc<Mutex<u64>>,
+    /// Bytes of the stream that are in trays which are whole.
+    whole: Arc<AtomicU64>,
 }
 
 impl SlicedTarget {
     pub fn new(place: SlicedPlace, stream: Arc<dyn PartWriter>, others: Arc<dyn PartTarget>) -> SlicedTarget {
-        SlicedTarget { place, stream, others, written: Arc::default() }
+        SlicedTarget { place, stream, others, whole: Arc::default() }
     }
 
-    /// Every byte of the stream was written.
+    /// Every byte of the stream is there.
     ///
     /// # Errors
     ///
     /// Where a tray of the recipe was not in the backup.
     pub fn finish(self) -> Result<()> {
-        let written = *self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        if written != self.place.length {
+        let whole = self.whole.load(Ordering::Acquire);
+        if whole != self.place.length {
             return Err(Error::Damaged {
                 object: self.place.paths.about(),
-                reason: format!("{written} bytes of {} are there", self.place.length),
+                reason: format!("trays for {whole} of its {} bytes are there", self.place.length),
             });
         }
         Ok(self.stream.finish()?)
@@ -104,10 +106,18 @@ impl PartTarget for SlicedTarget {
     fn create(&self, file: &ParentFile) -> Result<Option<Box<dyn PartWriter>>, Fault> {
         let path = &file.spec.path;
         if let Some(stretches) = self.place.paths.tray_of(path).and_then(|tray| self.place.trays.get(&tray)) {
+            let size = match &file.spec.kind {
+                PartKind::File(shape) => shape.size,
+                PartKind::Directory | PartKind::Symlink(_) => 0,
+            };
+            if stretches.last().is_some_and(|last| last.reach > size) {
+                let reason = "the recipe names bytes behind its end".to_owned();
+                return Err(Error::Damaged { object: path.clone(), reason }.into());
+            }
             return Ok(Some(Box::new(TrayWriter {
                 stretches: Arc::clone(stretches),
                 stream: Arc::clone(&self.stream),
-                written: Arc::clone(&self.written),
+                whole: Arc::clone(&self.whole),
             })));
         }
         if path.starts_with(&format!("{}/", self.place.paths.0)) || *path == self.place.paths.0 {
@@ -120,13 +130,12 @@ impl PartTarget for SlicedTarget {
 struct TrayWriter {
     stretches: Arc<[Stretch]>,
     stream: Arc<dyn PartWriter>,
-    written: Arc<Mutex<u64>>,
+    whole: Arc<AtomicU64>,
 }
 
 impl PartWriter for TrayWriter {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), Fault> {
         let end = offset + bytes.len() as u64;
-        let mut written = 0;
         let first = self.stretches.partition_point(|one| one.reach <= offset);
         for one in self.stretches.iter().skip(first) {
             let (from, to) = (u64::from(one.offset), u64::from(one.offset) + u64::from(one.length));
@@ -137,14 +146,14 @@ impl PartWriter for TrayWriter {
             if from_here < to_here {
                 let part = &bytes[(from_here - offset) as usize..(to_here - offset) as usize];
                 self.stream.write_at(one.to + (from_here - from), part)?;
-                written += part.len() as u64;
             }
         }
-        *self.written.lock().unwrap_or_else(PoisonError::into_inner) += written;
         Ok(())
     }
 
     fn finish(&self) -> Result<(), Fault> {
+        let held: u64 = self.stretches.iter().map(|stretch| u64::from(stretch.length)).sum();
+        self.whole.fetch_add(held, Ordering::AcqRel);
         Ok(())
     }
 }

@@ -116,7 +116,7 @@ fn runs(bytes: &[u8]) -> Result<Vec<Run>, Malformed> {
     while !input.is_empty() {
         tray = tray.checked_add(input.signed()?).ok_or(Malformed)?;
         let (offset, length) = (number(input.number()?)?, number(input.number()?)?);
-        offset.checked_add(length).ok_or(Malformed)?;
+        offset.checked_add(length).filter(|_| length > 0).ok_or(Malformed)?;
         runs.push(Run { tray: u32::try_from(tray).map_err(|_| Malformed)?, offset, length });
     }
     Ok(runs)

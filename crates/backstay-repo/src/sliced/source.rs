@@ -4,21 +4,49 @@
 //! several hundred MB a second, and compressing and sealing beside them on all lanes.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use backstay_model::error::Fault;
+use backstay_model::ErrorKind;
+use backstay_model::error::{Classified, Fault};
 use backstay_model::parts::{
     ByteStream, EXTENT_SIZE, ExtentData, ExtentReader, FileShape, FileSpec, PartKind, PartSource, Step,
 };
 use bytes::Bytes;
 use fastcdc::v2020::{FastCDC, Normalization};
 
-use super::parent::{ParentSlices, TraySizes};
+use super::parent::{Found, ParentSlices, TraySizes};
 use super::recipe::{About, RecipePart, put_slice};
-use super::{BLOCK_SIZE, Paths, RECIPE_BYTES, Run, SLICE_LEAST, SLICE_MOST, SLICE_USUAL, TRAY_BYTES, hash};
+use super::{
+    BLOCK_SIZE, Paths, RECIPE_BYTES, Run, SLICE_LEAST, SLICE_MOST, SLICE_USUAL, SliceHash, TRAY_BYTES, hash,
+};
 use crate::reader::BackupContents;
 use crate::seal::SealKeys;
 use crate::{Error, Result};
+
+/// Why nothing more could be compared with the parent, if something could not.
+#[derive(Debug, Clone, Default)]
+pub struct GivenUp(Arc<Mutex<Option<String>>>);
+
+impl GivenUp {
+    pub fn reason(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// The stream of the backup to compare with. What is taken over of it must be declared as the
+/// parent of the backup that is made.
+pub struct SlicedParent(Option<ParentSlices>);
+
+impl SlicedParent {
+    /// Reads the recipe, which may take a while. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// Where the parent's stream cannot be read.
+    pub fn open(path: &str, contents: BackupContents) -> Result<SlicedParent> {
+        ParentSlices::open(contents, &Paths(path.to_owned())).map(SlicedParent)
+    }
+}
 
 /// The files of a sliced stream, below a path of their own.
 pub struct SlicedSource {
@@ -26,6 +54,7 @@ pub struct SlicedSource {
     stream: Box<dyn ByteStream>,
     keys: Arc<SealKeys>,
     parent: Option<ParentSlices>,
+    given_up: GivenUp,
     /// What came and was not sliced yet.
     input: Vec<u8>,
     has_ended: bool,
@@ -43,25 +72,16 @@ pub struct SlicedSource {
 }
 
 impl SlicedSource {
-    /// `parent` is the backup to compare with; what is taken over of it must be declared as the
-    /// parent of the backup that is made.
-    ///
-    /// # Errors
-    ///
-    /// Where the parent's stream cannot be read.
     pub fn new(
         path: &str,
         stream: Box<dyn ByteStream>,
         keys: Arc<SealKeys>,
-        parent: Option<BackupContents>,
-    ) -> Result<SlicedSource> {
-        let paths = Paths(path.to_owned());
-        let parent = match parent {
-            Some(contents) => ParentSlices::open(contents, &paths)?,
-            None => None,
-        };
-        Ok(SlicedSource {
-            paths,
+        parent: Option<SlicedParent>,
+    ) -> SlicedSource {
+        let parent = parent.and_then(|parent| parent.0);
+        SlicedSource {
+            paths: Paths(path.to_owned()),
+            given_up: GivenUp::default(),
             stream,
             keys,
             tray_number: parent.as_ref().map_or(0, |parent| parent.next_tray),
@@ -76,7 +96,26 @@ impl SlicedSource {
             kept: BTreeMap::new(),
             steps: VecDeque::new(),
             is_over: false,
-        })
+        }
+    }
+
+    /// Asked when the stream has ended.
+    pub fn given_up(&self) -> GivenUp {
+        self.given_up.clone()
+    }
+
+    /// Where the parent has it. What is damaged there must not fail the backup of tonight, and
+    /// tomorrow's: the rest of the stream is stored anew.
+    fn known(&mut self, hash: &SliceHash, length: u32) -> Result<Option<Found>> {
+        let Some(parent) = &mut self.parent else { return Ok(None) };
+        let error = match parent.find(hash, length) {
+            Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound) => error,
+            found => return found,
+        };
+        tracing::warn!(%error, "nothing more is compared with the parent");
+        *self.given_up.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
+        self.parent = None;
+        Ok(None)
     }
 
     fn work(&mut self) -> Result<(), Fault> {
@@ -110,11 +149,7 @@ impl SlicedSource {
 
     fn take(&mut self, slice: &[u8]) -> Result<()> {
         let (hash, length) = (hash(&self.keys, slice), slice.len() as u32);
-        let known = match &mut self.parent {
-            Some(parent) => parent.find(&hash, length)?,
-            None => None,
-        };
-        let run = match known {
+        let run = match self.known(&hash, length)? {
             Some(known) => {
                 self.kept.insert(known.run.tray, known.sizes);
                 known.run

@@ -34,17 +34,14 @@ impl ByteStream for Pieces {
     }
 }
 
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Whole(Arc<Mutex<Vec<u8>>>);
 
 impl PartWriter for Whole {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), Fault> {
         let mut whole = self.0.lock().unwrap();
-        let end = offset as usize + bytes.len();
-        if whole.len() < end {
-            whole.resize(end, 0);
-        }
-        whole[offset as usize..end].copy_from_slice(bytes);
+        let start = offset as usize;
+        whole[start..start + bytes.len()].copy_from_slice(bytes);
         Ok(())
     }
 
@@ -54,6 +51,16 @@ impl PartWriter for Whole {
 }
 
 async fn back_up(desk: &mut Desk, bytes: &[u8], parent: Option<&BackupId>) -> BackupRecord {
+    back_up_while(desk, bytes, parent, |_| {}).await.0
+}
+
+/// Something happens when the recipe of the parent was read, and before its lists are.
+async fn back_up_while(
+    desk: &mut Desk,
+    bytes: &[u8],
+    parent: Option<&BackupId>,
+    happens: impl FnOnce(&Desk),
+) -> (BackupRecord, Option<String>) {
     let (manifest, contents) = match parent {
         Some(id) => {
             let manifest = desk.repo.manifest(&instance(), id).await.unwrap();
@@ -64,17 +71,21 @@ async fn back_up(desk: &mut Desk, bytes: &[u8], parent: Option<&BackupId>) -> Ba
     let mut writer = desk.writer(parent, manifest);
     let stream = Box::new(Pieces { bytes: bytes.to_vec(), at: 0, piece: 1 });
     let keys = Arc::clone(desk.repo.seal_keys());
-    let open = move || SlicedSource::new(PATH, stream, keys, contents);
-    let source = tokio::task::spawn_blocking(open).await.unwrap().unwrap();
+    let open = move || contents.map(|contents| SlicedParent::open(PATH, contents)).transpose();
+    let parent = tokio::task::spawn_blocking(open).await.unwrap().unwrap();
+    happens(desk);
+    let source = SlicedSource::new(PATH, stream, keys, parent);
+    let given_up = source.given_up();
     writer.copy(Box::new(source), Arc::new(Progress::new()), &CancellationToken::new()).await.unwrap();
-    writer.commit(draft()).await.unwrap()
+    (writer.commit(draft()).await.unwrap(), given_up.reason())
 }
 
 async fn restored(desk: &Desk, id: &BackupId) -> Result<Vec<u8>> {
     let reader = desk.reader(id).await;
     let mut contents = reader.contents().await?;
     let place = tokio::task::spawn_blocking(move || SlicedPlace::read(&mut contents, PATH)).await.unwrap()?;
-    let (whole, others) = (Whole::default(), Arc::new(MemoryTarget::default()));
+    let whole = Whole(Arc::new(Mutex::new(vec![0; place.length as usize])));
+    let others = Arc::new(MemoryTarget::default());
     let target =
         Arc::new(SlicedTarget::new(place, Arc::new(whole.clone()), Arc::<MemoryTarget>::clone(&others)));
     let options = RestoreOptions { workers: 3, on_damage: OnDamage::Stop, depth: Depth::Frames };
@@ -147,6 +158,44 @@ fn an_empty_stream_and_short_ones_come_back() {
             assert!(restored(&desk, &record.id).await.unwrap() == bytes, "{length}");
             parent = Some(record.id);
         }
+    });
+}
+
+#[test]
+fn stretches_of_zeros_come_back_wherever_they_lie() {
+    runtime().block_on(async {
+        let mut desk = Desk::new(Cipher::Aes256Gcm);
+        let zeros = vec![0; 3 * TRAY_BYTES / 2];
+        let mut parent = None;
+        for parts in [
+            &[&zeros[..]][..],
+            &[&zeros, b"end"],
+            &[b"begin", &zeros, &pages(1, 100_000), &zeros[..200_000]],
+            &[&pages(2, 70_000), &zeros[..BLOCK_SIZE as usize], &pages(3, 70_000)],
+        ] {
+            let bytes = parts.concat();
+            let record = back_up(&mut desk, &bytes, parent.as_ref()).await;
+            assert!(restored(&desk, &record.id).await.unwrap() == bytes);
+            parent = Some(record.id);
+        }
+    });
+}
+
+#[test]
+fn damage_of_the_parent_costs_space_and_no_backup() {
+    runtime().block_on(async {
+        let mut desk = Desk::new(Cipher::Aes256Gcm);
+        let bytes = snapshot(&(1..60_000).collect::<Vec<u64>>());
+        let first = back_up(&mut desk, &bytes, None).await;
+        let damage = |desk: &Desk| {
+            for name in desk.memory.names().iter().filter(|name| name.contains("/packs/")) {
+                desk.memory.tamper(&name.parse().unwrap(), vec![7; 5000]);
+            }
+        };
+        let (second, why) = back_up_while(&mut desk, &bytes, Some(&first.id), damage).await;
+        assert!(why.is_some() && second.statistics.new_bytes as usize > bytes.len(), "{why:?}");
+        // Nothing of the damaged one is in it.
+        assert!(restored(&desk, &second.id).await.unwrap() == bytes);
     });
 }
 

@@ -87,7 +87,10 @@ pub fn done(output: &Output, report: &RestoreReport, told: usize, into: &Path) -
         None if report.can_be_proved => {
             text.push_str(&labelled("proof", "none; `--start` starts it and looks"));
         }
-        None => text.push_str(&labelled("proof", "its checksum; no server was started")),
+        None if report.is_summed_up => {
+            text.push_str(&labelled("proof", "the checksum of its source; no server was started"));
+        }
+        None => text.push_str(&labelled("proof", "none; no server was started")),
     }
     text.push_str(&findings(output, report.plan.findings.get(told..).unwrap_or_default()));
     match &report.starting {

@@ -303,6 +303,7 @@ fn a_restore_before_and_after() {
         proof: Some(Proof { at: at("2026-11-21T05:00:00Z"), sound: false, checks: checks() }),
         starting: Some(Starting::Command("pg_ctl -D /srv/restored start".into())),
         can_be_proved: true,
+        is_summed_up: false,
     };
     let before = restore::plan(&output, &warned);
     let after =

@@ -23,7 +23,7 @@ use crate::session::Session;
 
 pub async fn run(session: &Session, arguments: &RestoreArguments) -> Result<u8, Fault> {
     match &arguments.into {
-        Some(into) if extract::is_meant(session, arguments).await => {
+        Some(into) if extract::is_meant(session, arguments).await? => {
             extract::run(session, arguments, into).await
         }
         Some(into) => base(session, arguments, into).await,

@@ -33,6 +33,9 @@ fn fill(client: &mut Client) {
         "ZADD sorted 1 a 2.5 b",
         "XADD stream 1-1 field value",
         "PFADD counted a b c",
+        // Zeros, as many as several blocks have.
+        "CONFIG SET rdbcompression no",
+        "SETBIT bitmap 24000000 1",
         "SELECT 9",
         "SET ninth yes",
         "SET fades yes EX 100000",
@@ -56,8 +59,9 @@ fn a_base_comes_back_with_every_value_whatever_the_server_is_told_to_load() {
     on_both(|server, home| {
         fill(&mut server.client().unwrap());
         let taken = digest(server);
+        server.run(&["CONFIG", "SET", "masterauth", "secret of another"]).unwrap();
         let connected = home.run(["config", "check", "--connect"]).good();
-        assert!(connected.out.contains("master, 5009 keys"), "{connected:#?}");
+        assert!(connected.out.contains("master, 5010 keys"), "{connected:#?}");
         home.run(["backup", "cache", "--quiet"]).good();
         server.run(&["FLUSHALL"]).unwrap();
         home.run(["verify", "cache", "--level", "digest"]).good();
@@ -65,12 +69,16 @@ fn a_base_comes_back_with_every_value_whatever_the_server_is_told_to_load() {
         for (number, settings) in [&[][..], &[("appendonly", "yes")]].into_iter().enumerate() {
             let into = home.path(&format!("restored-{number}"));
             let ran = home.run(["restore", "cache", "--into", into.to_str().unwrap()]).good();
-            assert!(ran.out.contains("-server --dir"), "{ran:#?}");
+            assert!(ran.out.contains("-server --dir") && ran.out.contains("--appendonly no"), "{ran:#?}");
+            assert!(ran.out.contains("the checksum of its source"), "{ran:#?}");
             let restored = Redis::start_on(server.installation(), &into, settings).unwrap();
             assert_eq!(digest(&restored), taken, "{settings:?}");
             let one = restored.run(&["FCALL", "one", "0"]).unwrap().text();
             assert_eq!(one, "1");
-            assert!(into.join("beside/users.acl").is_file() && into.join("beside/settings.json").is_file());
+            let beside = |name: &str| std::fs::read_to_string(into.join("beside").join(name)).unwrap();
+            assert!(beside("users.acl").contains("user default on"));
+            let kept = beside("settings.json");
+            assert!(kept.contains("maxmemory-policy") && !kept.contains("secret of another"), "{kept}");
         }
     });
 }
@@ -112,13 +120,22 @@ fn what_cannot_be_is_refused_before_the_first_byte() {
         std::fs::write(used.join("somebody"), "s").unwrap();
         for (words, code, why) in [
             (&["--into", used.to_str().unwrap()][..], 4, "is not empty"),
-            (&["--into", "new", "--start"], 7, "--start"),
+            (&["--into", "new", "--start"], 7, "--start is not for"),
             (&["--into", "new", "--to", "2020-01-01T00:00:00Z"], 9, "cannot be reached"),
         ] {
             let ran = home.run(["restore", "cache"].iter().chain(words));
             assert!(ran.code == code && ran.err.contains(why), "{words:?}: {ran:#?}");
         }
         assert_eq!(std::fs::read_dir(&used).unwrap().count(), 1);
+        // Where nobody can see what there is, no dump is taken in its place.
+        let settings = std::fs::read_to_string(home.config()).unwrap();
+        std::fs::write(home.config(), settings.replace(&home.store_url(), "file:///nowhere/at/all")).unwrap();
+        let ran = home.run(["restore", "cache", "--into", "new"]);
+        assert!(
+            ran.code != 0 && ran.err.contains("/nowhere/at/all") && !ran.err.contains("no dump"),
+            "{ran:#?}"
+        );
+        std::fs::write(home.config(), settings).unwrap();
         let told = home.run(["status", "cache", "--json"]).good().json();
         assert_eq!(told[0]["health"], "ok", "{told:#}");
         // What this version cannot do with it leaves nothing that looks like a finding.

@@ -14,17 +14,19 @@ use crate::error::Error;
 use crate::render::extract as shown;
 use crate::session::Session;
 
-/// Whether a dump is to be restored: always where the engine has nothing else, and of Redis
-/// where the repository does not hold what is named.
-pub async fn is_meant(session: &Session, arguments: &RestoreArguments) -> bool {
+/// Whether a dump is to be restored: always where there is nothing else, and of a server that is
+/// backed up where the repository does not hold what is named. Where that cannot be seen, nothing
+/// is restored in its place.
+pub async fn is_meant(session: &Session, arguments: &RestoreArguments) -> Result<bool, Fault> {
     match session.config.instance(&arguments.instance) {
-        Ok((_, InstanceSettings::Influxdb(_))) => true,
-        Ok((id, InstanceSettings::Redis(_))) => !has_base(session, id, arguments).await.unwrap_or(false),
-        Ok((_, InstanceSettings::Postgresql(_))) | Err(_) => false,
+        Ok((id, InstanceSettings::Redis(settings))) if settings.url.is_some() => {
+            Ok(!has_base(session, id, arguments).await?)
+        }
+        Ok((_, InstanceSettings::Influxdb(_) | InstanceSettings::Redis(_))) => Ok(true),
+        Ok((_, InstanceSettings::Postgresql(_))) | Err(_) => Ok(false),
     }
 }
 
-/// Whoever has only dumps may have no repository.
 async fn has_base(session: &Session, id: &InstanceId, arguments: &RestoreArguments) -> Result<bool, Fault> {
     let backup = arguments.backup.as_deref().map(str::parse::<BackupId>).transpose()?;
     let context = session.context().await?;
