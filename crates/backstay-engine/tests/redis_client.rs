@@ -173,3 +173,79 @@ fn a_replica_without_its_master_gives_no_snapshot() {
         assert!(error.hints()[0].contains("INFO replication"));
     });
 }
+
+#[test]
+fn a_server_that_dies_while_it_sends_is_no_end_of_its_snapshot() {
+    for version in RedisVersion::ALL {
+        let Some(installation) = require_redis(version) else { continue };
+        // So slow that it is killed on the way.
+        let mut server = Redis::start_new(&installation, &[("rdb-key-save-delay", "500")]).unwrap();
+        fill(&server);
+        let url = server.url();
+        let error = block_on(async {
+            let mut sync = FullSync::begin(connect(url, None).await?).await?;
+            let first = sync.next().await?;
+            assert!(first.is_some_and(|piece| !piece.is_empty()));
+            server.kill9().unwrap();
+            while sync.next().await?.is_some() {}
+            Ok::<_, Error>(())
+        })
+        .unwrap_err();
+        assert!(matches!(error, Error::Redis(RedisError::SnapshotBroken { .. })), "{error}");
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+    }
+}
+
+#[test]
+fn tls_is_checked_and_never_done_without() {
+    let place = tempfile::tempdir().unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    let certificate = certificate.self_signed(&key).unwrap().pem();
+    let file = |name: &str, text: &str| {
+        let path = place.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (certificate, key) = (file("server.crt", &certificate), file("server.key", &key.serialize_pem()));
+    for version in RedisVersion::ALL {
+        let Some(installation) = require_redis(version) else { continue };
+        let port = testkit::free_port().unwrap().to_string();
+        let server = Redis::start_new(
+            &installation,
+            &[
+                ("tls-port", &port),
+                ("tls-cert-file", &certificate),
+                ("tls-key-file", &key),
+                ("tls-ca-cert-file", &certificate),
+                ("tls-auth-clients", "no"),
+            ],
+        )
+        .unwrap();
+        fill(&server);
+        let open = |url: String, root: Option<&str>| {
+            let mut settings = settings(url, None);
+            settings.ssl_root_certificate = root.map(Into::into);
+            block_on(async {
+                let mut address = settings.address()?;
+                // One that speaks no TLS waits for more.
+                address.connect_limit = std::time::Duration::from_secs(3);
+                let connection = Connection::open(&address).await?;
+                snapshot_of(connection).await.map(|(_, bytes)| bytes)
+            })
+        };
+        let bytes = open(format!("rediss://localhost:{port}"), Some(&certificate)).unwrap();
+        assert_eq!(checked(&bytes).checksum, RdbChecksum::Good);
+        for (url, root) in [
+            // Another's name, an authority that nobody trusts, and a server that speaks none.
+            (format!("rediss://127.0.0.1:{port}"), Some(&certificate[..])),
+            (format!("rediss://localhost:{port}"), None),
+            (format!("rediss://localhost:{}", server.port()), Some(&certificate[..])),
+        ] {
+            let error = open(url.clone(), root).unwrap_err();
+            let is_told =
+                matches!(error, Error::Tls { .. } | Error::Setting { .. } | Error::ConnectTimeout { .. });
+            assert!(is_told, "{url}: {error}");
+        }
+    }
+}

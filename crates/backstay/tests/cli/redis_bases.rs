@@ -1,10 +1,14 @@
 //! Bases of Redis and Valkey: taken over the wire, compared with the one before, and started
 //! from again.
 
-use testkit::redis::Client;
-use testkit::{Redis, RedisVersion, require_redis};
+use std::time::Duration;
 
-use super::program::Home;
+use testkit::redis::Client;
+use testkit::{Redis, RedisVersion, require_redis, wait_until};
+
+use super::program::{Home, Ran};
+
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// A server of each fork, and a home whose instance `cache` it is.
 fn on_both(test: impl Fn(&Redis, &Home)) {
@@ -149,4 +153,27 @@ fn what_cannot_be_is_refused_before_the_first_byte() {
         let ran = home.run(["backup", "cache", "--quiet"]);
         assert!(ran.code == 5 && ran.err.contains("NOAUTH") && ran.err.contains("password"), "{ran:#?}");
     });
+}
+
+#[test]
+fn a_server_that_dies_while_it_is_backed_up_leaves_no_backup_and_no_obstacle() {
+    for version in RedisVersion::ALL {
+        let Some(installation) = require_redis(version) else { continue };
+        let mut server = Redis::start_new(&installation, &[("rdb-key-save-delay", "1000")]).unwrap();
+        let home = Home::new();
+        home.init();
+        home.append(&format!("[instance.cache]\nengine = 'redis'\nurl = '{}'\n", server.url()));
+        fill(&mut server.client().unwrap());
+        let backup = home.start(["backup", "cache"]);
+        wait_until(LIMIT, "the snapshot to be on its way", || {
+            server.run(&["INFO", "persistence"]).unwrap().text().contains("rdb_bgsave_in_progress:1")
+        })
+        .unwrap();
+        server.kill9().unwrap();
+        let ran = Ran::from(&backup.wait_with_output().unwrap());
+        assert!(ran.code == 6 && ran.err.contains("the snapshot"), "{ran:#?}");
+        assert!(home.backups().is_empty());
+        server.start().unwrap();
+        home.run(["backup", "cache", "--quiet"]).good();
+    }
 }
