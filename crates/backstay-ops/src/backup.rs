@@ -134,7 +134,8 @@ impl Attempt<'_> {
         let (source, mut taken, estimated) =
             source::start(context, self.instance, self.asked, writer).await?;
         context.progress.begin("copy", estimated.unwrap_or_else(|| self.asked.size_bytes()));
-        writer.copy(source, context.progress.clone(), &context.cancel).await?;
+        let copied = writer.copy(source, context.progress.clone(), &context.cancel).await;
+        copied.map_err(|error| taken.blame(error.into()))?;
         taken.settle(context, writer).await;
         Ok(taken)
     }

@@ -38,6 +38,21 @@ impl Taken {
         }
     }
 
+    /// The error of a copy: the parent's, where that could not be read, and then another attempt
+    /// without it is worth its while.
+    pub fn blame(&self, error: Error) -> Error {
+        match self {
+            Taken::Redis { given_up, .. } => match given_up.reason() {
+                Some(reason) => {
+                    let object = "the parent of the backup".to_owned();
+                    backstay_repo::Error::Damaged { object, reason }.into()
+                }
+                None => error,
+            },
+            Taken::Postgresql { .. } => error,
+        }
+    }
+
     pub fn draft(self, finished_at: Timestamp, mut findings: Vec<Finding>) -> Result<RecordDraft> {
         let unsaid = || Error::broken("the engine ended without its facts");
         match self {
@@ -57,18 +72,9 @@ impl Taken {
                     findings,
                 })
             }
-            Taken::Redis { outcome, given_up } => {
+            Taken::Redis { outcome, .. } => {
                 let facts = outcome.facts().ok_or_else(unsaid)?;
                 findings.extend(outcome.findings());
-                findings.extend(given_up.reason().map(|reason| {
-                    Finding::warning(
-                        "the parent",
-                        format!(
-                            "nothing more could be compared with it, so the rest was stored anew: {reason}"
-                        ),
-                        "`backstay verify` names what is damaged",
-                    )
-                }));
                 Ok(RecordDraft {
                     engine: EngineKind::Redis,
                     finished_at,

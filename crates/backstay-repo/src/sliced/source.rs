@@ -104,18 +104,16 @@ impl SlicedSource {
         self.given_up.clone()
     }
 
-    /// Where the parent has it. What is damaged there must not fail the backup of tonight, and
-    /// tomorrow's: the rest of the stream is stored anew.
+    /// Where the parent has it. Where that is damaged the backup ends: trays that it has taken over
+    /// may lie in the same pack. Whoever takes it hears why, and begins again without the parent.
     fn known(&mut self, hash: &SliceHash, length: u32) -> Result<Option<Found>> {
         let Some(parent) = &mut self.parent else { return Ok(None) };
         let error = match parent.find(hash, length) {
             Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound) => error,
             found => return found,
         };
-        tracing::warn!(%error, "nothing more is compared with the parent");
         *self.given_up.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
-        self.parent = None;
-        Ok(None)
+        Err(error)
     }
 
     fn work(&mut self) -> Result<(), Fault> {
