@@ -7,14 +7,18 @@
 //! its stream of commands mean. Refuses to take a part of a snapshot for the whole, and a
 //! position of one server for that of another.
 
+pub mod aux_fields;
 pub mod base;
+pub mod commands;
 pub mod connection;
 pub mod error;
 pub mod facts;
+pub mod lineage;
 pub mod place;
 pub mod reply;
 pub mod rights;
 pub mod settings;
+pub mod stream;
 pub mod sync;
 
 pub use error::RedisError;

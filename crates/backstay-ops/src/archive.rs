@@ -24,7 +24,7 @@ use tokio::sync::watch;
 
 use crate::context::{Context, off_thread};
 use crate::error::{Error, Result};
-use crate::instance::Instance;
+use crate::instance::{EngineSettings, Instance};
 
 mod base;
 mod begin;
@@ -33,6 +33,7 @@ mod event;
 mod gap;
 mod keeping;
 mod lag;
+pub(crate) mod redis;
 mod room;
 mod sealing;
 mod sender;
@@ -41,6 +42,7 @@ mod stream;
 use base::WantedBase;
 pub use event::{ArchiveEvent, ArchiveWatcher};
 use lag::Lag;
+use sealing::Records;
 use sender::Sender;
 
 /// One spool, for whoever receives and whoever sends. Only threads that may block lock it.
@@ -162,6 +164,9 @@ pub async fn run(
     options: &ArchiveOptions,
     watcher: &dyn ArchiveWatcher,
 ) -> Result<()> {
+    if let EngineSettings::Redis(settings) = &instance.engine {
+        return redis::run(context, instance, settings, options, watcher).await;
+    }
     let (wants_base, wanted) = watch::channel(None);
     let over = context.cancel.child_token();
     let receiving = async {
@@ -184,7 +189,8 @@ async fn receive(
     let opened = room::open_spool(context, options, watcher).await;
     let Some(spool) = opened? else { return Ok(()) };
     spool.with(begin::look_after_a_crash).await?;
-    let mut sender = Sender::new(context, instance, options, watcher, spool.clone())?;
+    let marking = Arc::new(Records);
+    let mut sender = Sender::new(context, instance, options, watcher, spool.clone(), marking)?;
     context.unless_cancelled(sender.take_over()).await?;
     let gives_up = options.on_max_lag == OnMaxLag::Gap;
     let mut archive = Archive {

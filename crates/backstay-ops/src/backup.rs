@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use backstay_engine::redis::base::RedisBase;
 use backstay_model::error::Classified;
 use backstay_model::plan::{PassedOver, choose_parent};
 use backstay_model::{BackupId, BackupMarks, BackupSummary, ErrorKind, Finding, FindingLevel};
@@ -44,6 +45,25 @@ pub const DEFAULT_COMPRESSION_LEVEL: i32 = 2;
 /// attempt, without a parent: the night's backup must not fail for ever because
 /// of an older one.
 pub async fn run(context: &Context, instance: &Instance, options: &BackupOptions) -> Result<BackupSummary> {
+    run_with(context, instance, options, None).await
+}
+
+/// The same of a base of Redis that has begun already.
+pub(crate) async fn run_on(
+    context: &Context,
+    instance: &Instance,
+    options: &BackupOptions,
+    begun: RedisBase,
+) -> Result<BackupSummary> {
+    run_with(context, instance, options, Some(begun)).await
+}
+
+async fn run_with(
+    context: &Context,
+    instance: &Instance,
+    options: &BackupOptions,
+    begun: Option<RedisBase>,
+) -> Result<BackupSummary> {
     context.progress.enter("ask the server");
     let mut findings = Vec::new();
     let asked = context.unless_cancelled(Asked::server(instance, &mut findings)).await?;
@@ -73,6 +93,7 @@ pub async fn run(context: &Context, instance: &Instance, options: &BackupOptions
         },
         parent,
         findings,
+        begun,
     };
     attempt.findings.extend(newest.and_then(|newest| future::finding(&newest, context.clock.now())));
     match attempt.run().await {
@@ -102,10 +123,12 @@ struct Attempt<'a> {
     options: WriterOptions,
     parent: Option<BackupId>,
     findings: Vec<Finding>,
+    /// For the first attempt alone: what comes of it comes once.
+    begun: Option<RedisBase>,
 }
 
 impl Attempt<'_> {
-    async fn run(&self) -> Result<BackupSummary> {
+    async fn run(&mut self) -> Result<BackupSummary> {
         let (context, instance) = (self.context, self.instance);
         context.check_cancelled()?;
         // Not dropped when somebody asks to stop: every call of the store ends by itself
@@ -113,7 +136,8 @@ impl Attempt<'_> {
         let (parent, options) = (self.parent.clone(), self.options.clone());
         let begin = context.repo.begin_backup(&instance.id, parent, context.clock.now(), options);
         let mut writer = begin.await?;
-        let drafted = match self.copy(&mut writer).await {
+        let begun = self.begun.take();
+        let drafted = match self.copy(&mut writer, begun).await {
             Ok(taken) => taken.draft(context.clock.now(), self.findings.clone()),
             Err(error) => Err(error),
         };
@@ -129,10 +153,10 @@ impl Attempt<'_> {
         Ok(BackupSummary::new(&record, BackupMarks::default()))
     }
 
-    async fn copy(&self, writer: &mut BackupWriter) -> Result<Taken> {
+    async fn copy(&self, writer: &mut BackupWriter, begun: Option<RedisBase>) -> Result<Taken> {
         let context = self.context;
         let (source, mut taken, estimated) =
-            source::start(context, self.instance, self.asked, writer).await?;
+            source::start(context, self.instance, self.asked, writer, begun).await?;
         context.progress.begin("copy", estimated.unwrap_or_else(|| self.asked.size_bytes()));
         let copied = writer.copy(source, context.progress.clone(), &context.cancel).await;
         copied.map_err(|error| taken.blame(error.into()))?;

@@ -78,6 +78,12 @@ pub enum Error {
         source: backstay_engine::postgres::wal::LogDamage,
     },
 
+    #[error("what the server sends is no stream of commands")]
+    StreamBroken {
+        #[source]
+        source: backstay_engine::redis::commands::BrokenStream,
+    },
+
     /// The plan says no; the first of its reasons.
     #[error("{}", refusal.message)]
     Refused { refusal: Refusal },
@@ -249,7 +255,7 @@ impl Classified for Error {
             Error::ServerBehind { .. } => ErrorKind::Conflict,
             Error::SlotLost { .. } | Error::LogGone { .. } => ErrorKind::Unrecoverable,
             Error::GapNotNoted { .. } | Error::StoreSilent { .. } => ErrorKind::Unavailable,
-            Error::LogDamaged { .. } => ErrorKind::Corrupt,
+            Error::LogDamaged { .. } | Error::StreamBroken { .. } => ErrorKind::Corrupt,
             Error::Refused { refusal } => refusal.kind,
             Error::NoSuchBackup { .. } => ErrorKind::NotFound,
             Error::RestoreFailed { source, .. } | Error::HalfRestored { source, .. } => source.kind(),

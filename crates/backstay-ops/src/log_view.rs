@@ -5,12 +5,11 @@
 
 use std::collections::BTreeMap;
 
-use backstay_engine::postgres::BackupFacts;
-use backstay_engine::postgres::receive::{log_id, timeline_of};
+use backstay_engine::postgres::receive::timeline_of;
 use backstay_model::error::{Classified, ErrorKind};
 use backstay_model::log::history::History;
 use backstay_model::plan::KnownLog;
-use backstay_model::plan::restore::{BaseLog, LineageLog};
+use backstay_model::plan::restore::LineageLog;
 use backstay_model::plan::window::LoggedBase;
 use backstay_model::{BackupRecord, InstanceId, LogId, TimelineId};
 use backstay_repo::layout::InstanceLayout;
@@ -19,8 +18,10 @@ use backstay_repo::log::LogIndex;
 use crate::context::Context;
 use crate::error::Result;
 
+pub(crate) mod bases;
 pub(crate) mod holes;
 pub(crate) mod marks;
+pub(crate) mod streams;
 
 /// What is there.
 pub(crate) struct LogView {
@@ -48,16 +49,6 @@ impl LogView {
             damaged_gaps: Vec::new(),
             no_log: LineageLog::default(),
         };
-        for record in records {
-            // One whose facts do not open is restored with its own log, or not at all.
-            let Ok(facts) = BackupFacts::from_json(&record.facts) else { continue };
-            let base = BaseLog {
-                lineage: log_id(facts.server.system_identifier, facts.timeline).lineage,
-                segment_bytes: facts.server.wal_segment_size,
-                ends_its_segment: !facts.from_standby,
-            };
-            view.known.bases.insert(record.id.clone(), base);
-        }
         let mut with_history = Vec::new();
         for (log, timeline) in view.index.timelines() {
             let Some(number) = timeline_of(log) else { continue };
@@ -66,13 +57,17 @@ impl LogView {
             if !coverage.spans().is_empty() {
                 lineage.timelines.insert(number, coverage);
             }
-            if timeline.has_history {
-                with_history.push((log.clone(), number));
+            match timeline.has_history {
+                true => with_history.push((log.clone(), number)),
+                false => bases::name_stream(&mut view.known, log, number, None),
             }
         }
         view.read_gaps(context, instance).await?;
         for (log, number) in with_history {
             view.read_history(context, instance, log, number).await?;
+        }
+        for record in records {
+            bases::add(&mut view.known, record);
         }
         Ok(view)
     }
@@ -107,7 +102,10 @@ impl LogView {
         let parsed = match context.repo.log_history(instance, &log).await {
             // It went since the listing.
             Ok(None) => return Ok(()),
-            Ok(Some(text)) => History::parse(&text).map_err(|error| error.to_string()),
+            Ok(Some(text)) => {
+                bases::name_stream(&mut self.known, &log, number, Some(&text));
+                History::parse(&text).map_err(|error| error.to_string())
+            }
             Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported) => {
                 Err(error.to_string())
             }

@@ -24,7 +24,7 @@ use jiff::SignedDuration;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{GlobalOptions, PassphraseArguments};
-use crate::config::archive::{ArchiveSettings, usual_spool};
+use crate::config::archive::{ArchiveSettings, StreamArchiveSettings, usual_spool};
 use crate::config::catalogue::{CataloguePlace, usual_place};
 use crate::config::dump::{DumpKeepSettings, Pointer};
 use crate::config::secret::SecretSource;
@@ -276,29 +276,40 @@ impl Session {
     /// How the log of an instance is received.
     pub fn archive_options(&self, id: &InstanceId, accept_gap: bool) -> Result<ArchiveOptions, Fault> {
         let (_, settings) = self.config.instance(id.as_str())?;
-        let InstanceSettings::Postgresql(settings) = settings else {
-            return Err(Error::NoLog { instance: id.to_string() }.into());
+        let policy = settings.policy().over(&self.config.settings.policy);
+        let spool = match settings {
+            InstanceSettings::Postgresql(settings) => settings.archive.spool.as_ref(),
+            InstanceSettings::Redis(settings) => settings.archive.spool.as_ref(),
+            InstanceSettings::Influxdb(_) => return Err(Error::NoLog { instance: id.to_string() }.into()),
         };
-        let policy = settings.policy.over(&self.config.settings.policy);
-        let spool = match &settings.archive.spool {
+        let spool = match spool {
             Some(spool) => self.config.beside(spool),
             None => usual_spool(|name| std::env::var_os(name), rustix::process::geteuid().is_root())
                 .ok_or_else(|| Error::NoSpool { instance: id.to_string() })?,
         };
+        let repository = &self.config.settings.repository;
+        let of_a_stream = ArchiveOptions {
+            slot: String::new(),
+            spool: spool.join(id.as_str()),
+            rpo: policy.rpo.map_or(DEFAULT_RPO, |rpo| rpo.0),
+            synchronous: false,
+            compression_level: repository.level(),
+            log_level: repository.log_level(),
+            max_lag: None,
+            on_max_lag: OnMaxLag::Alert,
+            accept_gap,
+        };
+        let InstanceSettings::Postgresql(settings) = settings else { return Ok(of_a_stream) };
         if settings.archive.synchronous && settings.archive.on_max_lag() == OnMaxLag::Gap {
             // A gap would confirm commits that nobody has.
             return Err(Error::SynchronousGap { instance: id.to_string() }.into());
         }
         Ok(ArchiveOptions {
             slot: settings.archive.slot(id),
-            spool: spool.join(id.as_str()),
-            rpo: policy.rpo.map_or(DEFAULT_RPO, |rpo| rpo.0),
             synchronous: settings.archive.synchronous,
-            compression_level: self.config.settings.repository.level(),
-            log_level: self.config.settings.repository.log_level(),
             max_lag: settings.archive.limit(),
             on_max_lag: settings.archive.on_max_lag(),
-            accept_gap,
+            ..of_a_stream
         })
     }
 
@@ -314,8 +325,13 @@ impl Session {
 
     /// What a status should find of the archive of an instance; nothing for engines without one.
     pub fn archive_expected(&self, id: &InstanceId) -> Option<ArchiveExpected> {
-        let (_, InstanceSettings::Postgresql(settings)) = self.config.instance(id.as_str()).ok()? else {
-            return None;
+        let settings = match self.config.instance(id.as_str()).ok()?.1 {
+            InstanceSettings::Postgresql(settings) => settings,
+            InstanceSettings::Redis(settings) => {
+                let is_configured = settings.archive != StreamArchiveSettings::default();
+                return Some(ArchiveExpected { slot: String::new(), is_configured, max_lag: None });
+            }
+            InstanceSettings::Influxdb(_) => return None,
         };
         let is_configured = *settings.archive != ArchiveSettings::default();
         Some(ArchiveExpected {

@@ -11,14 +11,17 @@ use backstay_model::parts::{
 };
 use backstay_model::{Finding, Position};
 use bytes::Bytes;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use super::aux_fields::{AuxFields, HEAD_BYTES};
 use super::connection::Connection;
 use super::facts::ServerFacts;
 use super::reply::Reply;
 use super::settings::Address;
+use super::stream::StreamReceiver;
 use super::sync::{FullSync, StreamPlace};
 use crate::snapshot::{RdbCheck, RdbChecksum};
 use crate::{Error, Result};
@@ -49,6 +52,12 @@ pub struct RedisFacts {
     pub snapshot_bytes: u64,
     /// Whether the server summed it up: `rdbchecksum no` makes snapshots without.
     pub has_checksum: bool,
+    /// Whose state it is: by the clock of the server, when it began to write it.
+    #[serde(default)]
+    pub made_at: Option<Timestamp>,
+    /// In which database the stream goes on.
+    #[serde(default)]
+    pub selected_database: u32,
 }
 
 impl RedisFacts {
@@ -115,23 +124,53 @@ impl RedisBase {
         let beside = beside(&mut connection).await?;
         let server = ServerFacts::ask(&mut connection).await?;
         let sync = FullSync::begin(connection).await?;
+        Ok(RedisBase::of(sync, server, beside, cancel, None))
+    }
+
+    /// Of a synchronisation behind which the stream follows: the receiver of that comes when all
+    /// of the snapshot has come, whatever becomes of the base then.
+    ///
+    /// # Errors
+    ///
+    /// Where the server is away, or the user may not ask.
+    pub async fn with_stream(
+        address: &Address,
+        sync: FullSync,
+        cancel: CancellationToken,
+    ) -> Result<(RedisBase, oneshot::Receiver<StreamReceiver>)> {
+        // The other one has no time for questions.
+        let mut connection = Connection::open(address).await?;
+        let beside = beside(&mut connection).await?;
+        let server = ServerFacts::ask(&mut connection).await?;
+        let (behind, receiver) = oneshot::channel();
+        Ok((RedisBase::of(sync, server, beside, cancel, Some(behind)), receiver))
+    }
+
+    fn of(
+        sync: FullSync,
+        server: ServerFacts,
+        beside: Vec<Step>,
+        cancel: CancellationToken,
+        behind: Option<oneshot::Sender<StreamReceiver>>,
+    ) -> RedisBase {
         let (pieces, waiting) = mpsc::channel(WAITING);
         let outcome = RedisOutcome::default();
         let (estimated_bytes, place) = (server.used_memory_bytes, sync.place.clone());
         let snapshot = Snapshot {
             waiting,
             check: Some(RdbCheck::default()),
+            head: Vec::new(),
             received: 0,
             outcome: outcome.clone(),
             server: Some((server, place)),
             receiving: tokio::task::JoinSet::new(),
         };
-        Ok(RedisBase {
-            snapshot: Box::new(snapshot.receive(sync, pieces, cancel)),
+        RedisBase {
+            snapshot: Box::new(snapshot.receive(sync, pieces, cancel, behind)),
             beside: Box::new(Beside { steps: beside.into_iter() }),
             outcome,
             estimated_bytes,
-        })
+        }
     }
 }
 
@@ -139,6 +178,8 @@ impl RedisBase {
 struct Snapshot {
     waiting: mpsc::Receiver<Result<Bytes>>,
     check: Option<RdbCheck>,
+    /// Its first bytes.
+    head: Vec<u8>,
     received: u64,
     outcome: RedisOutcome,
     server: Option<(ServerFacts, StreamPlace)>,
@@ -152,6 +193,7 @@ impl Snapshot {
         mut sync: FullSync,
         pieces: mpsc::Sender<Result<Bytes>>,
         cancel: CancellationToken,
+        behind: Option<oneshot::Sender<StreamReceiver>>,
     ) -> Snapshot {
         self.receiving.spawn(async move {
             loop {
@@ -165,7 +207,15 @@ impl Snapshot {
                     Ok(None) => (Ok(Bytes::new()), true),
                     Err(error) => (Err(error), true),
                 };
-                if pieces.send(piece).await.is_err() || is_over {
+                let is_whole = is_over && piece.is_ok();
+                if pieces.send(piece).await.is_err() {
+                    return;
+                }
+                if is_over {
+                    if let (true, Some(behind), Ok(stream)) = (is_whole, behind, sync.into_stream()) {
+                        // Whoever wanted it may have gone.
+                        drop(behind.send(stream));
+                    }
                     return;
                 }
             }
@@ -178,6 +228,7 @@ impl Snapshot {
             return Err(Error::Protocol { reason: "a snapshot ended twice".to_owned() });
         };
         let found = check.finish()?;
+        let said = AuxFields::of(&self.head);
         *self.outcome.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(RedisFacts {
             server,
             replication_id: place.replication_id,
@@ -185,6 +236,8 @@ impl Snapshot {
             rdb_version: found.version,
             snapshot_bytes: self.received,
             has_checksum: found.checksum == RdbChecksum::Good,
+            made_at: said.made_at(),
+            selected_database: said.selected_database().unwrap_or(0),
         });
         Ok(())
     }
@@ -199,6 +252,8 @@ impl ByteStream for Snapshot {
             }
             Some(Ok(piece)) => {
                 self.received += piece.len() as u64;
+                let room = HEAD_BYTES.saturating_sub(self.head.len());
+                self.head.extend_from_slice(piece.get(..room.min(piece.len())).unwrap_or_default());
                 if let Some(check) = &mut self.check {
                     check.push(&piece);
                     // What is no snapshot at all is not stored to its end first.

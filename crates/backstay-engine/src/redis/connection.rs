@@ -118,6 +118,18 @@ impl Connection {
         &mut self.incoming
     }
 
+    /// Adds to what came, if something comes within the limit. Dropped half-way, it loses nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ConnectionLost`] at the end of the connection, too.
+    pub(super) async fn read_within(&mut self, action: &'static str, limit: Duration) -> Result<bool> {
+        match self.read_more(action, limit).await {
+            Err(Error::Timeout { .. }) => Ok(false),
+            read => read.map(|()| true),
+        }
+    }
+
     /// Adds to what came. Dropped half-way, it loses nothing.
     ///
     /// # Errors

@@ -109,6 +109,34 @@ impl ServerFacts {
     }
 }
 
+/// Where the stream of a server is, and who receives it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamSource {
+    pub replication_id: String,
+    pub offset: u64,
+    /// Bytes of it that the server keeps for who comes back.
+    pub backlog_bytes: u64,
+    /// One that said no port, as an archive does.
+    pub is_received: bool,
+}
+
+impl StreamSource {
+    /// As [`ServerFacts::ask`], at one moment with it.
+    pub async fn ask(connection: &mut Connection) -> Result<(ServerFacts, StreamSource)> {
+        let reply = connection.call("ask the server what it is", &["INFO"]).await?;
+        let text = reply.text().ok_or_else(|| protocol("INFO is answered with no text"))?;
+        let (server, info) = (connection.server().to_owned(), Info::parse(&text));
+        let facts = ServerFacts::read(&server, &info)?;
+        let source = StreamSource {
+            replication_id: facts.replication_id.clone(),
+            offset: facts.offset,
+            backlog_bytes: facts.backlog_bytes,
+            is_received: info.has_portless_replica(),
+        };
+        Ok((facts, source))
+    }
+}
+
 fn numbers(version: &str) -> (u32, u32) {
     let mut parts = version.split('.').map(|part| part.parse().unwrap_or(0));
     (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
@@ -134,6 +162,15 @@ impl Info {
     fn number(&self, name: &str) -> Result<u64> {
         let text = self.text(name)?;
         text.parse().map_err(|_| protocol(&format!("INFO says `{name}:{text}`")))
+    }
+
+    /// `slave0:ip=::1,port=0,state=online,offset=14,lag=0`.
+    fn has_portless_replica(&self) -> bool {
+        self.0.iter().any(|(name, value)| {
+            let number = name.strip_prefix("slave").or_else(|| name.strip_prefix("replica"));
+            let is_one = number.is_some_and(|number| number.parse::<u32>().is_ok());
+            is_one && value.split(',').any(|pair| pair == "port=0")
+        })
     }
 
     /// `db0:keys=3,expires=1,avg_ttl=0`.
@@ -167,6 +204,9 @@ mod tests {
             (Product::Valkey, "8.1.1", (8, 1))
         );
         assert_eq!((facts.role, facts.offset, facts.keys()), (Role::Replica, 17, 7));
+        let received = |line: &str| Info::parse(&format!("{INFO}{line}\r\n")).has_portless_replica();
+        assert!(received("slave1:ip=::1,port=0,state=online,offset=14,lag=0"));
+        assert!(!received("slave0:ip=::1,port=6379,state=online,offset=0,lag=0") && !received("slaves:port=0"));
         assert_eq!(facts.databases[&12], DatabaseFacts { keys: 4, expires: 0 });
     }
 

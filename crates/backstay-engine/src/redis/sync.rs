@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::aux_fields::{AuxFields, HEAD_BYTES};
 use super::connection::Connection;
 use super::error::RedisError;
 use super::reply::Reply;
+use super::stream::StreamReceiver;
 use crate::{Error, Result};
 
 const ACTION: &str = "ask for a full synchronisation";
@@ -38,6 +40,8 @@ pub struct FullSync {
     connection: Connection,
     pub place: StreamPlace,
     received: u64,
+    /// What says in which database the stream goes on.
+    head: Vec<u8>,
     rest: Rest,
 }
 
@@ -56,21 +60,33 @@ impl FullSync {
     ///
     /// [`RedisError::Refused`] where the user may not, or a replica has lost its master.
     pub async fn begin(mut connection: Connection) -> Result<FullSync> {
-        // No port: a Sentinel must not take this for a replica that it could promote.
-        connection.call(ACTION, &["REPLCONF", "listening-port", "0"]).await?;
-        // Without `eof` the server would write its own dump file.
-        connection.call(ACTION, &["REPLCONF", "capa", "eof", "capa", "psync2"]).await?;
+        introduce(&mut connection).await?;
         connection.call(ACTION, &["REPLCONF", "rdb-only", "1"]).await?;
-        connection.send(ACTION, &["PSYNC", "?", "-1"]).await?;
-        skip_newlines(&mut connection, ACTION).await?;
-        let line = match connection.receive(ACTION, SILENCE).await? {
-            Reply::Status(line) => line,
-            Reply::Error(message) => return Err(RedisError::Refused { action: ACTION, message }.into()),
-            other => return Err(Error::Protocol { reason: format!("PSYNC is answered with {other:?}") }),
-        };
-        let place = full_resync(&line)
-            .ok_or_else(|| Error::Protocol { reason: format!("PSYNC is answered with {line:?}") })?;
-        Ok(FullSync { connection, place, received: 0, rest: Rest::Unknown })
+        match psync(&mut connection, "?", "-1").await? {
+            Answer::Full(place) => Ok(FullSync::of(connection, place)),
+            Answer::Continues(_) => {
+                Err(Error::Protocol { reason: "nothing was to be continued".to_owned() })
+            }
+        }
+    }
+
+    fn of(connection: Connection, place: StreamPlace) -> FullSync {
+        FullSync { connection, place, received: 0, head: Vec::new(), rest: Rest::Unknown }
+    }
+
+    /// What follows the snapshot, of a synchronisation that was [attached](attach).
+    ///
+    /// # Errors
+    ///
+    /// Before its end.
+    pub fn into_stream(self) -> Result<StreamReceiver> {
+        match self.rest {
+            Rest::Nothing => {
+                let database = AuxFields::of(&self.head).selected_database().unwrap_or(0);
+                Ok(StreamReceiver::new(self.connection, self.place, database))
+            }
+            _ => Err(Error::Protocol { reason: "the stream begins behind the snapshot".to_owned() }),
+        }
     }
 
     /// The next piece; nothing behind the last.
@@ -123,6 +139,8 @@ impl FullSync {
     }
 
     fn count(&mut self, piece: Bytes) -> Bytes {
+        let room = HEAD_BYTES.saturating_sub(self.head.len());
+        self.head.extend_from_slice(piece.get(..room.min(piece.len())).unwrap_or_default());
         self.received += piece.len() as u64;
         piece
     }
@@ -151,6 +169,75 @@ impl FullSync {
             None => Ok(Rest::Bytes(said.parse().map_err(|_| strange())?)),
         }
     }
+}
+
+/// How a server takes up one who wants its stream.
+pub enum Attached {
+    /// Behind what he has.
+    Continues(StreamReceiver),
+    /// With a snapshot first.
+    Full(FullSync),
+}
+
+/// Asks for the stream behind a place, and for a snapshot where the server does not have it any
+/// more, or nothing is known yet.
+///
+/// # Errors
+///
+/// As those of [`FullSync::begin`].
+pub async fn attach(mut connection: Connection, from: Option<&StreamPlace>) -> Result<Attached> {
+    introduce(&mut connection).await?;
+    let answer = match from {
+        Some(place) => {
+            // The server counts from one.
+            let next = (place.offset + 1).to_string();
+            psync(&mut connection, &place.replication_id, &next).await?
+        }
+        None => psync(&mut connection, "?", "-1").await?,
+    };
+    match (answer, from) {
+        (Answer::Full(place), _) => Ok(Attached::Full(FullSync::of(connection, place))),
+        (Answer::Continues(id), Some(from)) => {
+            let replication_id = id.unwrap_or_else(|| from.replication_id.clone());
+            let place = StreamPlace { replication_id, offset: from.offset };
+            Ok(Attached::Continues(StreamReceiver::new(connection, place, 0)))
+        }
+        (Answer::Continues(_), None) => {
+            Err(Error::Protocol { reason: "nothing was to be continued".to_owned() })
+        }
+    }
+}
+
+async fn introduce(connection: &mut Connection) -> Result<()> {
+    // No port: a Sentinel must not take this for a replica that it could promote.
+    connection.call(ACTION, &["REPLCONF", "listening-port", "0"]).await?;
+    // Without `eof` the server would write its own dump file.
+    connection.call(ACTION, &["REPLCONF", "capa", "eof", "capa", "psync2"]).await?;
+    Ok(())
+}
+
+enum Answer {
+    Full(StreamPlace),
+    /// With another id, where another server has taken over.
+    Continues(Option<String>),
+}
+
+async fn psync(connection: &mut Connection, id: &str, next: &str) -> Result<Answer> {
+    connection.send(ACTION, &["PSYNC", id, next]).await?;
+    skip_newlines(connection, ACTION).await?;
+    let line = match connection.receive(ACTION, SILENCE).await? {
+        Reply::Status(line) => line,
+        Reply::Error(message) => return Err(RedisError::Refused { action: ACTION, message }.into()),
+        other => return Err(Error::Protocol { reason: format!("PSYNC is answered with {other:?}") }),
+    };
+    let continues = || {
+        let mut words = line.split(' ').filter(|word| !word.is_empty());
+        let is_so = words.next() == Some("CONTINUE");
+        let id = words.next().map(str::to_owned);
+        (is_so && id.as_deref().is_none_or(is_replication_id)).then_some(Answer::Continues(id))
+    };
+    let answer = full_resync(&line).map(Answer::Full).or_else(continues);
+    answer.ok_or_else(|| Error::Protocol { reason: format!("PSYNC is answered with {line:?}") })
 }
 
 /// What a server says while it is not ready counts for nothing.

@@ -33,10 +33,14 @@ pub struct LoggedBase<'a> {
 impl<'a> LoggedBase<'a> {
     /// `None` where the record does not say it.
     pub fn of(record: &'a BackupRecord, known: &'a KnownLog) -> Option<LoggedBase<'a>> {
+        let log = known.bases.get(&record.id)?;
+        if let Some((timeline, lsn)) = known.points.get(&record.id) {
+            return Some(LoggedBase { id: &record.id, log, start: *lsn, end: (*timeline, *lsn) });
+        }
         let stop = record.stop_position.as_ref()?;
         Some(LoggedBase {
             id: &record.id,
-            log: known.bases.get(&record.id)?,
+            log,
             start: record.start_position.as_ref().and_then(Position::lsn)?,
             end: (stop.timeline()?, stop.lsn()?),
         })

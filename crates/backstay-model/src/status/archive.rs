@@ -50,6 +50,9 @@ pub struct ArchiveStatus {
     pub newest_commit_at: Option<Timestamp>,
     pub newest_commit_age_seconds: Option<f64>,
     pub slot: Option<SlotStatus>,
+    /// Bytes of its stream that a server without slots keeps for an archive that comes back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backlog_bytes: Option<u64>,
     /// How much the server may hold for the archive, and what is done when it does.
     #[serde(default)]
     pub max_lag: Option<LagLimit>,
@@ -68,6 +71,7 @@ impl ArchiveStatus {
             newest_commit_at: None,
             newest_commit_age_seconds: None,
             slot: None,
+            backlog_bytes: None,
             max_lag: None,
         }
     }

@@ -18,17 +18,21 @@ use crate::status::with_causes;
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_LAST: Duration = Duration::from_secs(60);
 
-/// The gap behind which a base is wanted, by where it begins and how far the server was: one base
-/// is enough for it, however often the connection ends meanwhile.
+/// What a base is wanted for: one is enough for it, however often the connection ends meanwhile.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct WantedBase {
-    from: (TimelineId, Lsn),
-    server: (TimelineId, Lsn),
+pub(super) enum WantedBase {
+    /// The gap that it lies behind, by where that begins and how far the server was.
+    Gap { from: (TimelineId, Lsn), server: (TimelineId, Lsn) },
+    /// The stream that has none, by its id and where it begins.
+    Stream { replication_id: String, offset: u64 },
 }
 
 impl WantedBase {
     pub fn behind(gap: &LogGap) -> WantedBase {
-        WantedBase { from: (gap.timeline, gap.from), server: (gap.server_timeline, gap.server) }
+        WantedBase::Gap {
+            from: (gap.timeline, gap.from),
+            server: (gap.server_timeline, gap.server),
+        }
     }
 }
 
@@ -52,7 +56,8 @@ pub(super) async fn take_when_wanted(
         };
         let mut wait = RETRY_FIRST;
         loop {
-            watcher.see(ArchiveEvent::BaseBegun);
+            let is_behind_gap = matches!(behind, Some(WantedBase::Gap { .. }));
+            watcher.see(ArchiveEvent::BaseBegun { is_behind_gap });
             let error = match backup::run(context, instance, &backup).await {
                 Ok(summary) => {
                     watcher.see(ArchiveEvent::BaseTaken { id: summary.id, finished_at: summary.finished_at });

@@ -39,6 +39,13 @@ pub enum ArchiveEvent {
         held_bytes: u64,
         limit: LagLimit,
     },
+    /// A connection that is away for longer than this finds that the server has forgotten what
+    /// follows.
+    Headroom {
+        seconds: f64,
+        backlog_bytes: u64,
+        bytes_per_second: f64,
+    },
     /// The spool has no room: nothing is acknowledged until it has some.
     SpoolFull {
         reason: String,
@@ -49,8 +56,10 @@ pub enum ArchiveEvent {
     GapOpened {
         gap: LogGap,
     },
-    /// A base behind a gap is under way.
-    BaseBegun,
+    /// A base is under way: behind a gap, or as the beginning of a stream.
+    BaseBegun {
+        is_behind_gap: bool,
+    },
     BaseTaken {
         id: BackupId,
         finished_at: Timestamp,

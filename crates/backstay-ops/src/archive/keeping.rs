@@ -36,14 +36,23 @@ impl Batch {
 
     /// Takes what has room; says why when something is left. Then what was taken is durable.
     fn put(&mut self, spool: &mut LogSpool, flush: bool) -> Result<Option<Error>> {
+        let full = self.put_to(self.bytes.len(), spool)?;
+        if flush || full.is_some() {
+            spool.flush()?;
+        }
+        Ok(full)
+    }
+
+    /// The same of so many of its bytes, of which nothing is durable yet.
+    pub fn put_to(&mut self, until: usize, spool: &mut LogSpool) -> Result<Option<Error>> {
         let begun = self.end();
         if self.goes_on && !spool.goes_on_at(&self.log, begun) {
             return Err(Error::broken("what was received last was taken back from the spool"));
         }
         let mut full = None;
         let failed_before = spool.failed_flushes();
-        match spool.append(&self.log, begun, &self.bytes[self.taken..]) {
-            Ok(()) => self.taken = self.bytes.len(),
+        match spool.append(&self.log, begun, &self.bytes[self.taken..until]) {
+            Ok(()) => self.taken = until,
             // What was there before may have gone with a flush that failed.
             Err(error) if error.is_full_spool() && spool.failed_flushes() == failed_before => {
                 // Bytes that reach over the end of a file may be in half.
@@ -54,9 +63,6 @@ impl Batch {
             Err(error) => return Err(error.into()),
         }
         self.goes_on |= self.end() > begun;
-        if flush || full.is_some() {
-            spool.flush()?;
-        }
         Ok(full)
     }
 

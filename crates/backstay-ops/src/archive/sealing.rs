@@ -52,6 +52,35 @@ pub(super) struct Sending {
     pub spool: Spool,
     pub log: LogId,
     pub previous: Option<PreviousSpan>,
+    pub marking: Arc<dyn Marking>,
+}
+
+/// What an engine knows of the bytes of its log.
+pub(super) trait Marking: Send + Sync {
+    fn form(&self) -> LogForm;
+
+    /// The marks of a span, in ascending order. The bytes are those from `start` to its end.
+    fn marks(&self, log: &LogId, bytes: &[u8], start: u64, span: LogSpan) -> Vec<LogMark>;
+
+    /// What is stored with a span that begins here.
+    fn facts(&self, log: &LogId, start: u64) -> serde_json::Value;
+}
+
+/// The log of PostgreSQL says it all by itself.
+pub(super) struct Records;
+
+impl Marking for Records {
+    fn form(&self) -> LogForm {
+        LogForm::PostgresqlRecords
+    }
+
+    fn marks(&self, _: &LogId, bytes: &[u8], start: u64, span: LogSpan) -> Vec<LogMark> {
+        marks_of(bytes, start, span)
+    }
+
+    fn facts(&self, _: &LogId, _: u64) -> serde_json::Value {
+        serde_json::Value::Null
+    }
 }
 
 impl Sending {
@@ -70,20 +99,22 @@ impl Sending {
         let (cut, whole, lying) = found.await?;
         let start = whole.start;
         let span = if span.end == cut.end { whole } else { span };
-        let (content, marks) = off_thread(move || {
+        let (of, marking) = (self.log.clone(), Arc::clone(&self.marking));
+        let (content, marks, facts) = off_thread(move || {
             let bytes = lying.read()?;
-            let marks = marks_of(&bytes, start, span);
-            Ok((Bytes::from(bytes).slice((span.start - start) as usize..), marks))
+            let marks = marking.marks(&of, &bytes, start, span);
+            let facts = marking.facts(&of, span.start);
+            Ok((Bytes::from(bytes).slice((span.start - start) as usize..), marks, facts))
         })
         .await?;
         let piece = LogPiece {
             log: self.log,
             start: span.start,
             content,
-            form: LogForm::PostgresqlRecords,
+            form: self.marking.form(),
             marks,
             previous: self.previous,
-            facts: serde_json::Value::Null,
+            facts,
         };
         Ok((span, self.repo.seal_log(&self.instance, piece, self.level).await?))
     }

@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::sealing::{Queue, Sending};
+use super::sealing::{Marking, Queue, Sending};
 use super::{ArchiveEvent, ArchiveOptions, ArchiveWatcher, CUT_BYTES, STORE_LIMIT, Spool};
 use crate::context::Context;
 use crate::error::{Error, Result};
@@ -39,6 +39,7 @@ pub(super) struct Sender<'a> {
     options: &'a ArchiveOptions,
     watcher: &'a dyn ArchiveWatcher,
     spool: Spool,
+    marking: Arc<dyn Marking>,
     /// By where they begin: behind a gap another stretch of the same log goes on.
     stretches: BTreeMap<Stretch, Progressing>,
     /// Where timelines came from, as far as the store does not have it.
@@ -105,6 +106,7 @@ impl<'a> Sender<'a> {
         options: &'a ArchiveOptions,
         watcher: &'a dyn ArchiveWatcher,
         spool: Spool,
+        marking: Arc<dyn Marking>,
     ) -> Result<Self> {
         let threads = GivingWay::start().map_err(|error| Error::broken(error.to_string()))?;
         Ok(Sender {
@@ -113,6 +115,7 @@ impl<'a> Sender<'a> {
             options,
             watcher,
             spool,
+            marking,
             stretches: BTreeMap::new(),
             histories: BTreeMap::new(),
             in_flight: JoinSet::new(),
@@ -240,6 +243,7 @@ impl<'a> Sender<'a> {
             spool: self.spool.clone(),
             log: stretch.0.clone(),
             previous: one.previous.clone(),
+            marking: Arc::clone(&self.marking),
         };
         let (mut sealing, mut storing) = (self.sealing.turn(), self.storing.turn());
         let repo = Arc::clone(&self.context.repo);

@@ -42,10 +42,11 @@ pub(super) async fn start(
     instance: &Instance,
     asked: &Asked,
     writer: &mut BackupWriter,
+    begun: Option<RedisBase>,
 ) -> Result<(Box<dyn PartSource>, Taken, Option<u64>)> {
     let way = match asked {
         Asked::Postgresql { way, .. } => *way,
-        Asked::Redis(_) => return start_redis(context, instance, writer).await,
+        Asked::Redis(_) => return start_redis(context, instance, writer, begun).await,
     };
     let address = instance.postgres()?.address()?;
     let before = writer.keep_alive(unless_stopped(context, Schemas::look(&address))).await;
@@ -60,6 +61,7 @@ async fn start_redis(
     context: &Context,
     instance: &Instance,
     writer: &mut BackupWriter,
+    begun: Option<RedisBase>,
 ) -> Result<(Box<dyn PartSource>, Taken, Option<u64>)> {
     let EngineSettings::Redis(settings) = &instance.engine else {
         return Err(Error::broken("another engine was asked"));
@@ -80,7 +82,12 @@ async fn start_redis(
         None => None,
     };
     context.progress.enter("wait for the snapshot");
-    let begin = async { Ok(RedisBase::begin(&address, context.cancel.clone()).await?) };
+    let begin = async {
+        match begun {
+            Some(begun) => Ok(begun),
+            None => Ok(RedisBase::begin(&address, context.cancel.clone()).await?),
+        }
+    };
     let base = writer.keep_alive(context.unless_cancelled(begin)).await?;
     let keys = context.repo.seal_keys().clone();
     let sliced = SlicedSource::new(SNAPSHOT, base.snapshot, keys, parent);

@@ -57,6 +57,10 @@ pub(super) fn of(error: &Error) -> Vec<String> {
             "`pg_waldump` at the server says whether its log reads there; `backstay backup` takes a new base"
                 .to_owned(),
         ],
+        Error::StreamBroken { .. } => vec![
+            "see whether something between here and the server changes what it sends; `backstay backup` takes a new base"
+                .to_owned(),
+        ],
         Error::Refused { refusal } => refusal.hints.clone(),
         Error::NoSuchBackup { .. } => vec!["`backstay list` shows the ids of all backups".to_owned()],
         Error::RestoreFailed { instance, instead, remains, source, .. } => {

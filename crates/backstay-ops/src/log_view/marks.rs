@@ -72,7 +72,7 @@ impl Seeker<'_> {
         let Some(glance) = self.glance(log, object).await? else { return Ok(Vec::new()) };
         let mut marks = readable(self.context.repo.marks_of(&glance).await)?.unwrap_or_default();
         marks.retain(|mark| {
-            let is_commit = matches!(mark.kind, LogMarkKind::Commit { .. });
+            let is_commit = matches!(mark.kind, LogMarkKind::Commit { .. } | LogMarkKind::Instant);
             is_commit && span.start < mark.at && mark.at <= span.end
         });
         Ok(marks)

@@ -1,14 +1,14 @@
 //! The archived log as a plan sees it, and the answers to what it asks.
 
-use backstay_engine::postgres::BackupFacts;
-use backstay_engine::postgres::receive::{log_id, timeline_of};
+use backstay_engine::postgres::receive::timeline_of;
 use backstay_model::log::history::History;
-use backstay_model::plan::restore::{BaseLog, KnownLog, LogQuestion, Search, Sighting, Sought};
+use backstay_model::plan::restore::{KnownLog, LogQuestion, Search, Sighting, Sought};
 use backstay_model::{BackupMarks, BackupRecord, InstanceId, LogId, LogSpan};
 use backstay_repo::log::LogGlance;
 
 use crate::context::Context;
 use crate::error::{Error, Result};
+use crate::log_view::bases;
 
 /// What there is of the log of an instance, for these backups.
 pub(crate) async fn known(
@@ -28,9 +28,13 @@ pub(crate) async fn known(
         if !coverage.spans().is_empty() {
             lineage.timelines.insert(number, coverage);
         }
-        if timeline.has_history
-            && let Some(text) = context.repo.log_history(instance, log).await?
-        {
+        let text = match timeline.has_history {
+            true => context.repo.log_history(instance, log).await?,
+            false => None,
+        };
+        bases::name_stream(&mut known, log, number, text.as_deref());
+        let lineage = known.lineages.entry(log.lineage.clone()).or_default();
+        if let Some(text) = text {
             let history = History::parse(&text).map_err(|error| backstay_repo::Error::Damaged {
                 object: format!("{instance}/log/{log}"),
                 reason: error.to_string(),
@@ -46,14 +50,7 @@ pub(crate) async fn known(
         }
     }
     for (record, _) in backups {
-        // One whose facts do not open is restored with its own log, or not at all.
-        let Ok(facts) = BackupFacts::from_json(&record.facts) else { continue };
-        let base = BaseLog {
-            lineage: log_id(facts.server.system_identifier, facts.timeline).lineage,
-            segment_bytes: facts.server.wal_segment_size,
-            ends_its_segment: !facts.from_standby,
-        };
-        known.bases.insert(record.id.clone(), base);
+        bases::add(&mut known, record);
     }
     Ok(known)
 }

@@ -29,6 +29,8 @@ pub(crate) struct Reach {
     pub newest_commit: Option<Timestamp>,
     /// The end of what is stored of the newest lineage.
     pub stored: Option<(TimelineId, Lsn)>,
+    /// How servers call the timelines of that lineage, where it is a stream.
+    pub replication_ids: BTreeMap<TimelineId, String>,
     /// The ways to the timelines of that lineage.
     pub histories: BTreeMap<TimelineId, History>,
     /// Log was given up behind that, and nothing has come since, nor any base.
@@ -63,7 +65,7 @@ pub(crate) async fn look(
             reach.holes.push(telling.hole(hole).await?);
         }
         if newest_lineage.is_some_and(|newest| newest == lineage) {
-            reach.stopped = stopped(&found, bases);
+            reach.stopped = stopped(&found, bases, view.lineage(lineage));
             reach.is_open_ended = found.newest.is_some_and(|newest| !newest.stopped_by_hole);
         }
     }
@@ -71,6 +73,7 @@ pub(crate) async fn look(
         reach.lineage = Some(lineage.clone());
         let known = view.lineage(lineage);
         reach.histories.clone_from(&known.histories);
+        reach.replication_ids.clone_from(&known.replication_ids);
         let newest = known.timelines.iter().next_back();
         reach.stored = newest.and_then(|(timeline, there)| Some((*timeline, Lsn(there.end()?))));
         let ends = bases.get(lineage.as_str()).into_iter().flatten().map(|base| base.end);
@@ -100,7 +103,7 @@ fn point(record: &BackupRecord) -> RecoveryWindow {
     }
 }
 
-fn stopped(found: &Windows, bases: &[LoggedBase<'_>]) -> Option<String> {
+fn stopped(found: &Windows, bases: &[LoggedBase<'_>], log: &LineageLog) -> Option<String> {
     let (base, timeline) = (bases.last()?, found.newest_timeline?);
     match found.newest {
         None => Some(format!(
@@ -109,7 +112,7 @@ fn stopped(found: &Windows, bases: &[LoggedBase<'_>]) -> Option<String> {
         )),
         Some(newest) if newest.stopped_by_hole => Some(format!(
             "log behind the newest backup is missing: from {} on, nothing that was archived can be restored to",
-            Position::Wal { timeline: newest.timeline, lsn: newest.lsn }
+            log.position(newest.timeline, newest.lsn)
         )),
         Some(_) => None,
     }
@@ -143,7 +146,7 @@ impl Telling<'_> {
         // A base behind the last commit is an instant of its own.
         let of_base = of_newest.filter(|_| window.begins_with.is_some());
         let to = last.into_iter().chain(of_base).fold(from, Timestamp::max);
-        let position = |lsn| Some(Position::Wal { timeline, lsn }.to_string());
+        let position = |lsn| Some(self.log.position(timeline, lsn).to_string());
         Ok(RecoveryWindow {
             from,
             to,
@@ -160,7 +163,7 @@ impl Telling<'_> {
         let last = self.seeker.last(&[before]).await?.map(|mark| mark.time);
         let of_base = self.ended(hole.last.as_ref());
         let to = self.seeker.first(&behind).await?.map(|mark| mark.time);
-        let position = |lsn| Position::Wal { timeline, lsn: Lsn(lsn) }.to_string();
+        let position = |lsn| self.log.position(timeline, Lsn(lsn)).to_string();
         Ok(Hole {
             from: last.or(of_base).or(to).unwrap_or(Timestamp::MIN),
             to,

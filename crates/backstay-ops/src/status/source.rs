@@ -9,7 +9,7 @@ use backstay_engine::postgres::reload::swap::left_by_swaps;
 use backstay_engine::postgres::{PostgresSettings, facts};
 use backstay_engine::redis::RedisSettings;
 use backstay_engine::redis::connection::Connection;
-use backstay_engine::redis::facts::ServerFacts as RedisFacts;
+use backstay_engine::redis::facts::StreamSource;
 use backstay_model::error::Classified;
 use backstay_model::log::history::History;
 use backstay_model::status::{ArchiveState, ArchiveStatus, Health, SlotStatus};
@@ -25,6 +25,7 @@ pub(super) struct Probed {
     pub health_reason: Option<String>,
     pub system_identifier: Option<u64>,
     pub log: Option<LogSource>,
+    pub stream: Option<StreamSource>,
 }
 
 pub(super) async fn probe(settings: &PostgresSettings, expected: Option<&ArchiveExpected>) -> Probed {
@@ -51,19 +52,26 @@ pub(super) async fn probe(settings: &PostgresSettings, expected: Option<&Archive
             }),
             system_identifier: Some(server.system_identifier),
             log,
+            stream: None,
         },
     }
 }
 
-/// The same of Redis, whose stream is not archived by this version.
+/// The same of Redis.
 pub(super) async fn probe_redis(settings: &RedisSettings) -> Probed {
     let asked = async {
         let mut connection = Connection::open(&settings.address()?).await?;
-        RedisFacts::ask(&mut connection).await
+        StreamSource::ask(&mut connection).await
     };
     match asked.await {
         Err(error) => unanswered(&error),
-        Ok(_) => Probed { health: Health::Ok, health_reason: None, system_identifier: None, log: None },
+        Ok((_, source)) => Probed { stream: Some(source), ..Probed::well() },
+    }
+}
+
+impl Probed {
+    fn well() -> Probed {
+        Probed { health: Health::Ok, health_reason: None, system_identifier: None, log: None, stream: None }
     }
 }
 
@@ -76,7 +84,7 @@ fn unanswered(error: &backstay_engine::Error) -> Probed {
     };
     let hint = error.hints().into_iter().next().map(|hint| format!("; {hint}")).unwrap_or_default();
     let health_reason = Some(format!("{}{hint}", with_causes(error)));
-    Probed { health, health_reason, system_identifier: None, log: None }
+    Probed { health, health_reason, ..Probed::well() }
 }
 
 /// How the archive is: what is stored beside what the server has.
@@ -93,6 +101,13 @@ pub(super) fn archive(
     let stored = reach.stored.filter(|_| is_own);
     let position = |(timeline, lsn)| Position::Wal { timeline, lsn }.to_string();
     let is_expected = expected.is_configured || reach.stored.is_some();
+    if let Some(source) = &probed.stream {
+        return archive_of_stream(source, reach, is_expected, now);
+    }
+    let position = |at: (TimelineId, Lsn)| match reach.replication_ids.get(&at.0) {
+        Some(id) => Position::Stream { replication_id: id.clone(), offset: at.1.0 }.to_string(),
+        None => position(at),
+    };
     let source = probed.log.as_ref();
     let state = match source {
         None if is_expected => ArchiveState::Unknown,
@@ -127,11 +142,39 @@ pub(super) fn archive(
             retained_bytes: held.retained_bytes,
             limit_bytes: source.and_then(|source| source.keep_limit_bytes),
         }),
+        backlog_bytes: None,
         max_lag: expected
             .max_lag
             .zip(source)
             .map(|(limit, source)| limit.for_segments(source.segment_bytes))
             .or(expected.max_lag),
+    }
+}
+
+/// The same of a stream, which no slot holds: whoever comes too late gets everything anew.
+fn archive_of_stream(
+    source: &StreamSource,
+    reach: &Reach,
+    is_expected: bool,
+    now: Timestamp,
+) -> ArchiveStatus {
+    let state = match (source.is_received, is_expected) {
+        (true, _) => ArchiveState::Running,
+        (false, true) => ArchiveState::Stopped,
+        (false, false) => return ArchiveStatus::off(),
+    };
+    let place = |id: &String, offset| Position::Stream { replication_id: id.clone(), offset };
+    let stored = reach.stored.and_then(|(timeline, at)| Some((reach.replication_ids.get(&timeline)?, at.0)));
+    let of_this = stored.filter(|(id, _)| **id == source.replication_id);
+    ArchiveStatus {
+        state,
+        position: stored.map(|(id, offset)| place(id, offset).to_string()),
+        source_position: Some(place(&source.replication_id, source.offset).to_string()),
+        lag_bytes: of_this.map(|(_, offset)| source.offset.saturating_sub(offset)),
+        newest_commit_at: reach.newest_commit,
+        newest_commit_age_seconds: reach.newest_commit.map(|at| now.duration_since(at).as_secs_f64().max(0.0)),
+        backlog_bytes: Some(source.backlog_bytes),
+        ..ArchiveStatus::off()
     }
 }
 

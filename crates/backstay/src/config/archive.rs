@@ -41,6 +41,16 @@ pub struct ArchiveSettings {
     pub push_ahead: Option<u32>,
 }
 
+/// How the stream of a server without a log of its own is received and kept.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StreamArchiveSettings {
+    /// Where the stream lies on this machine until the store has it, in a directory for each instance. Left out,
+    /// `backstay/spool` in `$XDG_STATE_HOME` or `~/.local/state`, for root `/var/spool/backstay`.
+    #[serde(default)]
+    pub spool: Option<PathBuf>,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OnMaxLag {

@@ -9,7 +9,7 @@ use backstay_ops::backup::DEFAULT_COMPRESSION_LEVEL;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::archive::ArchiveSettings;
+use super::archive::{ArchiveSettings, StreamArchiveSettings};
 use super::catalogue::CataloguePlace;
 use super::dump::DumpSettings;
 use super::secret::SecretSource;
@@ -262,6 +262,9 @@ pub struct RedisSettings {
     /// What this server is for, such as `"production"`; adopted dumps carry it.
     #[serde(default)]
     pub environment: Option<String>,
+    /// How its stream of commands is received.
+    #[serde(default)]
+    pub archive: StreamArchiveSettings,
     /// Where the dumps of this instance lie and how long they stay, over `[dump]`.
     #[serde(default)]
     pub dump: Box<DumpSettings>,

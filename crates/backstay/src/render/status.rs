@@ -125,7 +125,11 @@ fn archive(archive: &ArchiveStatus) -> String {
         None => {}
     }
     if let Some(age) = archive.newest_commit_age_seconds {
-        text.push_str(&format!("; newest commit {} old", span(age)));
+        let newest = if archive.backlog_bytes.is_some() { "word of the server" } else { "commit" };
+        text.push_str(&format!("; newest {newest} {} old", span(age)));
+    }
+    if let Some(bytes) = archive.backlog_bytes {
+        text.push_str(&format!("; the server keeps {} of it for an archive that was away", size(bytes)));
     }
     text
 }

@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 
 use backstay_engine::postgres::receive::timeline_of;
+use backstay_engine::redis::sync::is_replication_id;
 use backstay_model::{ByteSize, Fault, Finding, LagLevel, LagLimit, LogId, Lsn, OnMaxLag, Position};
 use backstay_ops::archive::{ArchiveEvent, ArchiveWatcher};
 
@@ -77,7 +78,13 @@ impl ArchiveWatcher for Telling {
         let said = match event {
             ArchiveEvent::Began { log, from } => {
                 *last = None;
-                format!("receiving timeline {} from {}", number(&log), Lsn(from))
+                match is_stream(&log) {
+                    true => format!("receiving the stream {} from offset {from}", short(&log)),
+                    false => format!("receiving timeline {} from {}", number(&log), Lsn(from)),
+                }
+            }
+            ArchiveEvent::Timeline { log, from } if is_stream(&log) => {
+                format!("another server goes on with the stream {} from offset {from}", short(&log))
             }
             ArchiveEvent::Timeline { log, from } => {
                 format!("timeline {} goes on from {}", number(&log), Lsn(from))
@@ -107,6 +114,12 @@ impl ArchiveWatcher for Telling {
                 said
             }
             ArchiveEvent::Lag { level, held_bytes, limit } => of_lag(level, held_bytes, limit),
+            ArchiveEvent::Headroom { seconds, backlog_bytes, bytes_per_second } => format!(
+                "warning: the server forgets its stream {seconds:.0} s after a connection breaks: it keeps {} and writes {}/s; \
+                 `CONFIG SET repl-backlog-size` with ten minutes of that keeps the stream whole",
+                ByteSize(backlog_bytes),
+                ByteSize(bytes_per_second as u64)
+            ),
             ArchiveEvent::SpoolFull { reason } => {
                 format!("error: {reason}: the server holds its log until there is room")
             }
@@ -115,13 +128,14 @@ impl ArchiveWatcher for Telling {
                 "error: {gap}; log from {} on is missing, and a base behind it follows",
                 Position::Wal { timeline: gap.timeline, lsn: gap.from }
             ),
-            ArchiveEvent::BaseBegun => "taking a base behind the gap".to_owned(),
+            ArchiveEvent::BaseBegun { is_behind_gap: true } => "taking a base behind the gap".to_owned(),
+            ArchiveEvent::BaseBegun { is_behind_gap: false } => "taking a base, which the stream follows".to_owned(),
             ArchiveEvent::BaseTaken { id, finished_at } => {
                 format!("base {id} is taken: restores reach every instant from {finished_at} on")
             }
             ArchiveEvent::BaseFailed { reason } => {
                 *last = Some(reason.clone());
-                format!("error: the base behind the gap failed, and is tried again: {reason}")
+                format!("error: the base failed, and is tried again: {reason}")
             }
         };
         self.output.note(&format!("{instance}: {said}"));
@@ -147,6 +161,16 @@ fn of_lag(level: LagLevel, held_bytes: u64, limit: LagLimit) -> String {
             )
         }
     }
+}
+
+/// Its lineage is the id of a stream, which no cluster of PostgreSQL has.
+fn is_stream(log: &LogId) -> bool {
+    is_replication_id(&log.lineage)
+}
+
+/// Enough of it to tell it from others.
+fn short(log: &LogId) -> &str {
+    log.lineage.get(..8).unwrap_or(&log.lineage)
 }
 
 /// As everything else says it: the name counts in hexadecimal digits.

@@ -14,6 +14,7 @@ use crate::id::BackupId;
 use crate::log::history::{self, History, Leg};
 use crate::log::{Coverage, LogGap, LogMark, LogMarkKind, LogSpan};
 use crate::lsn::{Lsn, TimelineId};
+use crate::position::Position;
 
 /// All timelines of one lineage.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub struct LineageLog {
     pub histories: BTreeMap<TimelineId, History>,
     /// Why some of it is missing, as far as that was decided.
     pub gaps: Vec<LogGap>,
+    /// How servers call each, where the log is a stream of Redis.
+    pub replication_ids: BTreeMap<TimelineId, String>,
 }
 
 /// Whose log a base is replayed with, and in which pieces it is asked for.
@@ -38,6 +41,8 @@ pub struct BaseLog {
 pub struct KnownLog {
     pub lineages: BTreeMap<String, LineageLog>,
     pub bases: BTreeMap<BackupId, BaseLog>,
+    /// Where bases stand whose records name their log otherwise, and that begin and end at once.
+    pub points: BTreeMap<BackupId, (TimelineId, Lsn)>,
     pub answers: Vec<(LogQuestion, Sighting)>,
 }
 
@@ -50,6 +55,14 @@ impl KnownLog {
 }
 
 impl LineageLog {
+    /// A position in the words of its engine.
+    pub fn position(&self, timeline: TimelineId, lsn: Lsn) -> Position {
+        match self.replication_ids.get(&timeline) {
+            Some(id) => Position::Stream { replication_id: id.clone(), offset: lsn.0 },
+            None => Position::Wal { timeline, lsn },
+        }
+    }
+
     /// The way from the end of a base to a timeline; `None` where none is known. It begins where
     /// the log of the archive is needed, which is not the end of the base itself: a server asks
     /// for whole segments.

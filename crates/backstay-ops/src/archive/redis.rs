@@ -1,0 +1,334 @@
+//! The stream of Redis or Valkey: received as a replica receives it, and stored.
+//!
+//! It goes on where it ended as long as the server has what follows. Where it has not, the server
+//! sends everything: that is a base, and a stream of its own behind it. What was between is gone,
+//! and found from positions as every hole is.
+//!
+//! Invariant: a server is told of nothing that is not durable in the spool.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use backstay_engine::redis::RedisSettings;
+use backstay_engine::redis::base::RedisBase;
+use backstay_engine::redis::commands::CommandReader;
+use backstay_engine::redis::connection::Connection;
+use backstay_engine::redis::stream::StreamReceiver;
+use backstay_engine::redis::sync::{Attached, attach};
+use backstay_model::LogSpan;
+use backstay_repo::log::LogIndex;
+use tokio::sync::watch;
+
+use super::base::{self, WantedBase};
+use super::sender::Sender;
+use super::{
+    AT_ONCE, ArchiveEvent, ArchiveOptions, ArchiveWatcher, Ended, LAST_SENDING, RETRY_FIRST, Spool, gap,
+    is_worth_another_try, room, was_stopped, within,
+};
+use crate::backup::{self, BackupOptions};
+use crate::context::{Context, off_thread};
+use crate::error::{Error, Result};
+use crate::instance::Instance;
+use instants::Instants;
+use keeper::{Keeper, SharedInstants};
+use resume::{Resume, Streams};
+
+mod headroom;
+pub(crate) mod instants;
+mod keeper;
+mod marking;
+mod resume;
+mod stream;
+
+/// As of the archive: see [`super::run`].
+pub(super) async fn run(
+    context: &Context,
+    instance: &Instance,
+    settings: &RedisSettings,
+    options: &ArchiveOptions,
+    watcher: &dyn ArchiveWatcher,
+) -> Result<()> {
+    let (wants_base, wanted) = watch::channel(None);
+    let over = context.cancel.child_token();
+    let receiving = async {
+        let ended = receive(context, instance, settings, options, watcher, wants_base).await;
+        over.cancel();
+        ended
+    };
+    let of_bases = Context { cancel: over.clone(), ..context.clone() };
+    let taking = base::take_when_wanted(&of_bases, instance, options, watcher, wanted);
+    tokio::join!(receiving, taking).0
+}
+
+async fn receive(
+    context: &Context,
+    instance: &Instance,
+    settings: &RedisSettings,
+    options: &ArchiveOptions,
+    watcher: &dyn ArchiveWatcher,
+    wants_base: watch::Sender<Option<WantedBase>>,
+) -> Result<()> {
+    let Some(spool) = room::open_spool(context, options, watcher).await? else { return Ok(()) };
+    let directory = options.spool.clone();
+    let instants = off_thread(move || Instants::open(&directory)).await?;
+    let instants = SharedInstants(Arc::new(Mutex::new(instants)));
+    believe(&spool, &instants).await?;
+    let mut sender =
+        Sender::new(context, instance, options, watcher, spool.clone(), Arc::new(instants.clone()))?;
+    context.unless_cancelled(sender.take_over()).await?;
+    let mut archive =
+        StreamArchive { context, instance, settings, options, watcher, spool, instants, sender, wants_base };
+    let outcome = archive.receive_on().await;
+    let left = tokio::time::timeout(LAST_SENDING, archive.sender.finish()).await;
+    archive.sender.end().await;
+    match (outcome, left) {
+        (Err(error), _) => Err(error),
+        // It lies in the spool, and goes with the next run.
+        (Ok(()), Ok(Err(error))) if was_stopped(context, &error) => Ok(()),
+        (Ok(()), Ok(sent)) => sent,
+        (Ok(()), Err(_)) => Ok(()),
+    }
+}
+
+/// What lies in the spool behind the last line that is known of it is nobody's: a crash left it.
+async fn believe(spool: &Spool, instants: &SharedInstants) -> Result<()> {
+    let instants = instants.clone();
+    let believing = spool.with(move |spool| {
+        let last = instants.lock().last().cloned();
+        for one in spool.spans() {
+            let end = match &last {
+                Some(last) if last.log == one.log => last.end(),
+                // Of another stream nothing came since: its lines were whole when this one began.
+                Some(_) => continue,
+                None => one.span.start,
+            };
+            if end < one.span.end {
+                let stretch = LogSpan { start: one.span.start, end: one.span.end };
+                spool.truncate(&one.log, stretch, end.max(one.span.start))?;
+            }
+        }
+        Ok(spool.believe()?)
+    });
+    believing.await
+}
+
+/// What one run knows over all of its connections.
+struct StreamArchive<'a> {
+    context: &'a Context,
+    instance: &'a Instance,
+    settings: &'a RedisSettings,
+    options: &'a ArchiveOptions,
+    watcher: &'a dyn ArchiveWatcher,
+    spool: Spool,
+    instants: SharedInstants,
+    sender: Sender<'a>,
+    wants_base: watch::Sender<Option<WantedBase>>,
+}
+
+/// What is known of where the stream ended.
+struct Known {
+    streams: Streams,
+    resume: Option<Resume>,
+}
+
+impl StreamArchive<'_> {
+    /// One connection after the other.
+    async fn receive_on(&mut self) -> Result<()> {
+        let mut wait = RETRY_FIRST;
+        let mut at_once = 0;
+        loop {
+            let (reason, hints) = match self.connect().await {
+                Ok(Ended::Asked) => return Ok(()),
+                Err(error) if was_stopped(self.context, &error) => return Ok(()),
+                Ok(Ended::Again) if at_once < AT_ONCE => {
+                    at_once += 1;
+                    continue;
+                }
+                Ok(Ended::Again | Ended::Server) => {
+                    wait = RETRY_FIRST;
+                    ("the server is shut down".to_owned(), Vec::new())
+                }
+                Err(error) if !is_worth_another_try(&error) => return Err(error),
+                Err(error) => (crate::status::with_causes(&error), error_hints(&error)),
+            };
+            self.watcher.see(ArchiveEvent::Waiting { reason, hints });
+            // What was received and has no line is received again.
+            believe(&self.spool, &self.instants).await?;
+            self.sender.rest(wait).await?;
+            if self.context.cancel.is_cancelled() {
+                return Ok(());
+            }
+            wait = (wait * 2).min(self.options.longest_retry());
+            at_once = 0;
+        }
+    }
+
+    /// What is there says where it goes on, before the server is asked.
+    async fn known(&self) -> Result<Known> {
+        let (context, instance) = (self.context, &self.instance.id);
+        let instants = self.instants.clone();
+        let last = off_thread(move || Ok(instants.lock().last().map(Resume::from))).await?;
+        let index = context.unless_cancelled(within(context.repo.log_index(instance))).await;
+        let index = match index {
+            Ok(index) => index,
+            // It goes on from the spool; what it is called where another server took over has to wait.
+            Err(error) if gap::is_away(&error) && last.is_some() => {
+                tracing::warn!(%error, "the store does not say what it has");
+                LogIndex::default()
+            }
+            Err(error) => return Err(error),
+        };
+        let looking = async {
+            let mut streams = Streams::of(context, instance, &index).await?;
+            for (log, text) in self.spool.with(|spool| Ok(spool.histories()?)).await? {
+                let text = String::from_utf8_lossy(&text).into_owned();
+                if let Some(history) = crate::log_view::streams::history_of(&log, Some(&text)) {
+                    streams.add(log, history);
+                }
+            }
+            let resume = match last {
+                Some(last) => Some(last),
+                None => match resume::in_store(context, instance, &index).await? {
+                    Some(resume) => Some(resume),
+                    None => resume::at_base(context, instance, &streams).await?,
+                },
+            };
+            Ok(Known { streams, resume })
+        };
+        context.unless_cancelled(looking).await
+    }
+
+    async fn connect(&mut self) -> Result<Ended> {
+        let Known { streams, resume } = self.known().await?;
+        let address = self.settings.address()?;
+        let place = resume.as_ref().map(Resume::place);
+        let attaching = async {
+            let connection = Connection::open(&address).await?;
+            Ok(attach(connection, place.as_ref()).await?)
+        };
+        match self.context.unless_cancelled(attaching).await? {
+            Attached::Continues(receiver) => {
+                let resume = resume.ok_or_else(|| Error::broken("nothing was to be continued"))?;
+                let goes_on = self.continued(&streams, resume, &receiver).await?;
+                self.follow(receiver, goes_on).await
+            }
+            Attached::Full(sync) => {
+                // Named for the case that nothing becomes of the base.
+                let wanted = WantedBase::Stream {
+                    replication_id: sync.place.replication_id.clone(),
+                    offset: sync.place.offset,
+                };
+                let beginning = RedisBase::with_stream(&address, sync, self.context.cancel.child_token());
+                let (base, behind) =
+                    self.context.unless_cancelled(async { Ok(beginning.await?) }).await?;
+                self.watcher.see(ArchiveEvent::BaseBegun { is_behind_gap: false });
+                let taking = take(self.context, self.instance, self.options, self.watcher, base);
+                let wants_base = self.wants_base.clone();
+                let taking = async {
+                    if !taking.await {
+                        wants_base.send_replace(Some(wanted));
+                    }
+                };
+                let cancel = self.context.cancel.clone();
+                let following = async {
+                    let receiver = tokio::select! {
+                        receiver = behind => receiver.ok(),
+                        () = cancel.cancelled() => None,
+                    };
+                    match receiver {
+                        Some(receiver) => self.follow_new(&streams, receiver, resume.as_ref()).await,
+                        None if cancel.is_cancelled() => Ok(Ended::Asked),
+                        // Why it failed is told where the base is.
+                        None => Ok(Ended::Again),
+                    }
+                };
+                tokio::join!(following, taking).0
+            }
+        }
+    }
+
+    /// The stream goes on; with another id it is another timeline.
+    async fn continued(
+        &mut self,
+        streams: &Streams,
+        resume: Resume,
+        receiver: &StreamReceiver,
+    ) -> Result<Resume> {
+        let id = &receiver.place().replication_id;
+        if *id == resume.replication_id {
+            return Ok(resume);
+        }
+        let (log, history) = streams.next(&resume, id);
+        self.sender.history(log.clone(), history.to_text().into_bytes().into()).await?;
+        self.sender.over(&resume.log);
+        let event = ArchiveEvent::Timeline { log: log.clone(), from: resume.reader.at() };
+        self.watcher.see(event);
+        Ok(Resume { log, replication_id: id.clone(), reader: resume.reader })
+    }
+
+    /// Behind a full synchronisation.
+    async fn follow_new(
+        &mut self,
+        streams: &Streams,
+        receiver: StreamReceiver,
+        before: Option<&Resume>,
+    ) -> Result<Ended> {
+        let place = receiver.place().clone();
+        let log = streams.log_with(&place.replication_id);
+        if let Some(before) = before.filter(|before| before.log != log) {
+            self.sender.over(&before.log);
+        }
+        // A replica that is behind sends again what is here.
+        let is_here = |before: &&Resume| {
+            before.replication_id == place.replication_id && before.reader.at() >= place.offset
+        };
+        let from = before.filter(is_here).cloned().unwrap_or_else(|| Resume {
+            log,
+            reader: CommandReader::new(place.offset, receiver.database()),
+            replication_id: place.replication_id,
+        });
+        self.follow(receiver, from).await
+    }
+
+    async fn follow(&mut self, receiver: StreamReceiver, from: Resume) -> Result<Ended> {
+        let keeper = Keeper::new(
+            self.spool.clone(),
+            self.instants.clone(),
+            from.log.clone(),
+            from.replication_id,
+            from.reader,
+        );
+        self.watcher.see(ArchiveEvent::Began { log: from.log, from: keeper.reader.at() });
+        stream::Stream::new(self, receiver, keeper).run().await
+    }
+}
+
+fn error_hints(error: &Error) -> Vec<String> {
+    use backstay_model::error::Classified;
+    error.hints()
+}
+
+/// Whether the base behind which a stream begins was taken.
+async fn take(
+    context: &Context,
+    instance: &Instance,
+    options: &ArchiveOptions,
+    watcher: &dyn ArchiveWatcher,
+    base: RedisBase,
+) -> bool {
+    let backup = BackupOptions { full: false, compression_level: Some(options.compression_level) };
+    match backup::run_on(context, instance, &backup, base).await {
+        Ok(summary) => {
+            watcher.see(ArchiveEvent::BaseTaken { id: summary.id, finished_at: summary.finished_at });
+            true
+        }
+        Err(_) if context.cancel.is_cancelled() => true,
+        Err(error) => {
+            watcher.see(ArchiveEvent::BaseFailed { reason: crate::status::with_causes(&error) });
+            false
+        }
+    }
+}
+
+/// A server says something every ten seconds; one that is silent for so long is not there.
+const SILENCE: Duration = Duration::from_secs(60);

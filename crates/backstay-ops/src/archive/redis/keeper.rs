@@ -1,0 +1,143 @@
+//! From the stream into the spool, with what is known of it.
+//!
+//! Invariant: bytes are durable when their line is (see [`Instants`]). Nothing is told of before.
+//!
+//! Blocks: for a thread of its own, one call at a time.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use backstay_engine::redis::commands::CommandReader;
+use backstay_model::LogId;
+use jiff::Timestamp;
+
+use super::instants::{Instants, Line};
+use crate::archive::keeping::Batch;
+use crate::archive::{CUT_BYTES, Spool};
+use crate::error::{Error, Result};
+
+/// Between two marks, in microseconds: a busy server would have thousands in a second.
+const MARK_EVERY: i64 = 10_000;
+/// So often what is no longer needed is looked for.
+const LINES: u32 = 256;
+
+/// For whoever receives and whoever seals. Only threads that may block lock it.
+#[derive(Clone)]
+pub(super) struct SharedInstants(pub Arc<Mutex<Instants>>);
+
+impl SharedInstants {
+    pub fn lock(&self) -> MutexGuard<'_, Instants> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What came of the stream, and when its last byte did.
+pub(super) struct Piece {
+    pub batch: Batch,
+    pub came_at: Timestamp,
+}
+
+pub(super) struct Keeper {
+    spool: Spool,
+    instants: SharedInstants,
+    pub log: LogId,
+    pub replication_id: String,
+    pub reader: CommandReader,
+    /// Of the next line.
+    marks: Vec<(u64, i64)>,
+    /// The last boundary, and when it had come.
+    last: (u64, i64),
+    marked: (u64, i64),
+    lines: u32,
+}
+
+impl Keeper {
+    /// From a place on whose state is known.
+    pub fn new(
+        spool: Spool,
+        instants: SharedInstants,
+        log: LogId,
+        replication_id: String,
+        reader: CommandReader,
+    ) -> Keeper {
+        let last = (reader.boundary(), 0);
+        Keeper {
+            spool,
+            instants,
+            log,
+            replication_id,
+            reader,
+            marks: Vec::new(),
+            last,
+            marked: last,
+            lines: 0,
+        }
+    }
+
+    /// Notes where the log begins: whoever seals its first span finds the state there.
+    pub fn begin(&mut self) -> Result<()> {
+        self.instants.lock().add(self.line())
+    }
+
+    /// Takes what has room; says why when something is left.
+    pub fn keep(&mut self, piece: &mut Piece) -> Result<Option<Error>> {
+        let came_at = piece.came_at.as_microsecond();
+        let batch = &mut piece.batch;
+        while batch.taken < batch.bytes.len() {
+            let before = batch.taken;
+            let to_cut = CUT_BYTES - batch.end() % CUT_BYTES;
+            let until = batch.bytes.len().min(before.saturating_add(to_cut as usize));
+            let full = batch.put_to(until, &mut self.spool.lock())?;
+            let taken = batch.bytes.get(before..batch.taken).unwrap_or_default();
+            self.reader.push(taken).map_err(|damage| Error::StreamBroken { source: damage })?;
+            if self.reader.boundary() > self.last.0 {
+                self.last = (self.reader.boundary(), came_at);
+            }
+            if self.last.0 > self.marked.0 && came_at - self.marked.1 >= MARK_EVERY {
+                self.mark();
+            }
+            if full.is_some() {
+                return Ok(full);
+            }
+            if batch.end().is_multiple_of(CUT_BYTES) {
+                // A span may begin there.
+                self.flush()?;
+            }
+        }
+        Ok(None)
+    }
+
+    fn mark(&mut self) {
+        self.marked = self.last;
+        self.marks.push(self.marked);
+    }
+
+    /// Brings all of it to the disk. Says how far that is.
+    pub fn flush(&mut self) -> Result<u64> {
+        let first = {
+            let mut spool = self.spool.lock();
+            spool.flush()?;
+            spool.spans().iter().find(|one| one.log == self.log).map(|one| one.span.start)
+        };
+        if self.last.0 > self.marked.0 {
+            self.mark();
+        }
+        let line = self.line();
+        let mut instants = self.instants.lock();
+        instants.add(line)?;
+        self.marks.clear();
+        self.lines += 1;
+        if self.lines.is_multiple_of(LINES) {
+            instants.forget(&self.log, first.unwrap_or(self.reader.at()))?;
+        }
+        Ok(self.reader.at())
+    }
+
+    fn line(&self) -> Line {
+        Line {
+            log: self.log.clone(),
+            replication_id: self.replication_id.clone(),
+            reader: self.reader.clone(),
+            marks: self.marks.clone(),
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Whose log a base is replayed with, by what its engine says of it.
+
+use backstay_engine::postgres::BackupFacts;
+use backstay_engine::postgres::receive::log_id;
+use backstay_engine::redis::base::RedisFacts;
+use backstay_model::plan::KnownLog;
+use backstay_model::plan::restore::{BaseLog, LineageLog};
+use backstay_model::{BackupRecord, EngineKind, LogId, Lsn, TimelineId};
+
+use super::streams;
+
+/// Adds a base to what is known, of a log whose lineages are known already. One whose facts do not
+/// open is restored with its own log, or not at all.
+pub(crate) fn add(known: &mut KnownLog, record: &BackupRecord) {
+    match record.engine {
+        EngineKind::Postgresql => {
+            let Ok(facts) = BackupFacts::from_json(&record.facts) else { return };
+            let base = BaseLog {
+                lineage: log_id(facts.server.system_identifier, facts.timeline).lineage,
+                segment_bytes: facts.server.wal_segment_size,
+                ends_its_segment: !facts.from_standby,
+            };
+            known.bases.insert(record.id.clone(), base);
+        }
+        EngineKind::Redis => {
+            let Ok(facts) = RedisFacts::from_json(&record.facts) else { return };
+            let id = &facts.replication_id;
+            let named = |log: &LineageLog| {
+                log.replication_ids.iter().find(|(_, of)| *of == id).map(|(timeline, _)| *timeline)
+            };
+            let found = known.lineages.iter().find_map(|(lineage, log)| Some((lineage, named(log)?)));
+            let (lineage, timeline) = match found {
+                Some((lineage, timeline)) => (lineage.clone(), timeline),
+                None => (id.clone(), TimelineId(1)),
+            };
+            // Bytes are asked for, and no segments.
+            let base = BaseLog { lineage, segment_bytes: 1, ends_its_segment: true };
+            known.bases.insert(record.id.clone(), base);
+            known.points.insert(record.id.clone(), (timeline, Lsn(facts.offset)));
+        }
+        EngineKind::Influxdb => {}
+    }
+}
+
+/// How servers call the stream of a timeline, where it is one.
+pub(crate) fn name_stream(known: &mut KnownLog, log: &LogId, timeline: TimelineId, text: Option<&str>) {
+    if let Some(history) = streams::history_of(log, text) {
+        let lineage = known.lineages.entry(log.lineage.clone()).or_default();
+        lineage.replication_ids.insert(timeline, history.replication_id);
+    }
+}
