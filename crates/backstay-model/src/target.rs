@@ -29,6 +29,8 @@ pub enum RecoveryTarget {
     Lsn(Lsn),
     Xid(u64),
     Name(String),
+    /// Bytes of the stream of Redis.
+    Offset(u64),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -37,8 +39,6 @@ pub enum TargetError {
     NoOffset(String),
     #[error("{0:?} is not a recovery target")]
     Unknown(String),
-    #[error("{0:?} is a target of another engine")]
-    OtherEngine(String),
     #[error("{0:?} is not a timeline")]
     Timeline(String),
 }
@@ -52,9 +52,8 @@ impl Classified for TargetError {
         vec![match self {
             TargetError::NoOffset(text) => format!("`--to {}Z` is that time in UTC", text.replace(' ', "T")),
             TargetError::Unknown(_) => {
-                "`--to` takes latest, immediate, a time such as 2026-05-03T14:30:00Z, lsn:0/3000028, xid:1234 or name:before-deploy".into()
+                "`--to` takes latest, immediate, a time such as 2026-05-03T14:30:00Z, lsn:0/3000028, xid:1234, name:before-deploy or, for Redis, offset:12345".into()
             }
-            TargetError::OtherEngine(_) => "`--to` takes a time or lsn:… for PostgreSQL".into(),
             TargetError::Timeline(_) => "`--target-timeline` takes current, latest or a number such as 2".into(),
         }]
     }
@@ -83,8 +82,8 @@ impl FromStr for RecoveryTarget {
             let good = (1..=NAME_MAX).contains(&name.len()) && !name.chars().any(char::is_control);
             return if good { Ok(RecoveryTarget::Name(name.to_owned())) } else { Err(unknown()) };
         }
-        if text.starts_with("offset:") {
-            return Err(TargetError::OtherEngine(text.to_owned()));
+        if let Some(offset) = text.strip_prefix("offset:") {
+            return offset.parse().map(RecoveryTarget::Offset).map_err(|_| unknown());
         }
         match text.parse::<Timestamp>() {
             Ok(time) => Ok(RecoveryTarget::Time(time)),
@@ -105,6 +104,7 @@ impl fmt::Display for RecoveryTarget {
             RecoveryTarget::Lsn(lsn) => write!(f, "lsn:{lsn}"),
             RecoveryTarget::Xid(xid) => write!(f, "xid:{xid}"),
             RecoveryTarget::Name(name) => write!(f, "name:{name}"),
+            RecoveryTarget::Offset(offset) => write!(f, "offset:{offset}"),
         }
     }
 }
@@ -156,6 +156,8 @@ mod tests {
         for bad in ["", "yesterday", "lsn:3000028", "xid:-1", "name:", "LATEST", "2026-13-01T00:00:00Z"] {
             assert!(matches!(bad.parse::<RecoveryTarget>(), Err(TargetError::Unknown(_))), "{bad:?}");
         }
-        assert!(matches!("offset:12345".parse::<RecoveryTarget>(), Err(TargetError::OtherEngine(_))));
+        assert!(
+            "offset:-1".parse::<RecoveryTarget>().is_err() && "offset:".parse::<RecoveryTarget>().is_err()
+        );
     }
 }

@@ -39,6 +39,7 @@ mod reached;
 pub(crate) mod recover;
 mod redis;
 mod remains;
+mod stream;
 
 pub use instead::{Instead, Offer};
 use recover::{Afterlife, LogSupply};

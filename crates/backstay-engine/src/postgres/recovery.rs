@@ -71,6 +71,8 @@ impl RecoverySettings {
             // The log numbers transactions with 32 bits.
             RecoveryTarget::Xid(xid) => Some(("recovery_target_xid", (*xid as u32).to_string())),
             RecoveryTarget::Name(name) => Some(("recovery_target_name", name.clone())),
+            // Of another engine: the plan refuses it.
+            RecoveryTarget::Offset(_) => None,
         };
         if let Some(target) = target {
             settings.push(target);

@@ -65,6 +65,12 @@ impl RedisFacts {
         Position::Stream { replication_id: self.replication_id.clone(), offset: self.offset }
     }
 
+    /// When it was the state for sure: the server says it to the second, and has ended by then.
+    pub fn made_at(&self, ended: Timestamp) -> Timestamp {
+        let second = jiff::SignedDuration::from_secs(1);
+        self.made_at.and_then(|at| at.checked_add(second).ok()).map_or(ended, |at| at.min(ended))
+    }
+
     pub fn to_json(&self) -> Result<serde_json::Value> {
         serde_json::to_value(self).map_err(|source| Error::Facts { source })
     }

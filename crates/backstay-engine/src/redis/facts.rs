@@ -206,7 +206,9 @@ mod tests {
         assert_eq!((facts.role, facts.offset, facts.keys()), (Role::Replica, 17, 7));
         let received = |line: &str| Info::parse(&format!("{INFO}{line}\r\n")).has_portless_replica();
         assert!(received("slave1:ip=::1,port=0,state=online,offset=14,lag=0"));
-        assert!(!received("slave0:ip=::1,port=6379,state=online,offset=0,lag=0") && !received("slaves:port=0"));
+        assert!(
+            !received("slave0:ip=::1,port=6379,state=online,offset=0,lag=0") && !received("slaves:port=0")
+        );
         assert_eq!(facts.databases[&12], DatabaseFacts { keys: 4, expires: 0 });
     }
 

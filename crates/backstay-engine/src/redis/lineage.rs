@@ -47,8 +47,10 @@ impl StreamHistory {
 
     /// Lines as those of PostgreSQL's `.history`: timeline, position, and the id for the reason.
     pub fn to_text(&self) -> String {
-        let ancestors =
-            self.ancestors.iter().map(|(timeline, offset, id)| format!("{timeline}\t{}\t{id}\n", Lsn(*offset)));
+        let ancestors = self
+            .ancestors
+            .iter()
+            .map(|(timeline, offset, id)| format!("{timeline}\t{}\t{id}\n", Lsn(*offset)));
         ancestors.chain([format!("{OWN}{}\n", self.replication_id)]).collect()
     }
 

@@ -22,6 +22,10 @@ use crate::{Error, Result};
 
 /// What the snapshot is called until it is whole.
 const UNFINISHED: &str = "backstay-restoring.rdb";
+/// And what is replayed behind it.
+const UNFINISHED_STREAM: &str = "backstay-restoring.aof";
+const GUARD: &str = "no snapshot: what was restored lies in the append-only files beside it, \
+    so start the server with `appendonly yes`\n";
 const PIECE: usize = 1 << 20;
 
 /// What the settings of a server call its files.
@@ -95,6 +99,8 @@ pub struct RedisPlace {
     directory: PathBuf,
     names: FileNames,
     snapshot: Arc<File>,
+    /// What the server replays behind it.
+    stream: Option<File>,
 }
 
 impl RedisPlace {
@@ -113,12 +119,34 @@ impl RedisPlace {
         })?;
         // Zeros are not written.
         file.set_len(length).map_err(|source| Error::Write { path: path.clone(), source })?;
-        Ok(RedisPlace { directory: directory.to_owned(), names, snapshot: Arc::new(file) })
+        Ok(RedisPlace { directory: directory.to_owned(), names, snapshot: Arc::new(file), stream: None })
     }
 
     /// Where the snapshot goes.
     pub fn snapshot(&self) -> Arc<dyn PartWriter> {
         Arc::new(Writer { file: Arc::clone(&self.snapshot), path: self.directory.join(UNFINISHED) })
+    }
+
+    /// Adds to what the server replays behind the snapshot.
+    pub fn add_stream(&mut self, bytes: &[u8]) -> Result<()> {
+        let path = self.directory.join(UNFINISHED_STREAM);
+        let failed = |source| Error::Write { path: path.clone(), source };
+        let file = match &mut self.stream {
+            Some(file) => file,
+            None => {
+                let mut options = OpenOptions::new();
+                let file = options.read(true).write(true).create_new(true).mode(0o600).open(&path);
+                self.stream.insert(file.map_err(failed)?)
+            }
+        };
+        file.write_all(bytes).map_err(failed)
+    }
+
+    /// Only so many bytes of it: the rest is behind the target.
+    pub fn cut_stream(&mut self, length: u64) -> Result<()> {
+        let Some(file) = &self.stream else { return Ok(()) };
+        let path = self.directory.join(UNFINISHED_STREAM);
+        file.set_len(length).map_err(|source| Error::Write { path, source })
     }
 
     /// Where the files beside it go: into a directory of their own.
@@ -143,8 +171,21 @@ impl RedisPlace {
         fs::DirBuilder::new().mode(0o700).create(&append_only).map_err(failed(&append_only))?;
         let base = format!("{}.1.base.rdb", self.names.append_only);
         let (as_base, as_snapshot) = (append_only.join(&base), self.directory.join(&self.names.snapshot));
+        let mut listed = format!("file {base} seq 1 type b\n");
+        match &self.stream {
+            None => fs::hard_link(&unfinished, &as_snapshot).map_err(failed(&as_snapshot))?,
+            Some(stream) => {
+                let made = self.directory.join(UNFINISHED_STREAM);
+                stream.sync_all().map_err(failed(&made))?;
+                let increment = format!("{}.1.incr.aof", self.names.append_only);
+                let as_increment = append_only.join(&increment);
+                fs::hard_link(&made, &as_increment).map_err(failed(&as_increment))?;
+                fs::remove_file(&made).map_err(failed(&made))?;
+                listed.push_str(&format!("file {increment} seq 1 type i\n"));
+                guard(&as_snapshot).map_err(failed(&as_snapshot))?;
+            }
+        }
         fs::hard_link(&unfinished, &as_base).map_err(failed(&as_base))?;
-        fs::hard_link(&unfinished, &as_snapshot).map_err(failed(&as_snapshot))?;
         fs::remove_file(&unfinished).map_err(failed(&unfinished))?;
         sync(&append_only)?;
         for beside in [USERS, SETTINGS, MODULES].iter().filter_map(|path| Path::new(path).parent()).take(1) {
@@ -158,7 +199,7 @@ impl RedisPlace {
         let made = append_only.join("backstay-restoring.manifest");
         let write = || {
             let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&made)?;
-            file.write_all(format!("file {base} seq 1 type b\n").as_bytes())?;
+            file.write_all(listed.as_bytes())?;
             file.sync_all()?;
             fs::hard_link(&made, &manifest)?;
             fs::remove_file(&made)
@@ -182,6 +223,14 @@ impl RedisPlace {
             check.push(&piece[..count]);
         }
     }
+}
+
+/// A snapshot cannot say what the stream behind it made. A server that does not append would start
+/// empty without one: of this it says that it is none, and ends.
+fn guard(path: &Path) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(GUARD.as_bytes())?;
+    file.sync_all()
 }
 
 fn sync(directory: &Path) -> Result<()> {

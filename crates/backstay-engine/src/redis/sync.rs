@@ -64,9 +64,7 @@ impl FullSync {
         connection.call(ACTION, &["REPLCONF", "rdb-only", "1"]).await?;
         match psync(&mut connection, "?", "-1").await? {
             Answer::Full(place) => Ok(FullSync::of(connection, place)),
-            Answer::Continues(_) => {
-                Err(Error::Protocol { reason: "nothing was to be continued".to_owned() })
-            }
+            Answer::Continues(_) => Err(Error::Protocol { reason: "nothing was to be continued".to_owned() }),
         }
     }
 

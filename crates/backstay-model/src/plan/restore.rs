@@ -23,9 +23,12 @@ mod not_clean;
 mod not_proved;
 mod reach;
 mod steps;
+mod stream;
 mod unreached;
 
-pub use log::{BaseLog, KnownLog, LineageLog, LogQuestion, Search, SetBack, Sighting, Sought, Stretch};
+pub use log::{
+    BaseLog, BasePoint, KnownLog, LineageLog, LogQuestion, Search, SetBack, Sighting, Sought, Stretch,
+};
 use reach::NoChoice;
 
 /// What a person asks for.

@@ -34,8 +34,13 @@ impl<'a> LoggedBase<'a> {
     /// `None` where the record does not say it.
     pub fn of(record: &'a BackupRecord, known: &'a KnownLog) -> Option<LoggedBase<'a>> {
         let log = known.bases.get(&record.id)?;
-        if let Some((timeline, lsn)) = known.points.get(&record.id) {
-            return Some(LoggedBase { id: &record.id, log, start: *lsn, end: (*timeline, *lsn) });
+        if let Some(point) = known.points.get(&record.id) {
+            return Some(LoggedBase {
+                id: &record.id,
+                log,
+                start: point.at,
+                end: (point.timeline, point.at),
+            });
         }
         let stop = record.stop_position.as_ref()?;
         Some(LoggedBase {

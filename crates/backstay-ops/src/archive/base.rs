@@ -29,10 +29,7 @@ pub(super) enum WantedBase {
 
 impl WantedBase {
     pub fn behind(gap: &LogGap) -> WantedBase {
-        WantedBase::Gap {
-            from: (gap.timeline, gap.from),
-            server: (gap.server_timeline, gap.server),
-        }
+        WantedBase::Gap { from: (gap.timeline, gap.from), server: (gap.server_timeline, gap.server) }
     }
 }
 

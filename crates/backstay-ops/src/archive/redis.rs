@@ -219,8 +219,7 @@ impl StreamArchive<'_> {
                     offset: sync.place.offset,
                 };
                 let beginning = RedisBase::with_stream(&address, sync, self.context.cancel.child_token());
-                let (base, behind) =
-                    self.context.unless_cancelled(async { Ok(beginning.await?) }).await?;
+                let (base, behind) = self.context.unless_cancelled(async { Ok(beginning.await?) }).await?;
                 self.watcher.see(ArchiveEvent::BaseBegun { is_behind_gap: false });
                 let taking = take(self.context, self.instance, self.options, self.watcher, base);
                 let wants_base = self.wants_base.clone();

@@ -4,7 +4,7 @@ use backstay_engine::postgres::BackupFacts;
 use backstay_engine::postgres::receive::log_id;
 use backstay_engine::redis::base::RedisFacts;
 use backstay_model::plan::KnownLog;
-use backstay_model::plan::restore::{BaseLog, LineageLog};
+use backstay_model::plan::restore::{BaseLog, BasePoint, LineageLog};
 use backstay_model::{BackupRecord, EngineKind, LogId, Lsn, TimelineId};
 
 use super::streams;
@@ -36,7 +36,8 @@ pub(crate) fn add(known: &mut KnownLog, record: &BackupRecord) {
             // Bytes are asked for, and no segments.
             let base = BaseLog { lineage, segment_bytes: 1, ends_its_segment: true };
             known.bases.insert(record.id.clone(), base);
-            known.points.insert(record.id.clone(), (timeline, Lsn(facts.offset)));
+            let made_at = facts.made_at(record.finished_at);
+            known.points.insert(record.id.clone(), BasePoint { timeline, at: Lsn(facts.offset), made_at });
         }
         EngineKind::Influxdb => {}
     }

@@ -15,6 +15,7 @@ use backstay_repo::manifest::Manifest;
 use backstay_repo::reader::{BackupReader, Depth, OnDamage, RestoreOptions as ReadOptions};
 use backstay_repo::sliced::{SlicedPlace, SlicedTarget};
 
+use super::stream::Stream;
 use super::{RestoreOptions, RestoreReport};
 use crate::clock::Stopwatch;
 use crate::context::{Context, off_thread, workers};
@@ -24,7 +25,9 @@ use crate::error::{Error, Result};
 pub(super) fn look(manifest: &Manifest, options: &RestoreOptions, plan: &mut RestorePlan) -> Result<()> {
     let facts = RedisFacts::from_json(&manifest.record.facts)?;
     plan.bytes = facts.snapshot_bytes;
-    if let Err(error) = place::check(&options.into, facts.snapshot_bytes) {
+    let replayed: u64 = plan.log.iter().map(|range| range.bytes).sum();
+    plan.bytes += replayed;
+    if let Err(error) = place::check(&options.into, plan.bytes) {
         plan.refuse(Refusal::from_error(&error));
     }
     for (option, is_given) in [
@@ -44,12 +47,18 @@ pub(super) fn look(manifest: &Manifest, options: &RestoreOptions, plan: &mut Res
         format!("the snapshot is of {product} {version}"),
         format!("start {product} of this version or a newer one on it: an older one does not load it"),
     ));
-    plan.findings.push(Finding::info(
-        "`appendonly`",
-        "the directory serves a server with it and one without, and the first start decides: started without and \
-         later with it, the server would load the state of this backup again",
-        "start it as its own settings say, and change them with `CONFIG SET appendonly yes` while it runs",
-    ));
+    let (fact, remedy) = match plan.log.is_empty() {
+        true => (
+            "the directory serves a server with it and one without, and the first start decides: started without and \
+             later with it, the server would load the state of this backup again",
+            "start it as its own settings say, and change them with `CONFIG SET appendonly yes` while it runs",
+        ),
+        false => (
+            "what the stream made lies in append-only files: a server without them refuses to start on the directory",
+            "start it with `--appendonly yes`; for one that shall not append, `CONFIG SET appendonly no` and `SAVE` then",
+        ),
+    };
+    plan.findings.push(Finding::info("`appendonly`", fact, remedy));
     if rustix::process::geteuid().is_root() {
         let into = options.into.display();
         plan.findings.push(Finding::info(
@@ -68,7 +77,7 @@ pub(super) async fn run(
     context: &Context,
     manifest: Manifest,
     options: &RestoreOptions,
-    plan: RestorePlan,
+    mut plan: RestorePlan,
 ) -> Result<RestoreReport> {
     let clock = Stopwatch::start();
     let facts = RedisFacts::from_json(&manifest.record.facts)?;
@@ -83,7 +92,7 @@ pub(super) async fn run(
         return Err(Error::broken("the facts of the backup and its recipe differ"));
     }
     context.check_cancelled()?;
-    let (into, called, length) = (options.into.clone(), names.clone(), sliced.length);
+    let (into, mut called, length) = (options.into.clone(), names.clone(), sliced.length);
     let begun = off_thread(move || Ok(RedisPlace::begin(&into, names, length)?)).await?;
     let target = Arc::new(SlicedTarget::new(sliced, begun.snapshot(), begun.beside()));
     context.progress.begin("place", length);
@@ -95,10 +104,28 @@ pub(super) async fn run(
     let target = Arc::into_inner(target)
         .ok_or_else(|| Error::broken("the target of a restore is still in use after its end"))?;
     target.finish()?;
+    let (begun, replayed) = match &plan.recovery {
+        Some(recovery) => {
+            called.appends = true;
+            let stream =
+                Stream { context, instance: &plan.instance, recovery, ranges: &plan.log, facts: &facts };
+            let (begun, written) = stream.write(begun).await?;
+            plan.findings.extend(written.finding);
+            let position = plan.reached.as_mut().and_then(|reached| reached.position.as_mut());
+            if let Some((id, said)) =
+                position.and_then(|said| Some((said.rsplit_once('@')?.0.to_owned(), said)))
+            {
+                *said = format!("{id}@{}", written.offset);
+            }
+            (begun, written.bytes)
+        }
+        None => (begun, 0),
+    };
+    context.progress.enter("make it durable");
     off_thread(move || Ok(begun.settle()?)).await?;
     Ok(RestoreReport {
         plan,
-        restored_bytes: length,
+        restored_bytes: length + replayed,
         duration_seconds: clock.seconds(),
         recovery_time_seconds: None,
         proof: None,

@@ -46,8 +46,11 @@ pub(crate) async fn look(
 ) -> Result<Reach> {
     let mut reach = Reach::default();
     let bases = view.bases(oldest_first.iter().copied());
+    let state_of = |record: &BackupRecord| {
+        view.known.points.get(&record.id).map_or(record.finished_at, |point| point.made_at)
+    };
     let ended: BTreeMap<&BackupId, Timestamp> =
-        oldest_first.iter().map(|record| (&record.id, record.finished_at)).collect();
+        oldest_first.iter().map(|record| (&record.id, state_of(record))).collect();
     for record in oldest_first.iter().filter(|record| LoggedBase::of(record, &view.known).is_none()) {
         reach.windows.push(point(record));
     }

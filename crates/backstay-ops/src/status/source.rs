@@ -172,7 +172,9 @@ fn archive_of_stream(
         source_position: Some(place(&source.replication_id, source.offset).to_string()),
         lag_bytes: of_this.map(|(_, offset)| source.offset.saturating_sub(offset)),
         newest_commit_at: reach.newest_commit,
-        newest_commit_age_seconds: reach.newest_commit.map(|at| now.duration_since(at).as_secs_f64().max(0.0)),
+        newest_commit_age_seconds: reach
+            .newest_commit
+            .map(|at| now.duration_since(at).as_secs_f64().max(0.0)),
         backlog_bytes: Some(source.backlog_bytes),
         ..ArchiveStatus::off()
     }

@@ -10,12 +10,13 @@
 use std::collections::BTreeSet;
 
 use backstay_engine::postgres::receive::timeline_of;
+use backstay_engine::redis::sync::is_replication_id;
 use backstay_model::log::history::History;
 use backstay_model::plan::restore::LineageLog;
 use backstay_model::plan::window::{PositionHole, windows};
 use backstay_model::{
-    BackupId, BackupRecord, Finding, FindingLevel, InstanceId, LogId, LogSpan, Lsn, TimelineId, VerifyLevel,
-    VerifyReport,
+    BackupId, BackupRecord, Finding, FindingLevel, InstanceId, LogId, LogSpan, Lsn, Position, TimelineId,
+    VerifyLevel, VerifyReport,
 };
 use backstay_repo::layout::InstanceLayout;
 use backstay_repo::log::LogObject;
@@ -28,6 +29,7 @@ use crate::log_view::marks::Seeker;
 use crate::log_view::{LogView, holes, log_of};
 
 mod objects;
+mod stream;
 mod switch;
 
 /// An object that cannot be believed, and why.
@@ -104,6 +106,10 @@ impl Looking<'_> {
 
     /// The size of a segment, as the bases of a lineage say it.
     fn segment_bytes(&self, lineage: &str) -> Option<u64> {
+        // A stream has none.
+        if is_replication_id(lineage) {
+            return None;
+        }
         let bases = self.view.known.bases.values();
         bases.filter(|base| base.lineage == lineage).map(|base| base.segment_bytes).next()
     }
@@ -157,15 +163,21 @@ impl Looking<'_> {
     /// What keeps restores from log that is there.
     async fn holes(&self, report: &mut VerifyReport) -> Result<()> {
         let bases = self.view.bases(self.oldest_first.iter().copied());
-        for (lineage, bases) in &bases {
-            let seeker =
-                Seeker { context: self.context, instance: self.instance, index: &self.view.index, lineage };
-            for hole in windows(self.view.lineage(lineage), bases).holes {
-                let why = holes::why(&seeker, self.view.lineage(lineage), &hole).await?;
-                let span = format!("{} to {}", Lsn(hole.span.start), Lsn(hole.span.end));
-                let message = format!("the log from {span} is missing: {why}; {}", self.reach(&hole));
-                let subject = format!("{}/log/{}", self.instance, log_of(lineage, hole.timeline));
-                let is_decided = self.view.lineage(lineage).gap(hole.timeline, hole.span).is_some();
+        for (name, bases) in &bases {
+            let (context, instance, index) = (self.context, self.instance, &self.view.index);
+            let seeker = Seeker { context, instance, index, lineage: name };
+            let lineage = self.view.lineage(name);
+            for hole in windows(lineage, bases).holes {
+                let why = holes::why(&seeker, lineage, &hole).await?;
+                let place = |at: u64| match lineage.position(hole.timeline, Lsn(at)) {
+                    Position::Wal { lsn, .. } => lsn.to_string(),
+                    Position::Stream { offset, .. } => offset.to_string(),
+                };
+                let span = format!("{} to {}", place(hole.span.start), place(hole.span.end));
+                let message =
+                    format!("the log from {span} is missing: {why}; {}", self.reach(lineage, &hole));
+                let subject = format!("{}/log/{}", self.instance, log_of(name, hole.timeline));
+                let is_decided = lineage.gap(hole.timeline, hole.span).is_some();
                 let level = match hole.again {
                     Some(_) if is_decided => FindingLevel::Info,
                     Some(_) => FindingLevel::Warning,
@@ -177,10 +189,11 @@ impl Looking<'_> {
         Ok(())
     }
 
-    fn reach(&self, hole: &PositionHole) -> String {
-        let (timeline, start) = (hole.timeline, Lsn(hole.span.start));
+    fn reach(&self, lineage: &LineageLog, hole: &PositionHole) -> String {
         let before = match &hole.last {
-            Some(_) => format!("restores reach {timeline}@{start}"),
+            Some(_) => {
+                format!("restores reach {}", lineage.position(hole.timeline, Lsn(hole.span.start)))
+            }
             None => "no restore needs what is before it".to_owned(),
         };
         let ended = |id: &BackupId| {
@@ -206,6 +219,7 @@ impl Looking<'_> {
         let mut all = Vec::new();
         for (log, timeline) in self.view.index.timelines() {
             let links = objects::Links {
+                is_stream: is_replication_id(&log.lineage),
                 segment_bytes: self.segment_bytes(&log.lineage),
                 system: u64::from_str_radix(&log.lineage, 16).ok(),
             };
@@ -238,13 +252,15 @@ impl Looking<'_> {
         let is_here = |hole: &&PositionHole| hole.timeline == timeline && hole.span.overlaps(&object.span);
         let instance = self.instance;
         Ok(match found.holes.iter().find(is_here) {
-            Some(hole) => {
-                Finding::error(name.as_str(), format!("{reason}; {}", self.reach(hole)), self.remedy(hole))
-            }
+            Some(hole) => Finding::error(
+                name.as_str(),
+                format!("{reason}; {}", self.reach(&lineage, hole)),
+                self.remedy(hole),
+            ),
             None => {
                 let end = found.windows.iter().rev().find(|window| window.timeline == timeline);
                 let reach = match end.filter(|window| window.to.0 <= object.span.start) {
-                    Some(window) => format!("restores reach {timeline}@{}", window.to),
+                    Some(window) => format!("restores reach {}", lineage.position(timeline, window.to)),
                     None => "no backup that is there needs it".to_owned(),
                 };
                 let remedy = format!("`backstay backup {instance}` makes a base that does not need it");

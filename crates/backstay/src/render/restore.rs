@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use backstay_engine::postgres::starting::Starting;
+use backstay_engine::redis::sync::is_replication_id;
 use backstay_model::RecoveryTarget;
 use backstay_model::plan::RestorePlan;
 use backstay_model::plan::restore::EndOfTransaction;
@@ -30,9 +31,16 @@ pub fn plan(output: &Output, plan: &RestorePlan) -> String {
             line("stops before", transaction(next));
         }
     }
+    let of_stream = plan.recovery.as_ref().is_some_and(|recovery| is_replication_id(&recovery.lineage));
     for range in &plan.log {
         let (timeline, from, to) = (range.timeline, range.from, range.to);
-        line("log", format!("timeline {timeline}, {from} → {to} ({})", size(range.bytes)));
+        line(
+            "log",
+            match of_stream {
+                true => format!("offset {} → {} ({})", from.0, to.0, size(range.bytes)),
+                false => format!("timeline {timeline}, {from} → {to} ({})", size(range.bytes)),
+            },
+        );
     }
     if plan.base.is_some() {
         line("writes", format!("{} in {}", size(plan.bytes), count(plan.files, "file", "files")));

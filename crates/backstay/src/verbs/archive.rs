@@ -129,7 +129,9 @@ impl ArchiveWatcher for Telling {
                 Position::Wal { timeline: gap.timeline, lsn: gap.from }
             ),
             ArchiveEvent::BaseBegun { is_behind_gap: true } => "taking a base behind the gap".to_owned(),
-            ArchiveEvent::BaseBegun { is_behind_gap: false } => "taking a base, which the stream follows".to_owned(),
+            ArchiveEvent::BaseBegun { is_behind_gap: false } => {
+                "taking a base, which the stream follows".to_owned()
+            }
             ArchiveEvent::BaseTaken { id, finished_at } => {
                 format!("base {id} is taken: restores reach every instant from {finished_at} on")
             }

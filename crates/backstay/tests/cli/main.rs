@@ -60,6 +60,7 @@ mod quiet;
 mod rates;
 mod recovery_kit;
 mod redis_bases;
+mod redis_streams;
 mod reloads;
 mod second_life;
 mod second_signal;

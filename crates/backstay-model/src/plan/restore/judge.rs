@@ -15,7 +15,7 @@ use crate::log::history::{Leg, reachable};
 use crate::log::{LogMark, LogMarkKind, LogSpan};
 use crate::lsn::{Lsn, TimelineId};
 use crate::position::Position;
-use crate::record::BackupRecord;
+use crate::record::{BackupRecord, EngineKind};
 use crate::target::{RecoveryTarget, TargetAction, TargetTimeline};
 
 /// A clock of ours that is wrong by more than this is found out elsewhere. Bases that ended
@@ -53,10 +53,9 @@ pub(super) enum Why {
     },
     /// The target lies behind what can be replayed from here.
     Behind {
-        timeline: TimelineId,
-        lsn: Lsn,
+        end: Position,
         last: Option<LogMark>,
-        hole_to: Option<Lsn>,
+        hole_to: Option<Position>,
         is_hole: bool,
         /// Why there is one, where somebody decided that.
         gap: Option<String>,
@@ -69,6 +68,12 @@ pub(super) fn judge(
     record: &BackupRecord,
     log: &KnownLog,
 ) -> Result<Verdict, Box<LogQuestion>> {
+    if record.engine == EngineKind::Redis {
+        return super::stream::judge(request, record, log);
+    }
+    if let RecoveryTarget::Offset(_) = request.target {
+        return Ok(Verdict::Refused(offset_of_a_stream(request)));
+    }
     let ends_somewhere = matches!(request.target, RecoveryTarget::Latest | RecoveryTarget::Immediate);
     if request.stop.exclusive && ends_somewhere {
         return Ok(Verdict::Refused(nothing_to_leave_out(request)));
@@ -121,10 +126,9 @@ fn with_log(
     let missing = LogSpan { start: reach.lsn.0, end: hole_to.map_or(reach.lsn.0 + 1, |to| to.0) };
     let gap = lineage.gap(reach.timeline, missing).filter(|_| reach.stopped_by_hole);
     let behind = |last: Option<LogMark>| Why::Behind {
-        timeline: reach.timeline,
-        lsn: reach.lsn,
+        end: Position::Wal { timeline: reach.timeline, lsn: reach.lsn },
         last,
-        hole_to,
+        hole_to: hole_to.map(|lsn| Position::Wal { timeline: reach.timeline, lsn }),
         is_hole: reach.stopped_by_hole,
         gap: gap.map(ToString::to_string),
     };
@@ -156,7 +160,7 @@ fn with_log(
             candidate.one(sought, there, behind)
         }
         RecoveryTarget::Name(name) => candidate.one(Sought::Name(name.clone()), there, behind),
-        RecoveryTarget::Immediate => Ok(Verdict::Alone),
+        RecoveryTarget::Immediate | RecoveryTarget::Offset(_) => Ok(Verdict::Alone),
     }
 }
 
@@ -348,6 +352,14 @@ fn no_pause_at_the_end(request: &RestoreRequest) -> Refusal {
             "leave `--target-action` out, or name a point with `--to`: `backstay status {}` shows what there is",
             request.instance
         )],
+    )
+}
+
+fn offset_of_a_stream(request: &RestoreRequest) -> Refusal {
+    Refusal::new(
+        ErrorKind::Invalid,
+        format!("{} is a target of Redis, and {} is PostgreSQL", request.target, request.instance),
+        vec!["`--to` takes latest, immediate, a time such as 2026-05-03T14:30:00Z, lsn:0/3000028, xid:1234 or name:before-deploy".to_owned()],
     )
 }
 

@@ -42,8 +42,17 @@ pub struct KnownLog {
     pub lineages: BTreeMap<String, LineageLog>,
     pub bases: BTreeMap<BackupId, BaseLog>,
     /// Where bases stand whose records name their log otherwise, and that begin and end at once.
-    pub points: BTreeMap<BackupId, (TimelineId, Lsn)>,
+    pub points: BTreeMap<BackupId, BasePoint>,
     pub answers: Vec<(LogQuestion, Sighting)>,
+}
+
+/// A base that is the state at one position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BasePoint {
+    pub timeline: TimelineId,
+    pub at: Lsn,
+    /// It was the state then, by the clock of the server.
+    pub made_at: Timestamp,
 }
 
 impl KnownLog {

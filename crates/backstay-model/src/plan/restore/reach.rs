@@ -152,6 +152,9 @@ pub(super) fn ends_at(record: &BackupRecord, target: &RecoveryTarget) -> bool {
         RecoveryTarget::Latest | RecoveryTarget::Immediate => true,
         RecoveryTarget::Time(time) => record.finished_at == *time,
         RecoveryTarget::Lsn(lsn) => stop(record) == Some(*lsn),
+        RecoveryTarget::Offset(offset) => {
+            matches!(&record.stop_position, Some(Position::Stream { offset: stop, .. }) if stop == offset)
+        }
         RecoveryTarget::Xid(_) | RecoveryTarget::Name(_) => false,
     }
 }

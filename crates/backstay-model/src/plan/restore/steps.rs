@@ -54,6 +54,16 @@ pub(super) fn describe(
             "give it its names: as a snapshot and, last of all, as the base of the append-only files"
                 .to_owned(),
         ];
+        if plan.recovery.is_some() {
+            let log = ByteSize(replayed);
+            let written =
+                format!("write {log} of the stream behind it, up to the last command before the target");
+            plan.steps.insert(3, written);
+            if let Some(last) = plan.steps.last_mut() {
+                "give both their names: the base and the increment of the append-only files, and their manifest last"
+                    .clone_into(last);
+            }
+        }
         return;
     }
     plan.steps = vec![

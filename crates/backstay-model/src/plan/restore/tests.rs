@@ -34,7 +34,7 @@ fn damaged(n: u8) -> (BackupRecord, BackupMarks) {
     (record(n), BackupMarks { findings: vec![finding], ..BackupMarks::default() })
 }
 
-fn request(target: &str) -> RestoreRequest {
+pub(in crate::plan) fn request(target: &str) -> RestoreRequest {
     RestoreRequest {
         instance: "orders".parse().unwrap(),
         backup: None,

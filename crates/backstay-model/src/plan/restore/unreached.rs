@@ -6,6 +6,7 @@ use super::{Refusal, RestoreRequest, reach};
 use crate::error::ErrorKind;
 use crate::log::{LogMark, LogMarkKind};
 use crate::lsn::Lsn;
+use crate::position::Position;
 use crate::record::BackupRecord;
 use crate::summary::BackupMarks;
 use crate::target::RecoveryTarget;
@@ -31,8 +32,8 @@ pub(super) fn refusal(
     let after = why.iter().rfind(|(_, why)| *why == Why::Before).map(|(record, _)| after(request, record));
     let behind = || {
         why.iter().filter_map(|(record, why)| match why {
-            Why::Behind { timeline, lsn, last, hole_to, is_hole, gap } => {
-                Some((record, *timeline, *lsn, last, *hole_to, gap.as_deref(), *is_hole))
+            Why::Behind { end, last, hole_to, is_hole, gap } => {
+                Some((record, end, last, hole_to.as_ref(), gap.as_deref(), *is_hole))
             }
             _ => None,
         })
@@ -42,29 +43,32 @@ pub(super) fn refusal(
     let in_hole = behind().find(|(.., is_hole)| *is_hole && may_lie_anywhere);
     let behind = in_hole.or_else(|| behind().next());
     let (reason, before, after) = match behind {
-        Some((record, timeline, lsn, last, hole_to, gap, is_hole)) => {
+        Some((record, end, last, hole_to, gap, is_hole)) => {
             let reason = match (is_hole, target) {
                 (true, _) => {
-                    let to = hole_to.map(|to| format!(" to {to}")).unwrap_or_default();
+                    let to = hole_to.map(|to| format!(" to {}", place(to))).unwrap_or_default();
                     let why = gap.map(|gap| format!(" ({gap})")).unwrap_or_default();
-                    format!("the log has a hole on timeline {timeline}, from {lsn}{to}{why}")
+                    match end {
+                        Position::Wal { timeline, lsn } => {
+                            format!("the log has a hole on timeline {timeline}, from {lsn}{to}{why}")
+                        }
+                        Position::Stream { .. } => format!("the stream has a hole, from {end}{to}{why}"),
+                    }
                 }
                 (false, RecoveryTarget::Xid(_)) => {
-                    format!(
-                        "no such transaction ended in the log from {} to its end at {timeline}@{lsn}",
-                        record.id
-                    )
+                    format!("no such transaction ended in the log from {} to its end at {end}", record.id)
                 }
                 (false, RecoveryTarget::Name(_)) => {
-                    format!("no such point is in the log from {} to its end at {timeline}@{lsn}", record.id)
+                    format!("no such point is in the log from {} to its end at {end}", record.id)
                 }
-                (false, _) => format!("the log ends at {timeline}@{lsn}"),
+                (false, _) => format!("the log ends at {end}"),
             };
             // Behind a hole life goes on with the first base that ended there.
             let next = || {
                 let behind = |record: &BackupRecord| {
-                    let stop = record.stop_position.as_ref().and_then(crate::Position::lsn);
-                    hole_to.zip(stop).is_some_and(|(hole_to, stop)| stop >= hole_to)
+                    hole_to
+                        .zip(record.stop_position.as_ref())
+                        .is_some_and(|(hole_to, stop)| is_behind(stop, hole_to))
                 };
                 let mut oldest_first = newest_first.iter().rev();
                 let sound = oldest_first.find(|(record, marks)| behind(record) && !marks.is_damaged());
@@ -100,6 +104,26 @@ pub(super) fn refusal(
     )
 }
 
+/// As it is said beside another place of the same log.
+fn place(position: &Position) -> String {
+    match position {
+        Position::Wal { lsn, .. } => lsn.to_string(),
+        Position::Stream { offset, .. } => offset.to_string(),
+    }
+}
+
+/// Whether a base ended at a place or behind it, of the same log.
+fn is_behind(stop: &Position, place: &Position) -> bool {
+    match (stop, place) {
+        (Position::Wal { lsn, .. }, Position::Wal { lsn: place, .. }) => lsn >= place,
+        (
+            Position::Stream { replication_id, offset },
+            Position::Stream { replication_id: of, offset: place },
+        ) => replication_id == of && offset >= place,
+        _ => false,
+    }
+}
+
 /// The last instant before the place where the replay would end.
 fn before(request: &RestoreRequest, base: &BackupRecord, last: Option<&LogMark>, is_hole: bool) -> Nearest {
     let instance = &request.instance;
@@ -116,18 +140,23 @@ fn before(request: &RestoreRequest, base: &BackupRecord, last: Option<&LogMark>,
         // The very end can be reached, but not stopped at.
         _ if !is_hole => format!("backstay restore {instance} --to latest"),
         LogMarkKind::Commit { transaction } => format!("backstay restore {instance} --to xid:{transaction}"),
+        LogMarkKind::Instant => format!("backstay restore {instance} --to offset:{}", last.at),
         _ => format!("backstay restore {instance} --to lsn:{} --exclusive", Lsn(last.at)),
     };
+    let (at, done) = match last.kind {
+        LogMarkKind::Instant => (last.at.to_string(), "written"),
+        _ => (Lsn(last.at).to_string(), "committed"),
+    };
     Nearest {
-        said: format!("{} ({})", last.time, Lsn(last.at)),
-        hint: format!("`{command}` restores everything that was committed by {}", last.time),
+        said: format!("{} ({at})", last.time),
+        hint: format!("`{command}` restores everything that was {done} by {}", last.time),
     }
 }
 
 /// The end of a base that is too new.
 fn after(request: &RestoreRequest, base: &BackupRecord) -> Nearest {
-    let position = base.stop_position.as_ref().and_then(crate::Position::lsn);
-    let position = position.map(|lsn| format!(" ({lsn})")).unwrap_or_default();
+    let position = base.stop_position.as_ref().map(|position| format!(" ({})", place(position)));
+    let position = position.unwrap_or_default();
     let instance = &request.instance;
     Nearest {
         said: format!("{}{position}", base.finished_at),

@@ -21,6 +21,7 @@ fn case(log: &[(u32, u64, u64)], histories: &[(u32, &str)], bases: &[(u32, u64)]
             .map(|(timeline, text)| (TimelineId(*timeline), History::parse(text).unwrap()))
             .collect(),
         gaps: Vec::new(),
+        ..LineageLog::default()
     };
     let base = |(number, (timeline, end)): (usize, &(u32, u64))| {
         let id = format!("20261121T0243{number:02}Z-7q3f").parse().unwrap();

@@ -86,8 +86,15 @@ impl Instants {
             }
         }
         let file = begin(&directory.join(FILES[1 - number])).map_err(failed)?;
-        let mut instants =
-            Instants { directory: directory.to_owned(), lines, file, number, written: 0, grown: GROWN, sealed: BTreeMap::new() };
+        let mut instants = Instants {
+            directory: directory.to_owned(),
+            lines,
+            file,
+            number,
+            written: 0,
+            grown: GROWN,
+            sealed: BTreeMap::new(),
+        };
         instants.write_anew().map_err(failed)?;
         Ok(instants)
     }
@@ -267,7 +274,8 @@ mod tests {
         let mut instants = Instants::open(place.path()).unwrap();
         let log = line(0, &[]).log;
         let cut = CUT_BYTES;
-        for (end, mark) in [(7, 0), (50, 50), (90, 80), (cut, cut), (cut + 9, cut + 9), (cut + 20, cut + 18)] {
+        for (end, mark) in [(7, 0), (50, 50), (90, 80), (cut, cut), (cut + 9, cut + 9), (cut + 20, cut + 18)]
+        {
             let marks = [(mark, mark as i64)];
             instants.add(line(end, if mark == 0 { &[] } else { &marks })).unwrap();
         }

@@ -179,7 +179,8 @@ impl<'a, 'b> Stream<'a, 'b> {
     }
 
     async fn done(&mut self, joined: Result<Result<Done>, JoinError>) -> Result<()> {
-        let joined = joined.map_err(|error| Error::broken(format!("a thread of the spool ended: {error}")))?;
+        let joined =
+            joined.map_err(|error| Error::broken(format!("a thread of the spool ended: {error}")))?;
         let Done { mut keeper, mut piece, full, durable } = joined?;
         self.has_changes |= keeper.reader.take_changes();
         let is_asked = keeper.reader.take_question();

@@ -10,7 +10,7 @@ use backstay_repo::log::LogObject;
 use tokio::task::JoinSet;
 
 use super::super::unseen;
-use super::Damaged;
+use super::{Damaged, stream};
 use crate::context::Context;
 use crate::error::{Error, Result};
 
@@ -24,18 +24,23 @@ const TAIL_BYTES: usize = 256 << 10;
 /// What the pages of a log must say.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Links {
+    /// Of commands, which have no pages: read as a whole, they must go on where those before them
+    /// ended.
+    pub is_stream: bool,
     /// `None` where no base says it: then no page is looked at.
     pub segment_bytes: Option<u64>,
     pub system: Option<u64>,
 }
 
 /// What was read of one object.
-struct Seen {
-    first: Vec<u8>,
+pub(super) struct Seen {
+    pub first: Vec<u8>,
     last_at: u64,
     last: Vec<u8>,
     /// All of it, when it was read as a whole.
-    whole: bool,
+    pub whole: bool,
+    /// What the engine stored with it.
+    pub facts: serde_json::Value,
     read_bytes: u64,
 }
 
@@ -62,6 +67,7 @@ pub(super) async fn look(
     // By where they end.
     let mut tails: BTreeMap<u64, Tail> = BTreeMap::new();
     let mut held: Option<(LogSpan, Vec<u8>)> = None;
+    let mut streams = stream::States::default();
     for some in objects.chunks(at_once) {
         context.check_cancelled()?;
         for (object, seen) in read(context, instance, log, some, whole).await? {
@@ -84,6 +90,12 @@ pub(super) async fn look(
                 && differ(*span, before, object.span, &seen.first)
             {
                 bad("it holds other bytes than another object of the same place".to_owned());
+                continue;
+            }
+            if links.is_stream
+                && let Some(damage) = streams.follow(object.span, &seen)
+            {
+                bad(damage);
                 continue;
             }
             tails.retain(|end, _| *end >= object.span.start);
@@ -122,6 +134,7 @@ async fn read(
                         last: read.content[tail..].to_vec(),
                         first: read.content,
                         whole: true,
+                        facts: read.head.facts,
                         read_bytes: object.size_bytes,
                     });
                 }
@@ -133,6 +146,7 @@ async fn read(
                     last_at: edges.last_at,
                     last: edges.last,
                     whole: false,
+                    facts: glance.head.facts,
                     read_bytes: edges.stored_bytes,
                 })
             };

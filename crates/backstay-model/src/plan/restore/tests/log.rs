@@ -52,7 +52,7 @@ impl World {
         let log = KnownLog {
             lineages: [(LINEAGE.to_owned(), lineage)].into(),
             bases: backups.iter().map(|(record, _)| (record.id.clone(), of.clone())).collect(),
-            answers: Vec::new(),
+            ..KnownLog::default()
         };
         World { backups, log, marks: marks.to_vec() }
     }

@@ -1,0 +1,257 @@
+//! The stream of Redis and Valkey: archived as it comes, and restored to any instant.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::Value;
+use testkit::redis::Client;
+use testkit::{Redis, RedisVersion, require_redis, wait_for, wait_until};
+
+use super::program::{Home, Ran};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A server of each fork, and a home whose instance `cache` it is.
+fn on_both(settings: &[(&str, &str)], test: impl Fn(&mut Redis, &Home)) {
+    for version in RedisVersion::ALL {
+        let Some(installation) = require_redis(version) else { continue };
+        let mut server = Redis::start_new(&installation, settings).unwrap();
+        let home = Home::new();
+        home.init();
+        let text = format!(
+            "[instance.cache]\nengine = 'redis'\nurl = '{}'\npolicy = {{ rpo = '1s' }}\n\
+             [instance.cache.archive]\nspool = '{}'\n",
+            server.url(),
+            home.path("spool").display()
+        );
+        home.append(&text);
+        test(&mut server, &home);
+    }
+}
+
+/// `backstay archive cache` in the background.
+struct Archive<'a> {
+    child: Child,
+    home: &'a Home,
+    log: std::path::PathBuf,
+}
+
+impl<'a> Archive<'a> {
+    fn start(home: &'a Home) -> Archive<'a> {
+        let log = home.path("archive.log");
+        let file = std::fs::File::options().create(true).append(true).open(&log).unwrap();
+        let mut command: Command = home.command(["archive", "cache"]);
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file).spawn().unwrap();
+        Archive { child, home, log }
+    }
+
+    fn says(&self, words: &str) {
+        wait_until(LIMIT, format!("the archive to say {words:?}: {}", self.text()), || {
+            self.text().contains(words)
+        })
+        .unwrap();
+    }
+
+    fn text(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    fn stop(mut self) {
+        let id = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
+        let ended = wait_for(LIMIT, "the archive to end", || self.child.try_wait().unwrap()).unwrap();
+        assert_eq!(ended.code(), Some(0), "{}", self.text());
+    }
+
+    fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Everything that the server has sent lies in the store.
+    fn holds(&self, server: &Redis) {
+        let end = offset(server);
+        wait_until(LIMIT, format!("the stream to {end}: {}", self.text()), || stored(self.home) >= end)
+            .unwrap();
+    }
+}
+
+impl Drop for Archive<'_> {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn stored(home: &Home) -> u64 {
+    let end = |path: &Path| u64::from_str_radix(path.file_name()?.to_str()?.split_once('-')?.1, 16).ok();
+    home.objects("/log/").iter().filter_map(|path| end(path)).max().unwrap_or(0)
+}
+
+fn info(server: &Redis, field: &str) -> String {
+    let text = server.run(&["INFO"]).unwrap().text();
+    let line = text.lines().find_map(|line| line.strip_prefix(&format!("{field}:")));
+    line.unwrap_or_else(|| panic!("no {field} in {text}")).trim().to_owned()
+}
+
+fn offset(server: &Redis) -> u64 {
+    info(server, "master_repl_offset").parse().unwrap()
+}
+
+fn digest(server: &Redis) -> String {
+    server.run(&["DEBUG", "DIGEST"]).unwrap().text()
+}
+
+fn restored(server: &Redis, home: &Home, to: &str, digest_of: &str) -> Ran {
+    let into = home.path(&format!("restored-{}", to.replace(':', "-")));
+    let ran = home.run(["restore", "cache", "--to", to, "--into", into.to_str().unwrap()]).good();
+    let appends = ran.out.contains("--appendonly yes");
+    let settings: &[(&str, &str)] = if appends {
+        &[("appendonly", "yes"), ("replicaof", "127.0.0.1 1")]
+    } else {
+        &[("replicaof", "127.0.0.1 1")]
+    };
+    let other = Redis::start_on(server.installation(), &into, settings).unwrap();
+    assert_eq!(digest(&other), digest_of, "{to}: {ran:#?}");
+    ran
+}
+
+/// What came by then, and how the data were: with nothing in between.
+struct Instant {
+    at: Timestamp,
+    offset: u64,
+    digest: String,
+}
+
+fn instant(server: &Redis, archive: &Archive<'_>) -> Instant {
+    // Nothing is written, and nothing expires, until both are known.
+    server.run(&["CLIENT", "PAUSE", "60000", "WRITE"]).unwrap();
+    let (offset, digest) = (offset(server), digest(server));
+    // What was sent has come by now; what follows comes later, and shows that the stream goes on.
+    archive.holds(server);
+    let at = Timestamp::now();
+    server.run(&["CLIENT", "UNPAUSE"]).unwrap();
+    server.run(&["SET", "later", "yes"]).unwrap();
+    archive.holds(server);
+    Instant { at, offset, digest }
+}
+
+fn write(client: &mut Client, number: u32) {
+    let every_byte: Vec<u8> = (0..=255).collect();
+    let key = format!("key:{number}");
+    client.run(&[b"SET", key.as_bytes(), &every_byte]).unwrap();
+    for words in [
+        "SELECT 9",
+        "INCRBYFLOAT half 1.25",
+        "MULTI",
+        "SADD members a b c",
+        "SELECT 3",
+        "SPOP members",
+        "SADD members x y z",
+        "EXEC",
+        "SET fades soon PX 40",
+        "PERSIST fades",
+        "APPEND fades !",
+        "SELECT 0",
+        "XADD stream * number 1",
+        "SETEX short 1 gone",
+    ] {
+        client.run(&words.split(' ').collect::<Vec<_>>()).unwrap();
+    }
+    let script =
+        "redis.call('INCR','scripted') redis.call('SELECT',2) redis.call('INCR','scripted') return 1";
+    client.run(&["EVAL", script, "0"]).unwrap();
+}
+
+#[test]
+fn any_instant_of_the_stream_comes_back_with_every_value() {
+    on_both(&[("repl-diskless-sync-delay", "0")], |server, home| {
+        let mut client = server.client().unwrap();
+        (0..50).for_each(|number| write(&mut client, number));
+        let archive = Archive::start(home);
+        archive.says("is taken");
+        let mut instants = Vec::new();
+        for number in 50..53 {
+            write(&mut client, number);
+            instants.push(instant(server, &archive));
+        }
+        client.run(&["FLUSHALL"]).unwrap();
+        let last = digest(server);
+        archive.holds(server);
+        archive.stop();
+        for instant in &instants {
+            restored(server, home, &instant.at.to_string(), &instant.digest);
+            restored(server, home, &format!("offset:{}", instant.offset), &instant.digest);
+        }
+        let ran = restored(server, home, "latest", &last);
+        assert!(ran.err.contains("lies in append-only files"), "{ran:#?}");
+        let told: Value = home.run(["status", "cache", "--json"]).good().json();
+        let status = &told[0];
+        assert_eq!(status["holes"].as_array().map(Vec::len), Some(0), "{status}");
+        assert_eq!(status["recovery_windows"].as_array().map(Vec::len), Some(1), "{status}");
+        // One who does not append is not started empty.
+        let into = home.path("restored-latest");
+        let other = Redis::start_on(server.installation(), &into, &[]);
+        assert!(other.is_err(), "it started without what was restored");
+    });
+}
+
+#[test]
+fn an_archive_that_was_killed_goes_on_where_it_ended() {
+    on_both(&[("repl-diskless-sync-delay", "0")], |server, home| {
+        let mut client = server.client().unwrap();
+        let archive = Archive::start(home);
+        archive.says("is taken");
+        for round in 0..4 {
+            write(&mut client, round);
+            if round % 2 == 0 {
+                archive.holds(server);
+            }
+        }
+        archive.kill();
+        (4..9).for_each(|round| write(&mut client, round));
+        let archive = Archive::start(home);
+        write(&mut client, 10);
+        let instant = instant(server, &archive);
+        archive.stop();
+        assert_eq!(home.backups().len(), 1);
+        restored(server, home, &instant.at.to_string(), &instant.digest);
+        let told: Value = home.run(["status", "cache", "--json"]).good().json();
+        assert_eq!(told[0]["holes"].as_array().map(Vec::len), Some(0), "{told}");
+        home.run(["verify", "cache", "--level", "structure"]).good();
+        home.run(["verify", "cache", "--level", "digest"]).good();
+    });
+}
+
+#[test]
+fn what_the_server_has_forgotten_is_a_hole_with_a_base_behind_it() {
+    on_both(&[("repl-diskless-sync-delay", "0"), ("repl-backlog-size", "16kb")], |server, home| {
+        let mut client = server.client().unwrap();
+        let archive = Archive::start(home);
+        archive.says("is taken");
+        write(&mut client, 1);
+        let before = instant(server, &archive);
+        archive.stop();
+        let value = vec![b'v'; 100_000];
+        client.run(&[&b"SET"[..], b"large", &value]).unwrap();
+        let lost = Timestamp::now();
+        (2..5).for_each(|round| write(&mut client, round));
+        let archive = Archive::start(home);
+        wait_until(LIMIT, "another base", || home.backups().len() == 2).unwrap();
+        write(&mut client, 6);
+        let after = instant(server, &archive);
+        archive.stop();
+        restored(server, home, &before.at.to_string(), &before.digest);
+        restored(server, home, &after.at.to_string(), &after.digest);
+        let told: Value = home.run(["status", "cache", "--json"]).good().json();
+        assert_eq!(told[0]["holes"].as_array().map(Vec::len), Some(1), "{told}");
+        let into = home.path("within");
+        let refused =
+            home.run(["restore", "cache", "--to", &lost.to_string(), "--into", into.to_str().unwrap()]);
+        assert_eq!(refused.code, 9, "{refused:#?}");
+        assert!(refused.err.contains("the stream has a hole, from"), "{refused:#?}");
+        assert!(!into.exists());
+    });
+}
