@@ -12,8 +12,11 @@ pub mod connection;
 pub mod error;
 pub mod facts;
 pub mod place;
+pub mod programs;
+pub mod prove;
 pub mod reply;
 pub mod rights;
+pub mod scratch;
 pub mod settings;
 pub mod sync;
 
