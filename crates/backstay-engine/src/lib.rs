@@ -11,6 +11,7 @@
 pub mod address;
 pub mod error;
 pub mod postgres;
+mod private;
 pub mod redis;
 pub mod snapshot;
 

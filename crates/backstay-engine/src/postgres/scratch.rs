@@ -10,30 +10,27 @@
 //! does not stop when it is told to is killed; when we are killed, a guard that
 //! stays behind ends it.
 
-mod guard;
 mod leftover;
 
-use std::fs::{self, DirBuilder, File};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use backstay_model::TargetAction;
-use rustix::fs::{Gid, Uid};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 pub use self::leftover::end_server_on;
 
-use self::guard::Guard;
 use super::connect::{Session, column};
 use super::facts::ServerFacts;
 use super::programs::Programs;
 use super::settings::PostgresSettings;
+use crate::private::{Guard, private_directory};
 use crate::{Error, Result};
 
 /// How a scratch server is run.
@@ -78,6 +75,8 @@ pub(super) const FIRST_DATABASE: &str = "template1";
 const STARTING_UP: &str = "57P03";
 /// Origins of replicated changes that a copy may have kept need as many places.
 const ORIGINS: u32 = 64;
+/// Ends a server without a checkpoint.
+const AT_ONCE: &str = "QUIT";
 /// Of the end of the log, in an error.
 const LOG_LINES_SHOWN: usize = 12;
 /// Extensions that must be loaded at the start or their tables cannot be read.
@@ -187,7 +186,7 @@ impl Scratch {
             .spawn()
             .map_err(|source| Error::Program { program: program.display().to_string(), source })?;
         info!(process = child.id(), directory = %self.directory.display(), "scratch server started");
-        let guard = Guard::post(&child, &self.private, self.owner);
+        let guard = Guard::post(&child, AT_ONCE, &self.private, self.owner);
         self.process = Some(child);
         self.guard = Some(guard?);
         Ok(())
@@ -448,26 +447,6 @@ fn recovering(recovery: &ScratchRecovery, facts: &ServerFacts) -> Vec<String> {
         }
     }
     settings
-}
-
-/// A new directory with a short path, for the path of a socket has at most 107 bytes.
-fn private_directory(owner: Option<(u32, u32)>) -> Result<PathBuf> {
-    let base = std::env::temp_dir();
-    let process = std::process::id();
-    let mut number = 0u32;
-    let path = loop {
-        let path = base.join(format!("backstay-{process}-{number}"));
-        match DirBuilder::new().mode(0o700).create(&path) {
-            Ok(()) => break path,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
-            Err(source) => return Err(Error::Write { path, source }),
-        }
-    };
-    if let Some((user, group)) = owner {
-        rustix::fs::chown(&path, Some(Uid::from_raw(user)), Some(Gid::from_raw(group)))
-            .map_err(|error| Error::Write { path: path.clone(), source: error.into() })?;
-    }
-    Ok(path)
 }
 
 #[cfg(test)]

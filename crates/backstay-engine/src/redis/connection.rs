@@ -82,8 +82,23 @@ impl Connection {
     ///
     /// [`RedisError::Refused`] for an answer that is an error.
     pub async fn call<T: AsRef<[u8]>>(&mut self, action: &'static str, words: &[T]) -> Result<Reply> {
+        self.call_within(ANSWER_LIMIT, action, words).await
+    }
+
+    /// A command that may take its time.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Connection::call`]. After [`Error::Timeout`] the answer is still to come, and the connection
+    /// is of no more use.
+    pub async fn call_within<T: AsRef<[u8]>>(
+        &mut self,
+        limit: Duration,
+        action: &'static str,
+        words: &[T],
+    ) -> Result<Reply> {
         self.send(action, words).await?;
-        match self.receive(action, ANSWER_LIMIT).await? {
+        match self.receive(action, limit).await? {
             Reply::Error(message) => Err(RedisError::Refused { action, message }.into()),
             reply => Ok(reply),
         }

@@ -1,7 +1,10 @@
 //! What a server refuses, and what is wrong with what it sends.
 
+use std::path::PathBuf;
+
 use backstay_model::ErrorKind;
 
+use super::facts::Product;
 use super::rights::STATEMENT;
 
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +23,74 @@ pub enum RedisError {
     NoDataThere { server: String, mode: String },
     #[error("the server closed the connection while it sent its snapshot, after {received} bytes")]
     SnapshotBroken { received: u64 },
+    #[error(
+        "find the program `{}` of {} {}.{} or newer{}", program_of(*product), product.name(), release.0, release.1,
+        directory.as_ref().map(|directory| format!(" in {}", directory.display())).unwrap_or_default()
+    )]
+    ProgramMissing {
+        product: Product,
+        release: (u32, u32),
+        /// The one that was set.
+        directory: Option<PathBuf>,
+    },
+    #[error("`{}` is of {}, and not of {}", program.display(), known(found), expected.name())]
+    ProgramOfOther { program: PathBuf, found: String, expected: Product },
+    #[error("`{}` is of {} {found}, older than the {needed} that wrote the data", program.display(), product.name())]
+    ProgramTooOld { program: PathBuf, product: Product, found: String, needed: String },
+    #[error("the scratch server did not {what}; its log ends with: {log}")]
+    Scratch { what: &'static str, log: String },
+}
+
+fn program_of(product: Product) -> &'static str {
+    match product {
+        Product::Redis => "redis-server",
+        Product::Valkey => "valkey-server",
+    }
+}
+
+fn known(found: &str) -> &str {
+    if found.is_empty() { "nobody knows whom" } else { found }
+}
+
+/// What a log says that ends where a server could not load what it found.
+const DAMAGE: [&str; 7] = [
+    "Unexpected end of file reading the append only file",
+    "Bad file format reading the append only file",
+    "FATAL AOF MANIFEST FILE ERROR",
+    "Unable to obtain the AOF file",
+    "Wrong RDB checksum",
+    "Internal error in RDB",
+    "RDB ERROR DETECTED",
+];
+
+/// The words with which a server refuses what is whole, and the way round it.
+const NOT_FOR_IT: [(&str, &str); 4] = [
+    (
+        "Can't handle RDB format version",
+        "install a newer server, and name its directory with `bin_directory` of the instance",
+    ),
+    ("module data", OF_A_MODULE),
+    ("Unknown command '", OF_A_MODULE),
+    (
+        "configured to handle more than",
+        "`CONFIG GET databases` at the source says how many it has: take a new backup with `backstay backup`",
+    ),
+];
+
+const OF_A_MODULE: &str =
+    "`MODULE LIST` at the source names the modules that its data need, which a scratch server does not load";
+
+fn of_log(log: &str) -> (ErrorKind, &'static str) {
+    if let Some((_, hint)) = NOT_FOR_IT.iter().find(|(words, _)| log.contains(words)) {
+        return (ErrorKind::Unsupported, hint);
+    }
+    if DAMAGE.iter().any(|words| log.contains(words)) {
+        return (ErrorKind::Corrupt, "`backstay verify` says whether what is stored is whole");
+    }
+    (
+        ErrorKind::Unavailable,
+        "mend what the end of the log names; `journalctl -k` says whether the kernel ended it where memory was short",
+    )
 }
 
 /// The kinds of refusals, by the word that begins them.
@@ -48,6 +119,10 @@ impl RedisError {
             RedisError::UnsupportedVersion { .. } => ErrorKind::Unsupported,
             RedisError::NoDataThere { .. } => ErrorKind::Invalid,
             RedisError::SnapshotBroken { .. } => ErrorKind::Unavailable,
+            RedisError::ProgramMissing { .. }
+            | RedisError::ProgramOfOther { .. }
+            | RedisError::ProgramTooOld { .. } => ErrorKind::Unsupported,
+            RedisError::Scratch { log, .. } => of_log(log).0,
         }
     }
 
@@ -71,7 +146,80 @@ impl RedisError {
                 "see the log of the server: it says whether it was restarted, or gave the connection up because \
                  `client-output-buffer-limit replica` was passed"
             }
+            RedisError::ProgramMissing { product, .. } => {
+                let package = program_of(*product);
+                return vec![format!(
+                    "install the package `{package}`, or name the directory with `bin_directory` of the instance"
+                )];
+            }
+            RedisError::ProgramOfOther { expected, .. } => {
+                return vec![format!(
+                    "name the directory of `{}` with `bin_directory` of the instance",
+                    program_of(*expected)
+                )];
+            }
+            RedisError::ProgramTooOld { .. } => {
+                "install a newer one, and name its directory with `bin_directory` of the instance"
+            }
+            RedisError::Scratch { log, .. } => of_log(log).1,
         };
         vec![text.to_owned()]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended(log: &str) -> RedisError {
+        RedisError::Scratch { what: "start", log: log.to_owned() }
+    }
+
+    #[test]
+    fn what_the_server_could_not_load_decides_what_a_person_does() {
+        for (log, kind, word) in [
+            (
+                "# Wrong RDB checksum expected: (1) but got (2). Aborting now.",
+                ErrorKind::Corrupt,
+                "backstay verify",
+            ),
+            (
+                "# Can't handle RDB format version 80\n# Internal error in RDB",
+                ErrorKind::Unsupported,
+                "bin_directory",
+            ),
+            (
+                "# Unknown command 'TS.ADD' reading the append only file x",
+                ErrorKind::Unsupported,
+                "MODULE LIST",
+            ),
+            ("# Out Of Memory allocating 17 bytes!", ErrorKind::Unavailable, "journalctl -k"),
+        ] {
+            let error = ended(log);
+            assert_eq!(error.kind(), kind, "{log}");
+            assert!(error.hints()[0].contains(word), "{log}: {:?}", error.hints());
+        }
+    }
+
+    #[test]
+    fn every_error_about_a_scratch_server_says_how_it_is_mended() {
+        let product = Product::Valkey;
+        for error in [
+            ended("x"),
+            RedisError::ProgramMissing { product, release: (8, 1), directory: None },
+            RedisError::ProgramOfOther { program: "/x".into(), found: String::new(), expected: product },
+            RedisError::ProgramTooOld {
+                program: "/x".into(),
+                product,
+                found: "8.0.1".into(),
+                needed: "8.1.0".into(),
+            },
+        ] {
+            let hints = error.hints();
+            assert!(!hints.is_empty() && !error.to_string().ends_with('.'), "{error}");
+            for hint in hints {
+                assert!(hint.contains('`') && !hint.ends_with('.') && !hint.contains("  "), "{hint:?}");
+            }
+        }
     }
 }

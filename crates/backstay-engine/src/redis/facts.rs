@@ -66,10 +66,8 @@ impl ServerFacts {
     /// [`RedisError::NoDataThere`] for a Sentinel, [`RedisError::UnsupportedVersion`], and a refusal where
     /// the user may not ask.
     pub async fn ask(connection: &mut Connection) -> Result<ServerFacts> {
-        let reply = connection.call("ask the server what it is", &["INFO"]).await?;
-        let text = reply.text().ok_or_else(|| protocol("INFO is answered with no text"))?;
-        let server = connection.server().to_owned();
-        ServerFacts::read(&server, &Info::parse(&text))
+        let info = Info::ask(connection, "ask the server what it is", "default").await?;
+        ServerFacts::read(connection.server(), &info)
     }
 
     fn read(server: &str, info: &Info) -> Result<ServerFacts> {
@@ -137,7 +135,7 @@ impl StreamSource {
     }
 }
 
-fn numbers(version: &str) -> (u32, u32) {
+pub(super) fn numbers(version: &str) -> (u32, u32) {
     let mut parts = version.split('.').map(|part| part.parse().unwrap_or(0));
     (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
 }
@@ -147,15 +145,25 @@ fn protocol(reason: &str) -> Error {
 }
 
 /// The lines of `INFO`.
-struct Info(BTreeMap<String, String>);
+pub(super) struct Info(BTreeMap<String, String>);
 
 impl Info {
+    pub(super) async fn ask(
+        connection: &mut Connection,
+        action: &'static str,
+        section: &str,
+    ) -> Result<Info> {
+        let reply = connection.call(action, &["INFO", section]).await?;
+        let text = reply.text().ok_or_else(|| protocol("INFO is answered with no text"))?;
+        Ok(Info::parse(&text))
+    }
+
     fn parse(text: &str) -> Info {
         let pairs = text.lines().filter_map(|line| line.trim_end().split_once(':'));
         Info(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
     }
 
-    fn text(&self, name: &str) -> Result<&str> {
+    pub(super) fn text(&self, name: &str) -> Result<&str> {
         self.0.get(name).map(String::as_str).ok_or_else(|| protocol(&format!("INFO does not say `{name}`")))
     }
 
@@ -174,7 +182,7 @@ impl Info {
     }
 
     /// `db0:keys=3,expires=1,avg_ttl=0`.
-    fn databases(&self) -> BTreeMap<u32, DatabaseFacts> {
+    pub(super) fn databases(&self) -> BTreeMap<u32, DatabaseFacts> {
         let numbered = self.0.iter().filter_map(|(name, value)| {
             let number = name.strip_prefix("db")?.parse().ok()?;
             let field = |wanted: &str| {
@@ -184,6 +192,23 @@ impl Info {
             Some((number, DatabaseFacts { keys: field("keys")?, expires: field("expires")? }))
         });
         numbered.collect()
+    }
+}
+
+/// A server as a test may need one.
+#[cfg(test)]
+pub(super) fn facts_of_a_server() -> ServerFacts {
+    ServerFacts {
+        product: Product::Redis,
+        version: "7.0.15".to_owned(),
+        run_id: "r".to_owned(),
+        is_cluster: false,
+        role: Role::Master,
+        replication_id: "a".repeat(40),
+        offset: 0,
+        backlog_bytes: 1 << 20,
+        used_memory_bytes: 1 << 20,
+        databases: BTreeMap::new(),
     }
 }
 

@@ -233,7 +233,7 @@ fn guard(path: &Path) -> io::Result<()> {
     file.sync_all()
 }
 
-fn sync(directory: &Path) -> Result<()> {
+pub(super) fn sync(directory: &Path) -> Result<()> {
     let synced = File::open(directory).and_then(|open| open.sync_all());
     synced.map_err(|source| Error::Write { path: directory.to_owned(), source })
 }

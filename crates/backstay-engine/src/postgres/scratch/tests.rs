@@ -74,13 +74,3 @@ fn settings_a_version_does_not_know_are_not_given_to_it() {
         assert!(!settings.iter().any(|found| found.starts_with(word)), "{word}");
     }
 }
-
-#[test]
-fn two_private_directories_are_two() {
-    let (one, two) = (private_directory(None).unwrap(), private_directory(None).unwrap());
-    assert_ne!(one, two);
-    assert_eq!(fs::metadata(&one).unwrap().mode() & 0o777, 0o700);
-    for path in [one, two] {
-        fs::remove_dir(path).unwrap();
-    }
-}

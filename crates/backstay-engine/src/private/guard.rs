@@ -13,17 +13,22 @@ use std::process::{Child, Command, Stdio};
 
 use crate::{Error, Result};
 
-/// Nothing is ever written to the pipe: `read` returns when it is closed. `QUIT`
-/// ends a server at once, without a checkpoint.
-const WATCH: &str = r#"read -r _; kill -s QUIT "$1"; rm -rf -- "$2""#;
+/// Nothing is ever written to the pipe: `read` returns when it is closed.
+const WATCH: &str = r#"read -r _; kill -s "$1" "$2"; rm -rf -- "$3""#;
 
-pub(super) struct Guard(Child);
+pub(crate) struct Guard(Child);
 
 impl Guard {
-    /// Watches over a server and its private directory, as their owner.
-    pub(super) fn post(server: &Child, private: &Path, owner: Option<(u32, u32)>) -> Result<Guard> {
+    /// Watches over a server and its private directory, as their owner. The signal is
+    /// the name of the one that ends the server at once.
+    pub(crate) fn post(
+        server: &Child,
+        signal: &str,
+        private: &Path,
+        owner: Option<(u32, u32)>,
+    ) -> Result<Guard> {
         let mut command = Command::new("sh");
-        command.args(["-c", WATCH, "sh"]).arg(server.id().to_string()).arg(private);
+        command.args(["-c", WATCH, "sh", signal]).arg(server.id().to_string()).arg(private);
         if let Some((user, group)) = owner {
             command.uid(user).gid(group);
         }
