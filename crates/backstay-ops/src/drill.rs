@@ -10,6 +10,7 @@
 mod course;
 mod instant;
 mod leftovers;
+mod redis;
 
 use std::fs::Permissions;
 use std::io;
@@ -27,7 +28,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::clock::Stopwatch;
 use crate::context::{Context, off_thread};
 use crate::error::{Error, Result};
-use crate::instance::{Instance, only_postgres};
+use crate::instance::{EngineSettings, Instance, only_postgres};
 use crate::known::Known;
 use crate::notes;
 use crate::restore::place::{self, Where};
@@ -210,6 +211,9 @@ async fn drill(
     scratch: &Path,
     course: &mut Course,
 ) -> Result<()> {
+    if let EngineSettings::Redis(settings) = &instance.engine {
+        return redis::drill(context, instance, settings, options, scratch, course).await;
+    }
     let (plan, manifest, place, supply) = plan(context, instance, options, scratch, course).await?;
     course.findings = plan.findings;
     let placed = place::run(context, manifest, &place).await.map_err(of_a_drill)?;

@@ -37,7 +37,8 @@ pub(crate) mod place;
 pub(crate) mod prove;
 mod reached;
 pub(crate) mod recover;
-mod redis;
+pub(crate) mod redis;
+pub(crate) mod redis_proof;
 mod remains;
 mod stream;
 
@@ -241,7 +242,7 @@ pub async fn run(
     let clock = Stopwatch::start();
     let manifest = context.repo.manifest(&instance.id, &base).await?;
     if manifest.record.engine == EngineKind::Redis {
-        return redis::run(context, manifest, options, plan).await;
+        return redis::run(context, instance, manifest, options, plan).await;
     }
     let facts = BackupFacts::from_json(&manifest.record.facts)?;
     let (recovery, fetch) = (plan.recovery.as_ref(), options.fetch.as_ref());

@@ -61,7 +61,7 @@ impl Draw {
     }
 }
 
-fn chance() -> Result<u64> {
+pub(super) fn chance() -> Result<u64> {
     let mut random = [0; 8];
     getrandom::fill(&mut random).map_err(|_| Error::broken("the system gives no random numbers"))?;
     Ok(u64::from_le_bytes(random))

@@ -3,10 +3,12 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use backstay_engine::postgres::starting::{Starting, shell_word};
 use backstay_engine::redis::base::{RedisFacts, SETTINGS, SNAPSHOT};
 use backstay_engine::redis::place::{self, FileNames, RedisPlace};
+use backstay_model::drill::{DrillReport, Proof};
 use backstay_model::parts::PartTarget;
 use backstay_model::plan::RestorePlan;
 use backstay_model::plan::restore::Refusal;
@@ -16,10 +18,11 @@ use backstay_repo::reader::{BackupReader, Depth, OnDamage, RestoreOptions as Rea
 use backstay_repo::sliced::{SlicedPlace, SlicedTarget};
 
 use super::stream::Stream;
-use super::{RestoreOptions, RestoreReport};
+use super::{RestoreOptions, RestoreReport, redis_proof};
 use crate::clock::Stopwatch;
 use crate::context::{Context, off_thread, workers};
 use crate::error::{Error, Result};
+use crate::instance::{EngineSettings, Instance};
 
 /// What the plan says of this base, and every reason against it.
 pub(super) fn look(manifest: &Manifest, options: &RestoreOptions, plan: &mut RestorePlan) -> Result<()> {
@@ -30,11 +33,9 @@ pub(super) fn look(manifest: &Manifest, options: &RestoreOptions, plan: &mut Res
     if let Err(error) = place::check(&options.into, plan.bytes) {
         plan.refuse(Refusal::from_error(&error));
     }
-    for (option, is_given) in [
-        ("--start", options.start),
-        ("--standby", options.standby.is_some()),
-        ("--tablespace", !options.tablespaces.is_empty()),
-    ] {
+    for (option, is_given) in
+        [("--standby", options.standby.is_some()), ("--tablespace", !options.tablespaces.is_empty())]
+    {
         if is_given {
             let message = format!("{option} is not for {}", facts.server.product.name());
             let hint = "leave it out: the directory is restored, and the last line says how to start it";
@@ -73,13 +74,66 @@ pub(super) fn look(manifest: &Manifest, options: &RestoreOptions, plan: &mut Res
     Ok(())
 }
 
+/// What lies in a directory.
+pub(crate) struct Placed {
+    pub directory: PathBuf,
+    pub names: FileNames,
+    pub facts: RedisFacts,
+    /// Of the snapshot, and of what is replayed behind it.
+    pub bytes: u64,
+    /// The source appends: a server without append-only files is served as well where it does not.
+    source_appends: bool,
+}
+
 pub(super) async fn run(
     context: &Context,
+    instance: &Instance,
     manifest: Manifest,
     options: &RestoreOptions,
     mut plan: RestorePlan,
 ) -> Result<RestoreReport> {
     let clock = Stopwatch::start();
+    let mut placed = place(context, manifest, &options.into, &mut plan).await?;
+    let (mut proof, mut recovery_time_seconds) = (None, None);
+    if options.start {
+        let EngineSettings::Redis(settings) = &instance.engine else {
+            return Err(Error::broken("a base of Redis is of another engine's instance"));
+        };
+        let expected = redis_proof::expected_at(context, &plan, &placed).await?;
+        let mut server = redis_proof::start(context, settings, &placed).await?;
+        recovery_time_seconds = Some(clock.seconds());
+        let found = redis_proof::ask(context, &mut server, &expected).await?;
+        let is_sound = found.is_sound();
+        if is_sound && plan.recovery.is_some() && !placed.source_appends {
+            context.progress.enter("write the snapshot");
+            let writing = async { Ok(server.write_snapshot(SNAPSHOT_LIMIT).await?) };
+            context.unless_cancelled(writing).await?;
+            placed.names.appends = false;
+        }
+        server.stop().await?;
+        plan.findings.extend(found.findings);
+        let sound = DrillReport::judge(&found.checks, &plan.findings);
+        proof = Some(Proof { at: context.clock.now(), sound, checks: found.checks });
+    }
+    Ok(RestoreReport {
+        plan,
+        restored_bytes: placed.bytes,
+        duration_seconds: clock.seconds(),
+        recovery_time_seconds,
+        proof,
+        can_be_proved: true,
+        is_summed_up: placed.facts.has_checksum,
+        starting: Some(starting(&options.into, &placed.names, &placed.facts)),
+    })
+}
+
+/// Puts a base into a directory that is empty or not there, with what the plan says of the stream.
+pub(crate) async fn place(
+    context: &Context,
+    manifest: Manifest,
+    into: &Path,
+    plan: &mut RestorePlan,
+) -> Result<Placed> {
     let facts = RedisFacts::from_json(&manifest.record.facts)?;
     let reader = BackupReader::new(Arc::clone(&context.repo), manifest);
     let mut contents = reader.contents().await?;
@@ -87,26 +141,26 @@ pub(super) async fn run(
         let names = contents.read(SETTINGS)?.map(|settings| FileNames::of(&settings)).unwrap_or_default();
         Ok((SlicedPlace::read(&mut contents, SNAPSHOT)?, names))
     };
-    let (sliced, names) = off_thread(read).await?;
+    let (sliced, mut names) = off_thread(read).await?;
     if sliced.length != facts.snapshot_bytes {
         return Err(Error::broken("the facts of the backup and its recipe differ"));
     }
     context.check_cancelled()?;
-    let (into, mut called, length) = (options.into.clone(), names.clone(), sliced.length);
-    let begun = off_thread(move || Ok(RedisPlace::begin(&into, names, length)?)).await?;
+    let (directory, called, length) = (into.to_owned(), names.clone(), sliced.length);
+    let begun = off_thread(move || Ok(RedisPlace::begin(&directory, called, length)?)).await?;
     let target = Arc::new(SlicedTarget::new(sliced, begun.snapshot(), begun.beside()));
     context.progress.begin("place", length);
     let reading = ReadOptions { workers: workers(), on_damage: OnDamage::Stop, depth: Depth::Frames };
     let parts: Arc<dyn PartTarget> = Arc::<SlicedTarget>::clone(&target);
     reader.restore(Some(parts), reading, Arc::clone(&context.progress), &context.cancel).await?;
-    context.progress.enter("make it durable");
     context.check_cancelled()?;
     let target = Arc::into_inner(target)
         .ok_or_else(|| Error::broken("the target of a restore is still in use after its end"))?;
     target.finish()?;
+    let source_appends = names.appends;
     let (begun, replayed) = match &plan.recovery {
         Some(recovery) => {
-            called.appends = true;
+            names.appends = true;
             let stream =
                 Stream { context, instance: &plan.instance, recovery, ranges: &plan.log, facts: &facts };
             let (begun, written) = stream.write(begun).await?;
@@ -123,17 +177,11 @@ pub(super) async fn run(
     };
     context.progress.enter("make it durable");
     off_thread(move || Ok(begun.settle()?)).await?;
-    Ok(RestoreReport {
-        plan,
-        restored_bytes: length + replayed,
-        duration_seconds: clock.seconds(),
-        recovery_time_seconds: None,
-        proof: None,
-        can_be_proved: false,
-        is_summed_up: facts.has_checksum,
-        starting: Some(starting(&options.into, &called, &facts)),
-    })
+    Ok(Placed { directory: into.to_owned(), names, facts, bytes: length + replayed, source_appends })
 }
+
+/// So long a server may take to write all that it holds.
+const SNAPSHOT_LIMIT: Duration = Duration::from_secs(3600);
 
 /// The server is started as its own user, whose directory it has to be.
 fn starting(directory: &Path, called: &FileNames, facts: &RedisFacts) -> Starting {

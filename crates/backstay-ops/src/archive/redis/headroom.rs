@@ -19,7 +19,7 @@ const SHORT: f64 = 60.0;
 /// Told again only when all was well between.
 const WELL: f64 = 120.0;
 
-type Seen = (Instant, u64, u64);
+type Seen = (Instant, ServerFacts);
 
 pub(super) struct Headroom<'a> {
     settings: RedisSettings,
@@ -27,7 +27,7 @@ pub(super) struct Headroom<'a> {
     next: Instant,
     /// Ended with the connection.
     asking: JoinSet<backstay_engine::Result<Seen>>,
-    before: Option<Seen>,
+    before: Option<(Instant, u64)>,
     is_short: bool,
 }
 
@@ -37,27 +37,33 @@ impl<'a> Headroom<'a> {
         Headroom { settings, watcher, next, asking: JoinSet::new(), before: None, is_short: false }
     }
 
-    /// Returns at once.
-    pub fn look(&mut self, durable: u64) {
+    /// Returns at once: what the server said, when it just did.
+    pub fn look(&mut self, durable: u64) -> Option<ServerFacts> {
         if self.next <= Instant::now() && self.asking.is_empty() {
             self.next = Instant::now() + LOOK;
             let settings = self.settings.clone();
             self.asking.spawn(async move {
                 let mut connection = Connection::open(&settings.address()?).await?;
                 let facts = ServerFacts::ask(&mut connection).await?;
-                Ok((Instant::now(), facts.offset, facts.backlog_bytes))
+                Ok((Instant::now(), facts))
             });
         }
         match self.asking.try_join_next() {
-            Some(Ok(Ok(seen))) => self.see(seen, durable),
-            Some(Ok(Err(error))) => tracing::debug!(%error, "the server does not say what it keeps"),
-            _ => {}
+            Some(Ok(Ok((at, facts)))) => {
+                self.see(at, &facts, durable);
+                Some(facts)
+            }
+            Some(Ok(Err(error))) => {
+                tracing::debug!(%error, "the server does not say what it keeps");
+                None
+            }
+            _ => None,
         }
     }
 
-    fn see(&mut self, seen: Seen, durable: u64) {
-        let (at, offset, backlog_bytes) = seen;
-        if let Some((before, from, _)) = self.before.replace(seen) {
+    fn see(&mut self, at: Instant, facts: &ServerFacts, durable: u64) {
+        let (offset, backlog_bytes) = (facts.offset, facts.backlog_bytes);
+        if let Some((before, from)) = self.before.replace((at, offset)) {
             let rate = offset.saturating_sub(from) as f64 / (at - before).as_secs_f64().max(0.001);
             let seconds = seconds_left(backlog_bytes, offset.saturating_sub(durable), rate);
             if seconds < SHORT && !self.is_short {

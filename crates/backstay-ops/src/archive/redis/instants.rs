@@ -16,6 +16,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use backstay_engine::redis::commands::CommandReader;
+use backstay_engine::redis::facts::DatabaseFacts;
 use backstay_model::{LogId, LogMark, LogMarkKind, LogSpan};
 use crc_fast::{CrcAlgorithm, checksum};
 use jiff::Timestamp;
@@ -27,6 +28,8 @@ use crate::error::{Error, Result};
 /// One is written, and another one takes over what is still needed when it has grown.
 const FILES: [&str; 2] = ["instants-a", "instants-b"];
 const GROWN: u64 = 4 << 20;
+/// Of one span.
+const WITNESSES: usize = 4;
 
 /// What is known at the end of a flush.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -38,6 +41,16 @@ pub(super) struct Line {
     pub reader: CommandReader,
     /// Boundaries since the line before, with when they had come: in microseconds.
     pub marks: Vec<(u64, i64)>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub witnesses: Vec<Witness>,
+}
+
+/// How full the server said that its databases were, at one offset of its stream: the same that a
+/// copy has to be that ends there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Witness {
+    pub offset: u64,
+    pub databases: BTreeMap<u32, DatabaseFacts>,
 }
 
 impl Line {
@@ -51,6 +64,9 @@ impl Line {
 pub(crate) struct SpanFacts {
     pub replication_id: String,
     pub reader: CommandReader,
+    /// In it, or at its end.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub witnesses: Vec<Witness>,
 }
 
 #[derive(Debug)]
@@ -138,9 +154,11 @@ impl Instants {
         for line in self.lines.drain(..) {
             match joined.last_mut() {
                 Some(last) if last.log == line.log && is_done_with(last, &self.sealed) => {
-                    let mut marks = std::mem::take(&mut last.marks);
+                    let (mut marks, mut witnesses) =
+                        (std::mem::take(&mut last.marks), std::mem::take(&mut last.witnesses));
                     marks.extend(&line.marks);
-                    *last = Line { marks, ..line };
+                    witnesses.extend(line.witnesses.iter().cloned());
+                    *last = Line { marks, witnesses, ..line };
                 }
                 _ => joined.push(line),
             }
@@ -180,10 +198,21 @@ impl Instants {
     }
 
     /// Of a span that is sealed now; nothing where it is not known.
-    pub fn facts(&mut self, log: &LogId, start: u64) -> Option<SpanFacts> {
-        self.sealed.insert(log.clone(), start);
-        let line = self.lines.iter().find(|line| line.log == *log && line.end() == start)?;
-        Some(SpanFacts { replication_id: line.replication_id.clone(), reader: line.reader.clone() })
+    pub fn facts(&mut self, log: &LogId, span: LogSpan) -> Option<SpanFacts> {
+        self.sealed.insert(log.clone(), span.start);
+        let own = || self.lines.iter().filter(|line| line.log == *log);
+        let line = own().find(|line| line.end() == span.start)?;
+        let witnesses = own().flat_map(|line| &line.witnesses);
+        let within = |witness: &&Witness| span.start < witness.offset && witness.offset <= span.end;
+        let mut witnesses: Vec<Witness> = witnesses.filter(within).cloned().collect();
+        // One that is somewhere in it is enough.
+        let behind_the_first = witnesses.len().saturating_sub(WITNESSES);
+        witnesses.drain(..behind_the_first);
+        Some(SpanFacts {
+            replication_id: line.replication_id.clone(),
+            reader: line.reader.clone(),
+            witnesses,
+        })
     }
 }
 
@@ -232,6 +261,7 @@ mod tests {
             replication_id: "a".repeat(40),
             reader: CommandReader::new(end, 3),
             marks: marks.to_vec(),
+            witnesses: Vec::new(),
         }
     }
 
@@ -264,8 +294,9 @@ mod tests {
             marks.iter().map(|mark| (mark.at, mark.time.as_microsecond())).collect::<Vec<_>>()
         };
         assert_eq!((at(20, 90), at(10, 20)), (vec![(45, 9), (90, 12)], vec![(20, 5)]));
-        assert_eq!(instants.facts(log, 50).unwrap().reader.database(), 3);
-        assert_eq!(instants.facts(log, 45), None);
+        let facts = |instants: &mut Instants, start| instants.facts(log, LogSpan { start, end: 90 });
+        assert_eq!(facts(&mut instants, 50).unwrap().reader.database(), 3);
+        assert_eq!(facts(&mut instants, 45), None);
     }
 
     #[test]
@@ -279,7 +310,7 @@ mod tests {
             let marks = [(mark, mark as i64)];
             instants.add(line(end, if mark == 0 { &[] } else { &marks })).unwrap();
         }
-        instants.facts(&log, cut + 20).unwrap();
+        instants.facts(&log, LogSpan { start: cut + 20, end: cut + 30 }).unwrap();
         let before = instants.marks(&log, LogSpan { start: 0, end: 2 * cut });
         instants.join_what_is_sealed();
         assert_eq!(instants.marks(&log, LogSpan { start: 0, end: 2 * cut }), before);

@@ -10,7 +10,7 @@ use backstay_engine::redis::commands::CommandReader;
 use backstay_model::LogId;
 use jiff::Timestamp;
 
-use super::instants::{Instants, Line};
+use super::instants::{Instants, Line, Witness};
 use crate::archive::keeping::Batch;
 use crate::archive::{CUT_BYTES, Spool};
 use crate::error::{Error, Result};
@@ -44,6 +44,7 @@ pub(super) struct Keeper {
     pub reader: CommandReader,
     /// Of the next line.
     marks: Vec<(u64, i64)>,
+    pub witness: Option<Witness>,
     /// The last boundary, and when it had come.
     last: (u64, i64),
     marked: (u64, i64),
@@ -67,6 +68,7 @@ impl Keeper {
             replication_id,
             reader,
             marks: Vec::new(),
+            witness: None,
             last,
             marked: last,
             lines: 0,
@@ -125,6 +127,7 @@ impl Keeper {
         let mut instants = self.instants.lock();
         instants.add(line)?;
         self.marks.clear();
+        self.witness = None;
         self.lines += 1;
         if self.lines.is_multiple_of(LINES) {
             instants.forget(&self.log, first.unwrap_or(self.reader.at()))?;
@@ -138,6 +141,7 @@ impl Keeper {
             replication_id: self.replication_id.clone(),
             reader: self.reader.clone(),
             marks: self.marks.clone(),
+            witnesses: self.witness.iter().cloned().collect(),
         }
     }
 }

@@ -15,8 +15,8 @@ impl Marking for SharedInstants {
         self.lock().marks(log, span)
     }
 
-    fn facts(&self, log: &LogId, start: u64) -> serde_json::Value {
-        let facts = self.lock().facts(log, start);
+    fn facts(&self, log: &LogId, span: LogSpan) -> serde_json::Value {
+        let facts = self.lock().facts(log, span);
         facts.and_then(|facts| serde_json::to_value(facts).ok()).unwrap_or_default()
     }
 }

@@ -107,7 +107,8 @@ async fn state_at(
     span: LogSpan,
 ) -> Result<Option<Resume>> {
     let read = context.repo.read_log_span(instance, log, span).await?;
-    let Ok(SpanFacts { replication_id, mut reader }) = serde_json::from_value(read.head.facts.clone()) else {
+    let Ok(SpanFacts { replication_id, mut reader, .. }) = serde_json::from_value(read.head.facts.clone())
+    else {
         return Ok(None);
     };
     let read = reader.at() == span.start && reader.push(&read.content).is_ok();

@@ -5,10 +5,12 @@
 
 use std::time::{Duration, Instant};
 
+use backstay_engine::redis::facts::ServerFacts;
 use backstay_engine::redis::stream::StreamReceiver;
 use tokio::task::{JoinError, JoinSet};
 
 use super::headroom::Headroom;
+use super::instants::Witness;
 use super::keeper::{Keeper, Piece};
 use super::{SILENCE, StreamArchive};
 use crate::archive::keeping::Batch;
@@ -59,6 +61,8 @@ pub(super) struct Stream<'a, 'b> {
     last_report: Instant,
     last_word: Instant,
     headroom: Headroom<'b>,
+    /// How full the server was, and at which offset, with the next line.
+    witness: Option<ServerFacts>,
 }
 
 impl<'a, 'b> Stream<'a, 'b> {
@@ -80,6 +84,7 @@ impl<'a, 'b> Stream<'a, 'b> {
             last_flush: Instant::now(),
             last_report: Instant::now(),
             last_word: Instant::now(),
+            witness: None,
         }
     }
 
@@ -137,7 +142,10 @@ impl<'a, 'b> Stream<'a, 'b> {
             if self.last_report.elapsed() >= REPORT {
                 self.report().await?;
             }
-            self.headroom.look(self.durable);
+            if let Some(said) = self.headroom.look(self.durable) {
+                self.witness =
+                    Some(said).filter(|said| said.replication_id == self.receiver.place().replication_id);
+            }
             self.archive.sender.turn().await?;
         }
     }
@@ -162,7 +170,10 @@ impl<'a, 'b> Stream<'a, 'b> {
             return Ok(());
         }
         let bytes = std::mem::replace(&mut self.came, std::mem::take(&mut self.spare));
-        let keeper = self.keeper()?;
+        let mut keeper = self.keeper()?;
+        if let Some(said) = self.witness.take() {
+            keeper.witness = Some(Witness { offset: said.offset, databases: said.databases });
+        }
         let goes_on = self.taken > self.begun_at;
         let batch = Batch { log: keeper.log.clone(), at: self.taken, bytes, taken: 0, goes_on };
         self.taken += batch.bytes.len() as u64;
