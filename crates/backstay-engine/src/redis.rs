@@ -9,6 +9,7 @@
 
 pub mod base;
 pub mod connection;
+pub mod dump;
 pub mod error;
 pub mod facts;
 pub mod place;

@@ -20,7 +20,7 @@ use super::facts::ServerFacts;
 use super::reply::Reply;
 use super::settings::Address;
 use super::sync::{FullSync, StreamPlace};
-use crate::snapshot::{RdbCheck, RdbChecksum};
+use crate::snapshot::{RdbCheck, RdbChecksum, RdbFacts};
 use crate::{Error, Result};
 
 /// The path of the snapshot in a backup, and of the files beside it.
@@ -52,12 +52,47 @@ pub struct RedisFacts {
 }
 
 impl RedisFacts {
+    pub(super) fn new(
+        server: ServerFacts,
+        place: StreamPlace,
+        found: &RdbFacts,
+        snapshot_bytes: u64,
+    ) -> Self {
+        RedisFacts {
+            server,
+            replication_id: place.replication_id,
+            offset: place.offset,
+            rdb_version: found.version,
+            snapshot_bytes,
+            has_checksum: found.checksum == RdbChecksum::Good,
+        }
+    }
+
     pub fn position(&self) -> Position {
         Position::Stream { replication_id: self.replication_id.clone(), offset: self.offset }
     }
 
     pub fn to_json(&self) -> Result<serde_json::Value> {
         serde_json::to_value(self).map_err(|source| Error::Facts { source })
+    }
+
+    /// What a person should know of it.
+    pub fn findings(&self) -> Vec<Finding> {
+        let without_sum = (!self.has_checksum).then(|| {
+            Finding::warning(
+                "the snapshot",
+                "the server wrote no checksum into it, so that nobody can tell whether it was sent as it was made",
+                "set `rdbchecksum yes` in the file of the server's settings, and restart it",
+            )
+        });
+        let one_of_many = self.server.is_cluster.then(|| {
+            Finding::warning(
+                "the cluster",
+                "this is what one of its nodes holds, and no more; the nodes have no instant in common",
+                "make an instance of one node of each shard",
+            )
+        });
+        without_sum.into_iter().chain(one_of_many).collect()
     }
 
     /// From the record of a backup.
@@ -77,22 +112,7 @@ impl RedisOutcome {
 
     /// What a person should know of it.
     pub fn findings(&self) -> Vec<Finding> {
-        let Some(facts) = self.facts() else { return Vec::new() };
-        let without_sum = (!facts.has_checksum).then(|| {
-            Finding::warning(
-                "the snapshot",
-                "the server wrote no checksum into it, so that nobody can tell whether it was sent as it was made",
-                "set `rdbchecksum yes` in the file of the server's settings, and restart it",
-            )
-        });
-        let one_of_many = facts.server.is_cluster.then(|| {
-            Finding::warning(
-                "the cluster",
-                "this is what one of its nodes holds, and no more; the nodes have no instant in common",
-                "make an instance of one node of each shard",
-            )
-        });
-        without_sum.into_iter().chain(one_of_many).collect()
+        self.facts().map(|facts| facts.findings()).unwrap_or_default()
     }
 }
 
@@ -178,14 +198,8 @@ impl Snapshot {
             return Err(Error::Protocol { reason: "a snapshot ended twice".to_owned() });
         };
         let found = check.finish()?;
-        *self.outcome.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(RedisFacts {
-            server,
-            replication_id: place.replication_id,
-            offset: place.offset,
-            rdb_version: found.version,
-            snapshot_bytes: self.received,
-            has_checksum: found.checksum == RdbChecksum::Good,
-        });
+        let facts = RedisFacts::new(server, place, &found, self.received);
+        *self.outcome.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(facts);
         Ok(())
     }
 }

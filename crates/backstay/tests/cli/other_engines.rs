@@ -267,14 +267,16 @@ fn what_needs_the_server_says_in_one_line_that_it_is_not_reached() {
         let home = home(engine, "plain");
         home.run(["config", "check"]).good();
         match engine {
-            "redis" => home.run(["backup", "own"]).refused(2, &["`url`", "not set"]),
-            _ => home.run(["backup", "own"]).refused(7, &[name, "backstay adopt"]),
+            "redis" => {
+                home.run(["backup", "own"]).refused(2, &["`url`", "not set"]);
+                home.run(["dump", "own"]).refused(2, &["`url`", "not set"]);
+            }
+            _ => {
+                home.run(["backup", "own"]).refused(7, &[name, "backstay adopt"]);
+                home.run(["dump", "own"]).refused(7, &[name, "backstay restore own --into DIR"]);
+            }
         };
-        for verb in [
-            &["dump", "own"][..],
-            &["restore", "own", "--into-database", "x"],
-            &["restore", "own", "--swap", "x"],
-        ] {
+        for verb in [&["restore", "own", "--into-database", "x"][..], &["restore", "own", "--swap", "x"]] {
             let said = format!("does not work with {name} servers");
             home.run(verb).refused(7, &[&said, "backstay restore own --into DIR"]);
         }

@@ -23,7 +23,7 @@ fn on_both(test: impl Fn(&Redis, &Home)) {
 }
 
 /// Values of every type, of every byte, in several databases.
-fn fill(client: &mut Client) {
+pub fn fill(client: &mut Client) {
     let every_byte: Vec<u8> = (0..=255).collect();
     client.run(&[&b"SET"[..], &every_byte, &every_byte]).unwrap();
     for number in 0..5000 {
@@ -54,7 +54,7 @@ fn fill(client: &mut Client) {
     }
 }
 
-fn digest(server: &Redis) -> String {
+pub fn digest(server: &Redis) -> String {
     server.run(&["DEBUG", "DIGEST"]).unwrap().text()
 }
 
