@@ -145,8 +145,6 @@ fn what_cannot_be_is_refused_before_the_first_byte() {
         // What this version cannot do with it leaves nothing that looks like a finding.
         home.run(["drill", "cache"]).refused(21, &["Redis", "backstay restore cache --into DIR"]);
         let id = home.backups().remove(0);
-        let out = home.path("out");
-        home.run(["export", &id, "--to", out.to_str().unwrap()]).refused(7, &["Redis"]);
         let shown = home.run(["show", &id]).good();
         assert!(!shown.out.contains("NOT"), "{shown:#?}");
         server.run(&["CONFIG", "SET", "requirepass", "secret"]).unwrap();

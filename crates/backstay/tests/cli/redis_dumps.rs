@@ -7,8 +7,9 @@ use std::process::{Command, Stdio};
 use testkit::{Redis, RedisVersion, require_programs, require_redis};
 
 use super::dumps::{PHRASE, shown};
-use super::program::{Home, Ran, run};
+use super::program::{Home, Ran, flip_a_bit, run};
 use super::redis_bases::{digest, fill};
+use super::unharmed::strays;
 
 /// A home whose instance `cache` is this server. How PostgreSQL is dumped is set as well.
 pub fn dumping(server: &Redis, layout: &str) -> Home {
@@ -251,5 +252,55 @@ fn a_dump_is_named_where_there_are_bases_too() {
         let id = told["dumps"][0]["id"].as_str().unwrap();
         home.run(["restore", "cache", "--backup", id, "--into", of_dump.to_str().unwrap()]).good();
         starts_with(server, &of_dump, taken);
+    });
+}
+
+#[test]
+fn a_base_is_handed_out_as_the_file_that_scripts_made() {
+    if !require_programs(&["openssl", "gzip"]) {
+        return;
+    }
+    on_both(&[], |server, _| {
+        let home = dumping(server, "grill-stats");
+        home.run(["backup", "cache", "--quiet"]).good();
+        // An increment, whose slices lie in two backups.
+        server.run(&["SET", "session:7", "another value"]).unwrap();
+        let taken = digest(server);
+        home.run(["backup", "cache", "--quiet"]).good();
+        let id = home.backups().remove(0);
+        let out = home.path("out");
+        std::fs::create_dir(&out).unwrap();
+        let export = |words: &[&str]| {
+            let words = [&["export", &id, "--json", "--to", out.to_str().unwrap()], words].concat();
+            home.run(words)
+        };
+        let told = export(&[]).good().json();
+        let file = told["files"][0]["path"].as_str().unwrap().to_owned();
+        assert!(file.ends_with(&format!("redis_{}_{}.rdb.gz", &id[..8], &id[9..15])), "{told:#}");
+        assert!(told["findings"].to_string().contains("neither its users nor its settings"), "{told:#}");
+        let sealed = export(&["--encrypt", "openssl"]).good().json();
+        let sealed = sealed["files"][0]["path"].as_str().unwrap();
+        let openssl = "openssl enc -d -aes-256-cbc -pbkdf2 -iter 100000 -pass file:phrase -in";
+        for (number, way) in
+            [format!("gunzip -c '{file}'"), format!("{openssl} '{sealed}' | gunzip")].iter().enumerate()
+        {
+            let into = home.path(&format!("by-hand-{number}"));
+            std::fs::create_dir(&into).unwrap();
+            shell(&home, &format!("{way} > '{}/dump.rdb'", into.display()));
+            let restored = Redis::start_on(server.installation(), &into, &[]).unwrap();
+            assert_eq!(digest(&restored), taken, "{way}");
+        }
+        let before = shown(&out);
+        let ran = export(&["--compress", "inside"]);
+        assert_eq!(ran.code, 2, "{ran:#?}");
+        let ran = home.run(["export", &id, "--to", &file]);
+        assert_eq!(ran.code, 4, "{ran:#?}");
+        assert_eq!((shown(&out), strays(&out)), (before, Vec::new()));
+        for object in home.objects("/packs/") {
+            flip_a_bit(&object);
+        }
+        let spoiled = home.path("spoiled/");
+        let ran = home.run(["export", &id, "--to", spoiled.to_str().unwrap()]);
+        assert_eq!((ran.code, spoiled.exists()), (8, false), "{ran:#?}");
     });
 }
