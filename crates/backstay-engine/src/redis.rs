@@ -11,6 +11,7 @@ pub mod aux_fields;
 pub mod base;
 pub mod commands;
 pub mod connection;
+pub mod dump;
 pub mod error;
 pub mod facts;
 pub mod lineage;

@@ -50,7 +50,7 @@ pub enum DumpFormat {
     Plain,
     /// One file for each table, in a tar archive; written by several sessions at once.
     Directory,
-    /// Not of `pg_dump`: a snapshot of Redis or Valkey. Only adopted.
+    /// Not of `pg_dump`: a snapshot of Redis or Valkey.
     Rdb,
     /// Not of `pg_dump`: a backup set of InfluxDB. Only adopted.
     Influxdb,

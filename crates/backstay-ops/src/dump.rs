@@ -15,25 +15,26 @@ pub(crate) mod needed;
 mod policy;
 pub mod report;
 pub mod shelved;
+mod source;
 mod take;
 pub mod verify;
 
 use backstay_engine::postgres::dump::{self as engine, RelationName};
-use backstay_engine::postgres::settings::Address;
 use backstay_model::dump::{
     DumpCipher, DumpCompression, DumpContent, DumpFormat, DumpRecord, DumpShape, Tier,
 };
-use backstay_model::{BackupId, Finding};
+use backstay_model::{BackupId, EngineKind, Finding};
 use backstay_repo::dump::DumpRecipe;
 use serde::Serialize;
 
 use crate::clock::Stopwatch;
 use crate::error::{Error, Result};
-use crate::instance::Instance;
+use crate::instance::{EngineSettings, Instance};
 use crate::run::Run;
 
 pub(crate) use names::described;
 pub use policy::{DumpPolicy, KEEP_REPORTS};
+pub(crate) use source::Server;
 
 /// What a person may say of one dump.
 #[derive(Debug, Clone, Default)]
@@ -80,22 +81,21 @@ pub struct DumpReport {
 }
 
 /// Takes dumps of an instance: one file for each database, and one for the roles and
-/// tablespaces of a whole server.
+/// tablespaces of a whole server; of Redis, one file of all that it holds.
 pub async fn run(
     run: &Run,
     instance: &Instance,
     policy: &DumpPolicy,
     request: &DumpRequest,
 ) -> Result<DumpReport> {
-    check(policy)?;
+    if let EngineSettings::Redis(settings) = &instance.engine {
+        return of_server(run, instance, Server::Redis(&settings.address()?), policy, request).await;
+    }
+    check(policy, instance.kind())?;
     let address = instance.postgres()?.address()?;
     run.progress.enter("ask the server");
-    let settled = tokio::select! {
-        biased;
-        () = run.cancel.cancelled() => return Err(Error::Cancelled),
-        settled = address.settled() => settled?,
-    };
-    of_server(run, instance, &settled, policy, request).await
+    let settled = run.unless_cancelled(async { Ok(address.settled().await?) }).await?;
+    of_server(run, instance, Server::Postgresql(&settled), policy, request).await
 }
 
 /// Of one server: all files of a set, and what is there before a restore changes it, must
@@ -103,15 +103,15 @@ pub async fn run(
 pub(crate) async fn of_server(
     run: &Run,
     instance: &Instance,
-    address: &Address,
+    server: Server<'_>,
     policy: &DumpPolicy,
     request: &DumpRequest,
 ) -> Result<DumpReport> {
     let watch = Stopwatch::start();
-    check(policy)?;
+    check(policy, server.engine())?;
     let place = policy.place()?;
     run.progress.enter("ask the server");
-    let wanted = wanted(run, address, policy.shape, request).await?;
+    let wanted = wanted(run, server, policy.shape, request).await?;
     let mut findings = match complete(run, instance, policy, &place, request).await {
         Err(Error::Cancelled) => return Err(Error::Cancelled),
         completed => completed.unwrap_or_else(|error| vec![not_completed(&place, &error)]),
@@ -125,7 +125,7 @@ pub(crate) async fn of_server(
     let set = if named.len() > 1 { Some(new_id(at)?) } else { None };
     let mut report = DumpReport { dumps: Vec::new(), duration_seconds: 0.0, findings: Vec::new() };
     let place = &place;
-    let taking = |id, set| take::Taking { run, instance, address, policy, place, request, at, id, set };
+    let taking = |id, set| take::Taking { run, instance, server, policy, place, request, at, id, set };
     if let Some(first) = &set {
         let taking = taking(first.clone(), set.clone());
         for dump in &named {
@@ -179,9 +179,16 @@ fn not_completed(place: &policy::Place, error: &Error) -> Finding {
 }
 
 /// What the settings cannot mean together.
-fn check(policy: &DumpPolicy) -> Result<()> {
+fn check(policy: &DumpPolicy, engine: EngineKind) -> Result<()> {
     let DumpShape { format, compression, cipher } = policy.shape;
-    if !format.is_of_pg_dump() {
+    if engine == EngineKind::Redis {
+        if format != DumpFormat::Rdb {
+            return Err(Error::DumpShape {
+                reason: "a dump of Redis is its snapshot, and this format is one of `pg_dump`",
+                hint: "leave `--format` out, and `format` of the instance's `dump`",
+            });
+        }
+    } else if !format.is_of_pg_dump() {
         return Err(Error::DumpShape {
             reason: "this format is not one that `pg_dump` writes",
             hint: "set `dump.format` to \"custom\", \"plain\" or \"directory\"",
@@ -209,10 +216,11 @@ fn check(policy: &DumpPolicy) -> Result<()> {
 /// The contents of a run, the roles first: whoever restores needs them first.
 async fn wanted(
     run: &Run,
-    address: &Address,
+    server: Server<'_>,
     shape: DumpShape,
     request: &DumpRequest,
 ) -> Result<Vec<(DumpContent, DumpShape)>> {
+    let Server::Postgresql(address) = server else { return Ok(vec![of_snapshot(shape, request)?]) };
     if request.is_of_parts() {
         let database = match request.databases.as_slice() {
             [] => address.database().to_owned(),
@@ -236,13 +244,28 @@ async fn wanted(
         databases = engine::databases(address) => databases?,
     };
     let globals = DumpShape { format: DumpFormat::Plain, ..shape };
+    let globals = (DumpContent::Globals, outside(globals));
+    Ok(std::iter::once(globals).chain(databases.into_iter().map(of_database)).collect())
+}
+
+/// All that a server without databases holds.
+fn of_snapshot(shape: DumpShape, request: &DumpRequest) -> Result<(DumpContent, DumpShape)> {
+    if request.is_of_parts() || !request.databases.is_empty() {
+        return Err(Error::DumpShape {
+            reason: "a dump of Redis holds all that the server has, and no part of it alone",
+            hint: "leave `--database`, `--table` and `--schema` out",
+        });
+    }
+    Ok((DumpContent::Server, outside(shape)))
+}
+
+/// What is no archive cannot be compressed inside of one.
+fn outside(shape: DumpShape) -> DumpShape {
     let compression = match shape.compression {
-        // Statements are no archive that could be compressed inside.
         DumpCompression::Inside => DumpCompression::Gzip,
         other => other,
     };
-    let globals = (DumpContent::Globals, DumpShape { compression, ..globals });
-    Ok(std::iter::once(globals).chain(databases.into_iter().map(of_database)).collect())
+    DumpShape { compression, ..shape }
 }
 
 fn new_id(at: jiff::Timestamp) -> Result<BackupId> {

@@ -17,6 +17,8 @@ mod base;
 mod destination;
 mod dump;
 mod outlet;
+mod redis;
+mod spool;
 
 pub use base::run as base;
 pub use dump::run as dump;

@@ -102,11 +102,13 @@ pub async fn prepare<'a>(
         ));
     }
     let what = match record.shape.format {
-        DumpFormat::Rdb => format!("check {} to its end, and write {into}/dump.rdb", chosen.path),
+        DumpFormat::Rdb => {
+            format!("check {} to its end, and write {into}/dump.rdb, also as append-only files", chosen.path)
+        }
         _ => format!("check {} to its end, and unpack it to {into}", chosen.path),
     };
     let mut findings = chosen.findings.clone();
-    findings.extend(trap(record));
+    findings.extend(of_snapshot(record, &into));
     let plan = ExtractPlan {
         instance: instance.id.clone(),
         engine: record.engine,
@@ -123,15 +125,27 @@ pub async fn prepare<'a>(
 }
 
 /// What has cost others their data at this step.
-fn trap(record: &DumpRecord) -> Option<Finding> {
-    (record.shape.format == DumpFormat::Rdb).then(|| {
-        Finding::warning(
-            "dump.rdb",
-            "a server with `appendonly yes` does not read it: it starts with its append-only file, or empty, \
-             and then writes over it",
-            "start it once with `--appendonly no`, then `redis-cli CONFIG SET appendonly yes`",
+fn of_snapshot(record: &DumpRecord, into: &str) -> Vec<Finding> {
+    if record.shape.format != DumpFormat::Rdb {
+        return Vec::new();
+    }
+    let version = record.server_version.as_ref().map(|version| {
+        Finding::info(
+            "the server",
+            format!("the snapshot is of version {version}"),
+            "start this version or a newer one on it: an older one does not load it",
         )
-    })
+    });
+    let trap = Finding::warning(
+        "dump.rdb",
+        "a server with `appendonly yes` does not read it: it starts with its append-only file, or empty, \
+         and then writes over it",
+        format!(
+            "start it once with `--appendonly no`, then `redis-cli CONFIG SET appendonly yes`; or start it on {into}, \
+             where it finds what it looks for either way"
+        ),
+    );
+    version.into_iter().chain([trap]).collect()
 }
 
 impl Prepared<'_> {
@@ -220,19 +234,23 @@ fn other_sum(file: &str, offset_bytes: u64) -> Error {
 fn next(facts: &SnapshotFacts, into: &Path) -> Vec<String> {
     let word = |path: &Path| shell_word(OsStr::new(path)).into_owned();
     match facts {
-        SnapshotFacts::Rdb(_) => vec![
-            "redis-cli CONFIG GET dir".to_owned(),
-            "redis-cli CONFIG GET dbfilename".to_owned(),
-            // What the server has now is kept: a way back, should this be the wrong dump.
-            "redis-cli SAVE".to_owned(),
-            "redis-cli SHUTDOWN NOSAVE".to_owned(),
-            "mv --backup=numbered /var/lib/redis/dump.rdb /var/lib/redis/dump.rdb.before-restore".to_owned(),
-            format!(
-                "install --owner=redis --group=redis --mode=0660 {} /var/lib/redis/dump.rdb",
-                word(&into.join("dump.rdb"))
-            ),
-            "redis-server /etc/redis/redis.conf --appendonly no".to_owned(),
-        ],
+        SnapshotFacts::Rdb(facts) => {
+            let own = if facts.is_valkey { "valkey" } else { "redis" };
+            let directory = format!("/var/lib/{own}");
+            vec![
+                format!("{own}-cli CONFIG GET dir"),
+                format!("{own}-cli CONFIG GET dbfilename"),
+                // What the server has now is kept: a way back, should this be the wrong dump.
+                format!("{own}-cli SAVE"),
+                format!("{own}-cli SHUTDOWN NOSAVE"),
+                format!("mv --backup=numbered {directory}/dump.rdb {directory}/dump.rdb.before-restore"),
+                format!(
+                    "install --owner={own} --group={own} --mode=0660 {} {directory}/dump.rdb",
+                    word(&into.join("dump.rdb"))
+                ),
+                format!("{own}-server /etc/{own}/{own}.conf --appendonly no"),
+            ]
+        }
         SnapshotFacts::Influx(facts) => {
             let mut directories: Vec<PathBuf> =
                 facts.heads.iter().map(|head| into.join(head.parent().unwrap_or(Path::new("")))).collect();

@@ -27,7 +27,7 @@ use serde::Serialize;
 
 use crate::clock::Stopwatch;
 use crate::critical;
-use crate::dump::{DumpPolicy, DumpRequest, DumpedFile};
+use crate::dump::{self, DumpPolicy, DumpRequest, DumpedFile};
 use crate::error::{Error, Result};
 use crate::instance::Instance;
 use crate::run::Run;
@@ -347,7 +347,8 @@ impl Prepared<'_> {
                 safety: true,
                 ..DumpRequest::default()
             };
-            let of_target = crate::dump::of_server(run, &there, target.address(), policy, &of).await?;
+            let of_target =
+                dump::of_server(run, &there, dump::Server::Postgresql(target.address()), policy, &of).await?;
             report.safety = of_target.dumps.into_iter().next_back();
         }
         let into = match &report.plan.destination {

@@ -193,8 +193,13 @@ impl Session {
             None => {}
         }
         let keep = dump.keep.as_ref().map_or(layout.keep, DumpKeepSettings::rules);
+        // What all instances share is said of `pg_dump`.
+        let format = match settings {
+            InstanceSettings::Redis(redis) => redis.dump.format,
+            InstanceSettings::Postgresql(_) | InstanceSettings::Influxdb(_) => dump.format,
+        };
         let shape = DumpShape {
-            format: dump.format.unwrap_or(layout.shape.format),
+            format: format.unwrap_or(layout.shape.format),
             compression: dump.compression.unwrap_or(layout.shape.compression),
             cipher: dump.encryption.unwrap_or(layout.shape.cipher),
         };

@@ -23,7 +23,7 @@ use super::reply::Reply;
 use super::settings::Address;
 use super::stream::StreamReceiver;
 use super::sync::{FullSync, StreamPlace};
-use crate::snapshot::{RdbCheck, RdbChecksum};
+use crate::snapshot::{RdbCheck, RdbChecksum, RdbFacts};
 use crate::{Error, Result};
 
 /// The path of the snapshot in a backup, and of the files beside it.
@@ -61,6 +61,30 @@ pub struct RedisFacts {
 }
 
 impl RedisFacts {
+    pub(super) fn new(
+        server: ServerFacts,
+        place: StreamPlace,
+        found: &RdbFacts,
+        snapshot_bytes: u64,
+    ) -> Self {
+        RedisFacts {
+            server,
+            replication_id: place.replication_id,
+            offset: place.offset,
+            rdb_version: found.version,
+            snapshot_bytes,
+            has_checksum: found.checksum == RdbChecksum::Good,
+            made_at: None,
+            selected_database: 0,
+        }
+    }
+
+    /// What the snapshot says of itself before its first key.
+    fn with_head(self, said: &AuxFields) -> RedisFacts {
+        let selected_database = said.selected_database().unwrap_or(0);
+        RedisFacts { made_at: said.made_at(), selected_database, ..self }
+    }
+
     pub fn position(&self) -> Position {
         Position::Stream { replication_id: self.replication_id.clone(), offset: self.offset }
     }
@@ -73,6 +97,25 @@ impl RedisFacts {
 
     pub fn to_json(&self) -> Result<serde_json::Value> {
         serde_json::to_value(self).map_err(|source| Error::Facts { source })
+    }
+
+    /// What a person should know of it.
+    pub fn findings(&self) -> Vec<Finding> {
+        let without_sum = (!self.has_checksum).then(|| {
+            Finding::warning(
+                "the snapshot",
+                "the server wrote no checksum into it, so that nobody can tell whether it was sent as it was made",
+                "set `rdbchecksum yes` in the file of the server's settings, and restart it",
+            )
+        });
+        let one_of_many = self.server.is_cluster.then(|| {
+            Finding::warning(
+                "the cluster",
+                "this is what one of its nodes holds, and no more; the nodes have no instant in common",
+                "make an instance of one node of each shard",
+            )
+        });
+        without_sum.into_iter().chain(one_of_many).collect()
     }
 
     /// From the record of a backup.
@@ -92,22 +135,7 @@ impl RedisOutcome {
 
     /// What a person should know of it.
     pub fn findings(&self) -> Vec<Finding> {
-        let Some(facts) = self.facts() else { return Vec::new() };
-        let without_sum = (!facts.has_checksum).then(|| {
-            Finding::warning(
-                "the snapshot",
-                "the server wrote no checksum into it, so that nobody can tell whether it was sent as it was made",
-                "set `rdbchecksum yes` in the file of the server's settings, and restart it",
-            )
-        });
-        let one_of_many = facts.server.is_cluster.then(|| {
-            Finding::warning(
-                "the cluster",
-                "this is what one of its nodes holds, and no more; the nodes have no instant in common",
-                "make an instance of one node of each shard",
-            )
-        });
-        without_sum.into_iter().chain(one_of_many).collect()
+        self.facts().map(|facts| facts.findings()).unwrap_or_default()
     }
 }
 
@@ -234,17 +262,9 @@ impl Snapshot {
             return Err(Error::Protocol { reason: "a snapshot ended twice".to_owned() });
         };
         let found = check.finish()?;
-        let said = AuxFields::of(&self.head);
-        *self.outcome.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(RedisFacts {
-            server,
-            replication_id: place.replication_id,
-            offset: place.offset,
-            rdb_version: found.version,
-            snapshot_bytes: self.received,
-            has_checksum: found.checksum == RdbChecksum::Good,
-            made_at: said.made_at(),
-            selected_database: said.selected_database().unwrap_or(0),
-        });
+        let facts = RedisFacts::new(server, place, &found, self.received);
+        let facts = facts.with_head(&AuxFields::of(&self.head));
+        *self.outcome.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(facts);
         Ok(())
     }
 }

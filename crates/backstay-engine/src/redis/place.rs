@@ -67,6 +67,20 @@ impl FileNames {
             appends: settings["appendonly"].as_str() == Some("yes"),
         }
     }
+
+    /// The snapshot as the base of the append-only files, in their directory.
+    pub fn base(&self) -> String {
+        format!("{}.1.base.rdb", self.append_only)
+    }
+
+    /// What names it to a server that appends; without it the server starts empty.
+    pub fn manifest(&self) -> String {
+        format!("{}.manifest", self.append_only)
+    }
+
+    pub fn manifest_text(&self) -> String {
+        format!("file {} seq 1 type b\n", self.base())
+    }
 }
 
 /// Whether a directory is fit for so many bytes. Changes nothing.
@@ -169,9 +183,9 @@ impl RedisPlace {
         self.look()?;
         let append_only = self.directory.join(&self.names.append_only_directory);
         fs::DirBuilder::new().mode(0o700).create(&append_only).map_err(failed(&append_only))?;
-        let base = format!("{}.1.base.rdb", self.names.append_only);
-        let (as_base, as_snapshot) = (append_only.join(&base), self.directory.join(&self.names.snapshot));
-        let mut listed = format!("file {base} seq 1 type b\n");
+        let (as_base, as_snapshot) =
+            (append_only.join(self.names.base()), self.directory.join(&self.names.snapshot));
+        let mut listed = self.names.manifest_text();
         match &self.stream {
             None => fs::hard_link(&unfinished, &as_snapshot).map_err(failed(&as_snapshot))?,
             Some(stream) => {
@@ -195,7 +209,7 @@ impl RedisPlace {
             }
         }
         sync(&self.directory)?;
-        let manifest = append_only.join(format!("{}.manifest", self.names.append_only));
+        let manifest = append_only.join(self.names.manifest());
         let made = append_only.join("backstay-restoring.manifest");
         let write = || {
             let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&made)?;

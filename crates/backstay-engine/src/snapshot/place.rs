@@ -60,6 +60,29 @@ impl Files {
 
     /// A file that will have this name below the directory.
     pub fn create(&mut self, name: &Path) -> Result<File> {
+        let path = self.make_room(name)?;
+        let held = unfinished(&path);
+        let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&held);
+        let file = opened.map_err(|source| Error::Write { path: held, source })?;
+        self.files.push(path);
+        Ok(file)
+    }
+
+    /// One of these files under a second name: the same file where there are links.
+    pub fn twice(&mut self, name: &Path, again: &Path) -> Result<()> {
+        let first = unfinished(&self.directory.join(name));
+        let path = self.make_room(again)?;
+        if fs::hard_link(&first, unfinished(&path)).is_ok() {
+            self.files.push(path);
+            return Ok(());
+        }
+        let mut copy = self.create(again)?;
+        let copied = File::open(&first).and_then(|mut first| io::copy(&mut first, &mut copy));
+        copied.map(drop).map_err(|source| Error::Write { path, source })
+    }
+
+    /// The directories above a file, and its path.
+    fn make_room(&mut self, name: &Path) -> Result<PathBuf> {
         let mut parent = self.directory.clone();
         for part in name.parent().into_iter().flat_map(Path::components) {
             parent.push(part);
@@ -67,12 +90,7 @@ impl Files {
                 self.make(parent.clone())?;
             }
         }
-        let path = self.directory.join(name);
-        let held = unfinished(&path);
-        let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&held);
-        let file = opened.map_err(|source| Error::Write { path: held, source })?;
-        self.files.push(path);
-        Ok(file)
+        Ok(self.directory.join(name))
     }
 
     /// All bytes are on the disk.
@@ -86,18 +104,34 @@ impl Files {
     }
 
     fn commit(&mut self) -> Result<()> {
-        for path in &self.files {
-            let held = unfinished(path);
-            let failed = |source| Error::Write { path: path.clone(), source };
-            let own = inode(&held).map_err(failed)?;
-            give_name(&held, path).map_err(failed)?;
-            self.named.push((path.clone(), own));
-            match fs::remove_file(&held) {
-                // It was renamed.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                removed => removed.map_err(failed)?,
+        let files = self.files.clone();
+        for (number, path) in files.iter().enumerate() {
+            // The last one names the others to whoever reads them: it must not be there without them
+            // after a power failure.
+            if number > 0 && number + 1 == files.len() {
+                self.sync_directories()?;
             }
+            self.name(path)?;
         }
+        self.sync_directories()?;
+        self.is_committed = true;
+        Ok(())
+    }
+
+    fn name(&mut self, path: &Path) -> Result<()> {
+        let held = unfinished(path);
+        let failed = |source| Error::Write { path: path.to_owned(), source };
+        let own = inode(&held).map_err(failed)?;
+        give_name(&held, path).map_err(failed)?;
+        self.named.push((path.to_owned(), own));
+        match fs::remove_file(&held) {
+            // It was renamed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed.map_err(failed),
+        }
+    }
+
+    fn sync_directories(&self) -> Result<()> {
         let above = self.directory.parent().filter(|_| self.directories.contains(&self.directory));
         let own = std::iter::once(self.directory.as_path());
         for directory in self.directories.iter().map(PathBuf::as_path).chain(own).chain(above) {
@@ -105,7 +139,6 @@ impl Files {
             let synced = File::open(directory).and_then(|directory| directory.sync_all());
             synced.map_err(|source| Error::Write { path: directory.to_owned(), source })?;
         }
-        self.is_committed = true;
         Ok(())
     }
 }

@@ -11,6 +11,7 @@ use crc_fast::{CrcAlgorithm, Digest};
 
 use super::place::Files;
 use super::{inner_path, unread};
+use crate::redis::place::FileNames;
 use crate::{Error, Result};
 
 /// `REDIS0011`, `VALKEY080`.
@@ -23,8 +24,6 @@ const FIELD: u8 = 0xfa;
 /// The fields about the snapshot stand at its beginning, and are short.
 const HEAD_BYTES: usize = 4096;
 const CHUNK_BYTES: usize = 256 << 10;
-/// Where a server looks for it.
-const NAME: &str = "dump.rdb";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RdbChecksum {
@@ -52,11 +51,19 @@ fn broken(reason: impl Into<String>) -> Error {
     Error::Snapshot { reason: reason.into() }
 }
 
+/// Into a directory that a server starts on, whether it is told to append or not: it looks for the
+/// one form only, and starts empty without.
 pub(super) fn read_into(from: &mut impl Read, files: Option<&mut Files>) -> Result<RdbFacts> {
-    match files {
-        Some(files) => read(from, &mut files.create(Path::new(NAME))?),
-        None => read(from, &mut std::io::sink()),
-    }
+    let names = FileNames::default();
+    let own = Path::new(&names.snapshot);
+    let Some(files) = files else { return read(from, &mut std::io::sink(), own) };
+    let facts = read(from, &mut files.create(own)?, own)?;
+    let append_only = Path::new(&names.append_only_directory);
+    files.twice(own, &append_only.join(names.base()))?;
+    let manifest = append_only.join(names.manifest());
+    let written = files.create(&manifest)?.write_all(names.manifest_text().as_bytes());
+    written.map_err(|source| Error::Write { path: manifest, source })?;
+    Ok(facts)
 }
 
 /// The snapshot among the members of an archive. The base of an append-only file looks
@@ -104,7 +111,7 @@ fn header(magic: &[u8]) -> Option<(bool, u32)> {
     is_number.then(|| digits.parse().ok()).flatten().map(|version| (is_valkey, version))
 }
 
-fn read(from: &mut impl Read, into: &mut impl Write) -> Result<RdbFacts> {
+fn read(from: &mut impl Read, into: &mut impl Write, name: &Path) -> Result<RdbFacts> {
     let mut check = RdbCheck::default();
     let mut chunk = vec![0; CHUNK_BYTES];
     loop {
@@ -115,7 +122,7 @@ fn read(from: &mut impl Read, into: &mut impl Write) -> Result<RdbFacts> {
             Err(error) => return Err(unread(&error)),
         };
         let bytes = &chunk[..count];
-        into.write_all(bytes).map_err(|source| Error::Write { path: NAME.into(), source })?;
+        into.write_all(bytes).map_err(|source| Error::Write { path: name.to_owned(), source })?;
         check.push(bytes);
     }
     check.finish()

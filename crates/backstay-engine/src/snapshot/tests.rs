@@ -204,13 +204,23 @@ fn what_is_placed_has_no_name_before_it_is_committed() {
     };
     let whole = fixture("redis-7.0.15.rdb");
     let (_, files) = place(SnapshotKind::Rdb, &whole).unwrap();
-    assert_eq!(names(), ["dump.rdb.unfinished"]);
+    assert_eq!(names(), ["appendonlydir", "dump.rdb.unfinished"]);
     let placed = Placed::of(files.unwrap()).commit().unwrap();
-    assert_eq!((placed, names()), (vec![into.join("dump.rdb")], vec!["dump.rdb".to_owned()]));
+    let expected =
+        ["dump.rdb", "appendonlydir/appendonly.aof.1.base.rdb", "appendonlydir/appendonly.aof.manifest"];
+    // The manifest last: a server that appends would start empty, and write over the base.
+    assert_eq!(placed, expected.map(|name| into.join(name)));
+    assert_eq!(names(), ["appendonlydir", "dump.rdb"]);
+    let manifest = std::fs::read_to_string(&placed[2]).unwrap();
+    assert_eq!(manifest, "file appendonly.aof.1.base.rdb seq 1 type b\n");
+    assert_eq!(std::fs::read(&placed[1]).unwrap(), whole);
     let mode = std::fs::metadata(into.join("dump.rdb")).unwrap().permissions().mode();
     assert_eq!((mode & 0o777, std::fs::read(into.join("dump.rdb")).unwrap()), (0o600, whole.clone()));
     let Err(error) = place(SnapshotKind::Rdb, &whole) else { panic!("it was put over another") };
-    assert_eq!((error.kind(), names()), (ErrorKind::Conflict, vec!["dump.rdb".to_owned()]));
+    assert_eq!(
+        (error.kind(), names()),
+        (ErrorKind::Conflict, vec!["appendonlydir".to_owned(), "dump.rdb".to_owned()])
+    );
     std::fs::remove_dir_all(&into).unwrap();
 
     assert!(place(SnapshotKind::Rdb, &whole[..whole.len() - 1]).is_err());

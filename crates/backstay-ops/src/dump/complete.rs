@@ -222,8 +222,8 @@ fn names_of(file: &ShelvedFile, policy: &DumpPolicy) -> Option<Names> {
     let (time, _) = record.id.as_str().split_once('-')?;
     let time: Timestamp = time.parse().ok()?;
     let ext = names::extension(layout, &record.content, &record.shape);
-    let (database, instance) = (record.content.database(), &record.instance);
-    let fields = |tier| Fields { database, instance, tier, ext: &ext, time };
+    let (database, instance) = (names::in_names(&record.content, &record.shape), &record.instance);
+    let fields = |tier| Fields { database: database.as_deref(), instance, tier, ext: &ext, time };
     let own_names = layout.first_paths(&fields(Tier::Daily));
     let named = own_names.iter().position(|name| name == file.path.as_str())?;
     // What was taken by hand stands in no other tier.

@@ -250,8 +250,9 @@ impl Removing<'_> {
             return None;
         }
         let ext = names::extension(layout, &record.content, &record.shape);
+        let database = names::in_names(&record.content, &record.shape);
         let fields = Fields {
-            database: record.content.database(),
+            database: database.as_deref(),
             instance: &record.instance,
             tier: Tier::Daily,
             ext: &ext,

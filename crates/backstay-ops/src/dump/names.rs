@@ -7,9 +7,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use backstay_model::InstanceId;
 use backstay_model::dump::template::Fields;
-use backstay_model::dump::{DumpContent, DumpShape, Layout, Tier};
+use backstay_model::dump::{DumpContent, DumpFormat, DumpShape, Layout, Tier};
+use backstay_model::{EngineKind, InstanceId};
 use backstay_repo::shelf::{Shelf, ShelfPath};
 use backstay_repo::store::StoreError;
 use jiff::Timestamp;
@@ -192,7 +192,8 @@ fn assign(
     let mut named = Vec::with_capacity(wanted.len());
     for (content, shape) in wanted {
         let ext = extension(layout, &content, &shape);
-        let fields = |tier| Fields { database: content.database(), instance, tier, ext: &ext, time: at };
+        let database = in_names(&content, &shape);
+        let fields = |tier| Fields { database: database.as_deref(), instance, tier, ext: &ext, time: at };
         let path = |text: String| text.parse::<ShelfPath>().map_err(backstay_repo::Error::from);
         let mut paths = Vec::new();
         for tier in layout.tiers(at) {
@@ -210,6 +211,15 @@ fn assign(
     }
     // A pointer shows one dump: where several would have it, it is the last whole one's.
     Ok(named)
+}
+
+/// What stands in a name where the database does: a server without databases has the name that
+/// scripts gave its dumps, `redis`.
+pub(super) fn in_names(content: &DumpContent, shape: &DumpShape) -> Option<String> {
+    match (content, shape.format) {
+        (DumpContent::Server, DumpFormat::Rdb) => Some(EngineKind::Redis.to_string()),
+        _ => content.database().map(str::to_owned),
+    }
 }
 
 /// The roles of a server are statements, whatever the databases are.
@@ -309,6 +319,21 @@ mod tests {
         let [(_, path)] = named.paths.as_slice() else { panic!("{named:?}") };
         assert_eq!(path.as_str(), "before_restore/main_orders_20240901_020000.dump.zst");
         assert_eq!(named.pointer, None);
+    }
+
+    #[test]
+    fn a_server_without_databases_is_called_as_scripts_called_its_dumps() {
+        for (preset, expected) in [
+            ("grill-stats", "daily/redis_20240902_030000.rdb.gz"),
+            ("grill-stats-backup", "redis_20240902_030000.rdb.gz.enc"),
+            ("plain", "main/redis_20240902_030000.rdb.gz"),
+        ] {
+            let layout = Layout::preset_of_engine(preset, EngineKind::Redis).unwrap();
+            let wanted = vec![(DumpContent::Server, layout.shape)];
+            let named = assign(&layout, None, &instance(), wanted, at("2024-09-02T03:00:00Z")).unwrap();
+            let [(_, path)] = named[0].paths.as_slice() else { panic!("{named:?}") };
+            assert_eq!(path.as_str(), expected);
+        }
     }
 
     #[test]

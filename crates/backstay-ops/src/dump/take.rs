@@ -1,12 +1,8 @@
 //! One dump: from the server's tool to a file with a sidecar, in each of its tiers.
 
-use std::time::Duration;
-
-use backstay_engine::postgres::dump::{self as engine, DumpFacts, DumpOptions, DumpRun, DumpSource, Inside};
 use backstay_engine::postgres::reload::ScriptNames;
-use backstay_engine::postgres::settings::Address;
 use backstay_model::dump::{DumpCompression, DumpContent, DumpFormat, DumpRecord, DumpWarning, Tier};
-use backstay_model::{BackupId, EngineKind, Finding};
+use backstay_model::{BackupId, Finding};
 use backstay_repo::dump::{DumpRecipe, DumpWriter, DumpWritten, FinishedDump, HMAC_SUFFIX};
 use backstay_repo::shelf::ShelfPath;
 use backstay_repo::store::StoreError;
@@ -17,16 +13,13 @@ use super::complete::{FirstName, give};
 use super::names::{self, Named, Naming};
 use super::needed::{self, Needed};
 use super::policy::Place;
+use super::source::{Known, Noticed, Server, Source};
 use super::{DumpPolicy, DumpRequest, DumpedFile, TierPath};
 use crate::clock::Stopwatch;
 use crate::context::workers;
 use crate::error::{Error, Result};
 use crate::instance::Instance;
 use crate::run::Run;
-
-/// How long a lock that somebody holds on a table is waited for; whoever comes behind us
-/// waits as long.
-const LOCK_LIMIT: Duration = Duration::from_secs(10 * 60);
 
 /// How often a dump is begun that loses deadlocks.
 const ATTEMPTS: u32 = 3;
@@ -35,8 +28,7 @@ const ATTEMPTS: u32 = 3;
 struct Copied {
     started_at: Timestamp,
     watch: Stopwatch,
-    facts: DumpFacts,
-    source: DumpRun,
+    noticed: Noticed,
     finished: FinishedDump,
     needed: Option<ScriptNames>,
 }
@@ -44,8 +36,8 @@ struct Copied {
 pub(super) struct Taking<'a> {
     pub run: &'a Run,
     pub instance: &'a Instance,
-    /// Of the one server that all files of a set come from.
-    pub address: &'a Address,
+    /// The one that all files of a set come from.
+    pub server: Server<'a>,
     pub policy: &'a DumpPolicy,
     pub place: &'a Place,
     pub request: &'a DumpRequest,
@@ -70,13 +62,13 @@ impl Taking<'_> {
         let mut named = named;
         let (_, path) = first(&named)?;
         let (copied, deadlocks) = self.copy_in_the_end(&named, &path).await?;
-        let Copied { started_at, watch, facts, source, finished, needed } = copied;
+        let Copied { started_at, watch, noticed, finished, needed } = copied;
+        let Noticed { known, mut warnings, findings } = noticed;
         let shelf = &*self.place.shelf;
         self.run.progress.enter("name the dump");
-        let mut warnings = source.warnings();
-        let listed = facts.tables.len() as u64;
-        if facts.tables_in_all > listed {
-            let message = format!("of {} tables, the {listed} largest are listed", facts.tables_in_all);
+        let listed = known.tables.len() as u64;
+        if known.tables_in_all > listed {
+            let message = format!("of {} tables, the {listed} largest are listed", known.tables_in_all);
             let harmless = Some("all of them are in the dump".to_owned());
             warnings.push(DumpWarning { message, harmless });
         }
@@ -86,7 +78,7 @@ impl Taking<'_> {
             id: self.id.clone(),
             instance: self.instance.id.clone(),
             environment: self.instance.environment.clone(),
-            engine: EngineKind::Postgresql,
+            engine: self.server.engine(),
             content: named.content.clone(),
             set: self.set.clone(),
             file: path.file_name().to_owned(),
@@ -97,20 +89,20 @@ impl Taking<'_> {
             shape: named.shape,
             raw_bytes: written.raw_bytes,
             stored_bytes: written.stored_bytes,
-            compression_ratio: ratio(&named, &facts, &written),
+            compression_ratio: ratio(&named, &known, &written),
             sha256: written.sha256.clone(),
-            database_bytes: facts.database_bytes,
-            position: facts.position,
-            system_identifier: facts.system_identifier.map(|number| number.to_string()),
-            server_version: Some(facts.server_version),
-            tool_version: Some(facts.tool_version),
+            database_bytes: known.database_bytes,
+            position: known.position,
+            system_identifier: known.system_identifier,
+            server_version: known.server_version,
+            tool_version: known.tool_version,
             backstay_version: env!("CARGO_PKG_VERSION").to_owned(),
-            extensions: facts.extensions,
-            tables: facts.tables,
-            timescaledb: facts.timescaledb,
+            extensions: known.extensions,
+            tables: known.tables,
+            timescaledb: known.timescaledb,
             needs: needed::of(needed, &named.content),
             members: Vec::new(),
-            warnings: warnings.clone(),
+            warnings,
             adopted: false,
             safety: self.request.safety,
             guessed: false,
@@ -127,7 +119,7 @@ impl Taking<'_> {
         let paths = named.paths.iter();
         let paths = paths.map(|(tier, path)| TierPath { tier: *tier, path: path.to_string() }).collect();
         let dumped = DumpedFile { shelf: shelf.location().to_owned(), paths, record };
-        missing.extend(findings(&named.content, &warnings));
+        missing.extend(findings);
         missing.extend((deadlocks > 0).then(|| taken_again(&named.content, deadlocks)));
         Ok((dumped, missing))
     }
@@ -157,15 +149,19 @@ impl Taking<'_> {
         let (started_at, watch) = (self.run.clock.now(), Stopwatch::start());
         let title = format!("dump {}", names::described(&named.content));
         self.run.progress.enter(&title);
-        let (facts, mut source) = self.open(named).await?;
-        self.run.progress.begin(&title, facts.database_bytes.unwrap_or(0));
+        let (known, mut source) = self.open(named).await?;
+        self.run.progress.begin(&title, source.estimated_bytes(&known));
         let recipe = DumpRecipe { shape: named.shape, level: self.level(named), workers: workers() };
         let passphrase = self.policy.passphrase.as_ref();
         let mut writer = DumpWriter::begin(&*self.place.shelf, path, &recipe, passphrase).await?;
-        match self.copy(named, &mut source, &mut writer).await {
-            Ok(needed) => {
+        let copied = async {
+            let needed = self.copy(named, &mut source, &mut writer).await?;
+            Ok((needed, source.noticed(known, &named.content)?))
+        };
+        match copied.await {
+            Ok((needed, noticed)) => {
                 let finished = writer.finish().await?;
-                Ok(Copied { started_at, watch, facts, source, finished, needed })
+                Ok(Copied { started_at, watch, noticed, finished, needed })
             }
             Err(error) => {
                 // Nothing of it has a name; what else went wrong is no news.
@@ -180,58 +176,16 @@ impl Taking<'_> {
         self.policy.level.filter(|_| named.shape == self.policy.shape)
     }
 
-    /// Whether this one of a set can be taken, before the first one is.
-    pub async fn check(&self, named: &Named) -> Result<()> {
-        let Some(database) = named.content.database() else { return Ok(()) };
-        let address = self.address.with_database(database);
-        Ok(DumpSource::check(&address, &self.options(named)?, &self.run.cancel).await?)
-    }
-
-    fn options(&self, named: &Named) -> Result<DumpOptions> {
-        let postgres = self.instance.postgres()?;
-        let inside = (named.shape.compression == DumpCompression::Inside)
-            .then(|| Inside { level: self.policy.level.and_then(|level| u32::try_from(level).ok()) });
-        let spool = match named.shape.format {
-            DumpFormat::Directory => Some(self.policy.spool()?),
-            _ => None,
-        };
-        Ok(DumpOptions {
-            format: named.shape.format,
-            inside,
-            tables: self.request.tables.clone(),
-            schemas: self.request.schemas.clone(),
-            all_definitions: false,
-            jobs: self.policy.jobs,
-            spool,
-            bin_directory: postgres.bin_directory.clone(),
-            lock_limit: LOCK_LIMIT,
-        })
-    }
-
-    async fn open(&self, named: &Named) -> Result<(DumpFacts, DumpRun)> {
-        let options = self.options(named)?;
-        let cancel = &self.run.cancel;
-        match named.content.database() {
-            None => Ok(engine::globals(self.address, &options, cancel).await?),
-            Some(database) => {
-                let address = self.address.with_database(database);
-                let source = DumpSource::open(&address, &options, cancel).await?;
-                let facts = source.facts().clone();
-                Ok((facts, source.run().await?))
-            }
-        }
-    }
-
     /// What the statements of a plain dump need, when all of it was copied.
     async fn copy(
         &self,
         named: &Named,
-        source: &mut DumpRun,
+        source: &mut Source,
         writer: &mut DumpWriter,
     ) -> Result<Option<ScriptNames>> {
         let is_read = named.shape.format == DumpFormat::Plain && named.content.database().is_some();
         let mut needed = is_read.then(Needed::begin);
-        while let Some(bytes) = source.next().await? {
+        while let Some(bytes) = source.next(self.run).await? {
             let count = bytes.len() as u64;
             let handed_on = async {
                 if let Some(needed) = &mut needed {
@@ -341,25 +295,11 @@ fn unnamed(path: &ShelfPath, error: &dyn std::error::Error) -> Finding {
     )
 }
 
-/// What the server's tool said, where it is not known to be harmless.
-fn findings(content: &DumpContent, warnings: &[DumpWarning]) -> Vec<Finding> {
-    let strange = warnings.iter().filter(|warning| warning.harmless.is_none());
-    strange
-        .map(|warning| {
-            Finding::warning(
-                names::described(content),
-                warning.message.clone(),
-                "the sidecar of the dump keeps what `pg_dump` said; `backstay verify` reads the dump",
-            )
-        })
-        .collect()
-}
-
 /// How many bytes became one. Where `pg_dump` packs by itself, what it had before is only known
 /// of a whole database.
-fn ratio(named: &Named, facts: &DumpFacts, written: &DumpWritten) -> f64 {
+fn ratio(named: &Named, known: &Known, written: &DumpWritten) -> f64 {
     let is_whole = matches!(named.content, DumpContent::Database { .. });
     let inside = named.shape.compression == DumpCompression::Inside;
-    let raw_bytes = facts.database_bytes.filter(|_| is_whole && inside).unwrap_or(written.raw_bytes);
+    let raw_bytes = known.database_bytes.filter(|_| is_whole && inside).unwrap_or(written.raw_bytes);
     raw_bytes as f64 / written.stored_bytes.max(1) as f64
 }

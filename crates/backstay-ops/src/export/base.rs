@@ -12,25 +12,25 @@
 //! Nothing of the repository's layers is left in the archives: whole files come out,
 //! however many backups they are strewn over.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use backstay_engine::postgres::BackupFacts;
 use backstay_engine::postgres::base_tar::{BaseTar, TarOwner};
 use backstay_engine::postgres::facts::Tablespace;
-use backstay_engine::postgres::leftovers;
 use backstay_engine::postgres::place::{PlaceOptions, PlacePlan, PlaceTarget, SealOptions, SpaceNeeded};
 use backstay_engine::postgres::rules;
 use backstay_model::dump::{DumpCipher, DumpCompression, DumpFormat, DumpShape};
 use backstay_model::parts::PartTarget;
-use backstay_model::{BackupId, Finding};
+use backstay_model::{BackupId, EngineKind, Finding};
 use backstay_repo::dump::{DumpError, DumpRecipe};
 use backstay_repo::manifest::Manifest;
 use backstay_repo::reader::{BackupReader, Depth, OnDamage, RestoreOptions};
 
 use super::destination::{self, Destination, Ready};
 use super::outlet::Outlet;
+use super::redis;
+use super::spool::{Spool, too_small};
 use super::{ExportOptions, ExportReport};
 use crate::clock::Stopwatch;
 use crate::context::{Context, off_thread, workers};
@@ -49,6 +49,9 @@ pub async fn run(
     let watch = Stopwatch::start();
     let (record, _) = list::find(context, id).await?;
     let manifest = context.repo.manifest(&record.instance, id).await?;
+    if record.engine == EngineKind::Redis {
+        return redis::run(context, policy, manifest, options).await;
+    }
     only_postgres(&record)?;
     let facts = BackupFacts::from_json(&record.facts)?;
     let (shape, level) = shape(policy, options)?;
@@ -238,12 +241,7 @@ async fn place(
     let mut files = reader.files().await?;
     let begin = move || {
         let needed = SpaceNeeded::of(&mut files)?;
-        let plan = PlacePlan::check(&options, &needed).map_err(|error| match error {
-            backstay_engine::Error::TargetTooSmall { path, needed, free } => {
-                Error::SpoolTooSmall { path, free, needed }
-            }
-            other => other.into(),
-        })?;
+        let plan = PlacePlan::check(&options, &needed).map_err(too_small)?;
         Ok(plan.begin()?)
     };
     let target = Arc::new(off_thread(begin).await?);
@@ -271,30 +269,4 @@ async fn place(
         Ok((owner, sealed.findings.into_iter().filter(told).collect()))
     })
     .await
-}
-
-/// A directory for ourselves, gone when it is dropped; what is left of one whose process
-/// was killed goes with the next export.
-struct Spool {
-    path: PathBuf,
-    _held: File,
-}
-
-impl Spool {
-    fn make(parent: &Path) -> Result<Spool> {
-        let failed = |source: std::io::Error| Error::Spool { path: parent.to_owned(), source };
-        std::fs::create_dir_all(parent).map_err(failed)?;
-        // What was left there would count as room that is taken.
-        leftovers::sweep(parent);
-        let (path, _held) = leftovers::make_directory(parent).map_err(failed)?;
-        Ok(Spool { path, _held })
-    }
-}
-
-impl Drop for Spool {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.path) {
-            tracing::warn!(%error, path = %self.path.display(), "a directory is left behind");
-        }
-    }
 }

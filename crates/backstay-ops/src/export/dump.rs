@@ -187,7 +187,7 @@ fn stem(file: &str) -> &str {
 }
 
 /// A name of somebody's own choice that promises something else than the file is.
-fn strangely_named(path: &str, shape: &DumpShape) -> Option<Finding> {
+pub(super) fn strangely_named(path: &str, shape: &DumpShape) -> Option<Finding> {
     let extension = shape.extension();
     let layers = extension.split_once('.').map_or("", |(_, layers)| layers);
     let promised = path.rsplit('/').next().unwrap_or(path);

@@ -37,6 +37,7 @@ pub struct DumpSettings {
     #[schemars(with = "Option<String>")]
     pub pointer: Option<Pointer>,
     /// `"custom"` (for `pg_restore`), `"plain"` (SQL for `psql`) or `"directory"` (in a tar archive; several sessions at once).
+    /// Dumps of Redis are its snapshots.
     #[serde(default)]
     #[schemars(with = "Option<String>")]
     pub format: Option<DumpFormat>,

@@ -118,7 +118,8 @@ pub enum InstanceSettings {
     Postgresql(PostgresqlSettings),
     /// InfluxDB. This version reaches no such server; it adopts, verifies and gives back what others dumped.
     Influxdb(InfluxdbSettings),
-    /// Redis or Valkey, over the network as a replica of its own. Dumps of others are adopted, verified and given back.
+    /// Redis or Valkey, backed up and dumped over the network, as a replica gets its data. Dumps of others are adopted, verified
+    /// and given back.
     Redis(RedisSettings),
 }
 
@@ -244,7 +245,8 @@ pub struct InfluxdbSettings {
     pub policy: PolicySettings,
 }
 
-/// Redis or Valkey, over the network as a replica of its own. Dumps of others are adopted, verified and given back.
+/// Redis or Valkey, backed up and dumped over the network, as a replica gets its data. Dumps of others are adopted, verified
+/// and given back.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RedisSettings {
@@ -259,7 +261,7 @@ pub struct RedisSettings {
     /// left out.
     #[serde(default)]
     pub ssl_root_certificate: Option<PathBuf>,
-    /// What this server is for, such as `"production"`; adopted dumps carry it.
+    /// What this server is for, such as `"production"`; dumps carry it.
     #[serde(default)]
     pub environment: Option<String>,
     /// How its stream of commands is received.

@@ -223,7 +223,7 @@ fn a_server_that_cannot_even_make_the_database_says_so() {
 }
 
 #[track_caller]
-fn ran_with_one_error(err: &str, words: &[&str]) {
+pub fn ran_with_one_error(err: &str, words: &[&str]) {
     assert_eq!(err.lines().filter(|line| line.starts_with("error:")).count(), 1, "{err}");
     assert!(err.contains("  hint: "), "{err}");
     for word in words {

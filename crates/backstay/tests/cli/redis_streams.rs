@@ -255,3 +255,96 @@ fn what_the_server_has_forgotten_is_a_hole_with_a_base_behind_it() {
         assert!(!into.exists());
     });
 }
+
+#[test]
+fn a_drill_is_as_full_as_the_source_was_and_start_proves_and_serves_either_kind() {
+    on_both(&[("repl-diskless-sync-delay", "0")], |server, home| {
+        let mut client = server.client().unwrap();
+        (0..20).for_each(|number| write(&mut client, number));
+        let archive = Archive::start(home);
+        archive.says("is taken");
+        (20..40).for_each(|number| write(&mut client, number));
+        // It asks the server as soon as it is connected.
+        wait_until(LIMIT, "a count of the source in the store", || {
+            client.run(&["INCR", "waiting"]).unwrap();
+            archive.holds(server);
+            has_witness(home)
+        })
+        .unwrap();
+        archive.stop();
+        let ran = home.run(["drill", "cache", "--json"]).good().json();
+        let report = &ran[0];
+        assert_eq!(report["sound"], true, "{report:#}");
+        assert!(report["target"].as_str().unwrap().starts_with("offset:"), "{report:#}");
+        let names: Vec<&str> = report["checks"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|check| check["name"].as_str().unwrap())
+            .collect();
+        for name in ["keys in database 0", "keys in database 9", "sample of keys", "sum over all data"] {
+            assert!(names.contains(&name), "{names:?}");
+        }
+        // For a source that does not append, one is written that a server without it loads.
+        let taken = digest(server);
+        let into = home.path("started");
+        let ran = home.run(["restore", "cache", "--start", "--into", into.to_str().unwrap()]).good();
+        assert!(ran.out.contains("proved") && ran.out.contains("--appendonly no"), "{ran:#?}");
+        for settings in
+            [&[("replicaof", "127.0.0.1 1")][..], &[("appendonly", "yes"), ("replicaof", "127.0.0.1 1")]]
+        {
+            let other = Redis::start_on(server.installation(), &into, settings).unwrap();
+            assert_eq!(digest(&other), taken, "{settings:?}");
+        }
+    });
+}
+
+/// Whether an object of the log says how full the source was.
+fn has_witness(home: &Home) -> bool {
+    let ran = home.run(["drill", "cache", "--json"]);
+    ran.code == 0 && ran.json()[0]["target"].as_str().is_some_and(|target| target.starts_with("offset:"))
+}
+
+#[test]
+fn a_replica_that_takes_over_goes_on_with_the_stream() {
+    for version in RedisVersion::ALL {
+        let Some(installation) = require_redis(version) else { continue };
+        let settings = [("repl-diskless-sync-delay", "0")];
+        let mut first = Redis::start_new(&installation, &settings).unwrap();
+        let second = Redis::start_new(&installation, &settings).unwrap();
+        let port = first.port().to_string();
+        second.run(&["REPLICAOF", "127.0.0.1", &port]).unwrap();
+        wait_until(LIMIT, "the replica to be one", || {
+            info(&second, "role") == "slave" && info(&second, "master_link_status") == "up"
+        })
+        .unwrap();
+        let home = Home::new();
+        home.init();
+        // Of the replica, which becomes the master.
+        let text = format!(
+            "[instance.cache]\nengine = 'redis'\nurl = '{}'\n[instance.cache.archive]\nspool = '{}'\n",
+            second.url(),
+            home.path("spool").display()
+        );
+        home.append(&text);
+        let mut client = first.client().unwrap();
+        write(&mut client, 1);
+        let archive = Archive::start(&home);
+        archive.says("is taken");
+        write(&mut client, 2);
+        let reached = offset(&first);
+        wait_until(LIMIT, "the replica to have all", || offset(&second) >= reached).unwrap();
+        first.stop().unwrap();
+        second.run(&["REPLICAOF", "NO", "ONE"]).unwrap();
+        let mut client = second.client().unwrap();
+        write(&mut client, 3);
+        archive.says("another server goes on with the stream");
+        let instant = instant(&second, &archive);
+        archive.stop();
+        assert_eq!(home.backups().len(), 1);
+        restored(&second, &home, &instant.at.to_string(), &instant.digest);
+        let told: Value = home.run(["status", "cache", "--json"]).good().json();
+        assert_eq!(told[0]["holes"].as_array().map(Vec::len), Some(0), "{told}");
+        home.run(["verify", "cache", "--level", "digest"]).good();
+    }
+}

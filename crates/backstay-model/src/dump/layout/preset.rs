@@ -108,6 +108,12 @@ pub(super) fn of_engine(name: &str, engine: EngineKind) -> Result<Layout, Unknow
     if name == "grill-stats-backup" {
         layout.keep = daily_for_days(7);
     }
+    if engine == EngineKind::Redis {
+        // A snapshot is one file already, which scripts pass through `gzip`. How a house encrypts
+        // is the same for all its dumps.
+        layout.shape = shape(DumpFormat::Rdb, DumpCompression::Gzip, layout.shape.cipher);
+        layout.extension = None;
+    }
     Ok(layout)
 }
 

@@ -93,19 +93,35 @@ fn grill_stats_backup_seals_tarballs_and_points_to_the_newest() {
 
 #[test]
 fn grill_stats_backup_keeps_redis_and_influxdb_for_a_week_under_their_own_names() {
-    for (engine, name) in [(EngineKind::Redis, "redis"), (EngineKind::Influxdb, "influxdb")] {
+    for (engine, name, ext) in
+        [(EngineKind::Redis, "redis", "rdb.gz.enc"), (EngineKind::Influxdb, "influxdb", "tar.gz.enc")]
+    {
         let layout = Layout::preset_of_engine("grill-stats-backup", engine).unwrap();
         let shelf = Files { layout, database: "0", instance: instance() };
         let paths = shelf.paths("2024-01-07T03:00:00Z");
-        assert_eq!(paths[0], format!("{name}_20240107_030000.tar.gz.enc"));
-        assert_eq!(paths[1], format!("weekly/{name}_weekly_20240107_030000.tar.gz.enc"));
+        assert_eq!(paths[0], format!("{name}_20240107_030000.{ext}"));
+        assert_eq!(paths[1], format!("weekly/{name}_weekly_20240107_030000.{ext}"));
         assert_eq!(shelf.layout.keep, DumpKeep { daily: days(7), ..DumpKeep::default() });
     }
     let postgresql = Layout::preset_of_engine("grill-stats-backup", EngineKind::Postgresql).unwrap();
     assert_eq!(Ok(postgresql), Layout::preset("grill-stats-backup"));
     // The others say nothing of engines.
     for name in Layout::PRESETS.into_iter().filter(|name| *name != "grill-stats-backup") {
-        assert_eq!(Layout::preset_of_engine(name, EngineKind::Redis), Layout::preset(name));
+        assert_eq!(Layout::preset_of_engine(name, EngineKind::Influxdb), Layout::preset(name));
+    }
+}
+
+#[test]
+fn a_dump_of_redis_is_a_packed_snapshot_in_every_layout() {
+    for name in Layout::PRESETS {
+        let layout = Layout::preset_of_engine(name, EngineKind::Redis).unwrap();
+        let cipher = Layout::preset(name).unwrap().shape.cipher;
+        assert_eq!(layout.shape, shape(DumpFormat::Rdb, DumpCompression::Gzip, cipher), "{name}");
+        assert!(layout.extension(&layout.shape).starts_with("rdb.gz"), "{name}");
+        assert_eq!(layout.check(), Ok(()), "{name}");
+        // What scripts left under other extensions is found as before.
+        let old = "redis_20240107_030000.tar.gz.enc";
+        assert!(name != "grill-stats-backup" || layout.locate(old).is_some());
     }
 }
 

@@ -4,6 +4,7 @@
 use std::ffi::OsStr;
 
 use backstay_engine::postgres::starting::shell_word;
+use backstay_model::EngineKind;
 use backstay_model::dump::{DumpCipher, DumpCompression, DumpContent, DumpFormat};
 use backstay_ops::dump::shelved::{DumpDetail, DumpSummary};
 
@@ -142,7 +143,8 @@ pub fn show(output: &Output, detail: &DumpDetail) -> String {
     }
     for warning in &detail.warnings {
         let why = warning.harmless.as_ref().map(|why| format!(" (harmless: {why})")).unwrap_or_default();
-        line("pg_dump said", format!("{}{why}", warning.message));
+        let label = if dump.engine == EngineKind::Postgresql { "pg_dump said" } else { "noted" };
+        line(label, format!("{}{why}", warning.message));
     }
     text.push_str("  opened without Backstay by\n");
     for command in commands(detail) {
@@ -167,7 +169,7 @@ fn commands(detail: &DumpDetail) -> Vec<String> {
     let has_timescaledb = detail.extensions.contains_key("timescaledb");
     let mut commands = vec![format!("echo '{}  '{file} | sha256sum --check", detail.sha256)];
     let sql = |statement: &str| format!("psql --dbname={database} --command='{statement}'");
-    if !is_globals {
+    if !is_globals && dump.shape.format.is_of_pg_dump() {
         commands.push(format!("createdb {database}"));
     }
     if has_timescaledb {
@@ -204,7 +206,16 @@ fn commands(detail: &DumpDetail) -> Vec<String> {
         }
         DumpFormat::Rdb | DumpFormat::Influxdb => {}
     }
-    commands.push(steps.join(" | "));
+    // What scripts packed with `tar` comes out as an archive.
+    let is_snapshot = dump.shape.format == DumpFormat::Rdb && !whole.contains(".tar");
+    match (is_snapshot, steps.is_empty()) {
+        (true, true) => commands.push(format!("cp {file} dump.rdb")),
+        (true, false) => commands.push(format!("{} > dump.rdb", steps.join(" | "))),
+        (false, _) => commands.push(steps.join(" | ")),
+    }
+    if is_snapshot {
+        commands.push("redis-server --dir . --dbfilename dump.rdb --appendonly no".to_owned());
+    }
     if dump.shape.format == DumpFormat::Directory {
         commands.push(format!("pg_restore --format=directory --jobs=2 --dbname={database} DIRECTORY"));
     }
@@ -216,7 +227,6 @@ fn commands(detail: &DumpDetail) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use backstay_model::EngineKind;
     use backstay_model::dump::{DumpShape, Tier};
     use backstay_ops::dump::shelved::TierFile;
     use insta::assert_snapshot;

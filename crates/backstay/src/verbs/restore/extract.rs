@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use backstay_model::{BackupId, Fault, InstanceId};
+use backstay_ops::dump::shelved;
 use backstay_ops::extract::{self, ExtractRequest};
 
 use super::super::DONE;
@@ -20,11 +21,25 @@ use crate::session::Session;
 pub async fn is_meant(session: &Session, arguments: &RestoreArguments) -> Result<bool, Fault> {
     match session.config.instance(&arguments.instance) {
         Ok((id, InstanceSettings::Redis(settings))) if settings.url.is_some() => {
-            Ok(!has_base(session, id, arguments).await?)
+            // Whoever names a dump needs no repository, which may be what was lost.
+            Ok(is_shelved(session, arguments).await? || !has_base(session, id, arguments).await?)
         }
         Ok((_, InstanceSettings::Influxdb(_) | InstanceSettings::Redis(_))) => Ok(true),
         Ok((_, InstanceSettings::Postgresql(_))) | Err(_) => Ok(false),
     }
+}
+
+/// Whether what is named lies on the shelf. One that cannot be looked at shows nothing.
+async fn is_shelved(session: &Session, arguments: &RestoreArguments) -> Result<bool, Fault> {
+    let Some(id) = arguments.backup.as_deref().map(str::parse::<BackupId>).transpose()? else {
+        return Ok(false);
+    };
+    for kept in session.shelves(std::slice::from_ref(&arguments.instance)).into_iter().flatten() {
+        if matches!(shelved::show(&session.run(), &kept.policy, &id).await, Ok(Some(_))) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 async fn has_base(session: &Session, id: &InstanceId, arguments: &RestoreArguments) -> Result<bool, Fault> {
