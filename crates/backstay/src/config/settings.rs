@@ -261,6 +261,10 @@ pub struct RedisSettings {
     /// left out.
     #[serde(default)]
     pub ssl_root_certificate: Option<PathBuf>,
+    /// The directory of `redis-server` or `valkey-server`, for restores that start a server and for drills. Left out,
+    /// `PATH` and the usual places are tried.
+    #[serde(default)]
+    pub bin_directory: Option<PathBuf>,
     /// What this server is for, such as `"production"`; dumps carry it.
     #[serde(default)]
     pub environment: Option<String>,

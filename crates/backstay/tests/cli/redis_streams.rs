@@ -21,9 +21,10 @@ fn on_both(settings: &[(&str, &str)], test: impl Fn(&mut Redis, &Home)) {
         let home = Home::new();
         home.init();
         let text = format!(
-            "[instance.cache]\nengine = 'redis'\nurl = '{}'\npolicy = {{ rpo = '1s' }}\n\
+            "[instance.cache]\nengine = 'redis'\nurl = '{}'\nbin_directory = '{}'\npolicy = {{ rpo = '1s' }}\n\
              [instance.cache.archive]\nspool = '{}'\n",
             server.url(),
+            installation.bin_directory().display(),
             home.path("spool").display()
         );
         home.append(&text);
