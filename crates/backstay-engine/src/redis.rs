@@ -9,6 +9,7 @@
 
 pub mod aux_fields;
 pub mod base;
+mod beside;
 pub mod commands;
 pub mod connection;
 pub mod dump;

@@ -113,6 +113,11 @@ fn kind_of(message: &str) -> ErrorKind {
 }
 
 impl RedisError {
+    /// Of a server that is too old for it, or on which it was renamed.
+    pub fn is_unknown_command(&self) -> bool {
+        matches!(self, RedisError::Refused { message, .. } if kind_of(message) == ErrorKind::Unsupported)
+    }
+
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {
             RedisError::Refused { message, .. } => kind_of(message),
@@ -137,6 +142,10 @@ impl RedisError {
                 }
                 "LOADING" => {
                     "it is reading its data from the disk: try again when `INFO persistence` says `loading:0`"
+                }
+                _ if self.is_unknown_command() => {
+                    "see whether `rename-command` stands in the settings of the server: without this command it cannot be \
+                     backed up"
                 }
                 _ => return Vec::new(),
             },
