@@ -22,7 +22,10 @@ pub mod prove;
 pub mod reply;
 pub mod rights;
 pub mod scratch;
+mod sentinel;
 pub mod settings;
+pub mod source;
+mod standing;
 pub mod stream;
 pub mod sync;
 
