@@ -113,7 +113,7 @@ pub async fn plan(context: &Context, instance: &Instance, options: &RestoreOptio
         let (mut plan, manifest) = choose_whole(context, &request, &mut known, notes).await?;
         let Some(manifest) = manifest else { return Ok(plan) };
         if manifest.record.engine == EngineKind::Redis {
-            redis::look(&manifest, options, &mut plan)?;
+            redis::look(instance, &manifest, options, &mut plan).await?;
             return Ok(plan);
         }
         let facts = BackupFacts::from_json(&manifest.record.facts)?;

@@ -1,6 +1,6 @@
 //! What is told of an archive while it runs.
 
-use backstay_model::{BackupId, LagLevel, LagLimit, LogGap, LogId, LogSpan};
+use backstay_model::{BackupId, Finding, LagLevel, LagLimit, LogGap, LogId, LogSpan};
 use jiff::Timestamp;
 
 /// What an archive does, as it happens.
@@ -15,6 +15,10 @@ pub enum ArchiveEvent {
     Timeline {
         log: LogId,
         from: u64,
+    },
+    /// What a person should know of the server that it comes from.
+    Told {
+        finding: Finding,
     },
     /// The store has it.
     Sent {

@@ -12,7 +12,8 @@ use std::time::Duration;
 use backstay_engine::redis::RedisSettings;
 use backstay_engine::redis::base::RedisBase;
 use backstay_engine::redis::commands::CommandReader;
-use backstay_engine::redis::connection::Connection;
+use backstay_engine::redis::settings::Address;
+use backstay_engine::redis::source::{self, ChosenSource};
 use backstay_engine::redis::stream::StreamReceiver;
 use backstay_engine::redis::sync::{Attached, attach};
 use backstay_model::LogSpan;
@@ -229,17 +230,20 @@ impl StreamArchive<'_> {
 
     async fn connect(&mut self) -> Result<Ended> {
         let Known { streams, resume } = self.known().await?;
-        let address = self.settings.address()?;
         let place = resume.as_ref().map(Resume::place);
         let attaching = async {
-            let connection = Connection::open(&address).await?;
-            Ok(attach(connection, place.as_ref()).await?)
+            let ChosenSource { address, connection, findings, .. } = source::choose(self.settings).await?;
+            Ok((address, findings, attach(connection, place.as_ref()).await?))
         };
-        match self.context.unless_cancelled(attaching).await? {
+        let (address, findings, attached) = self.context.unless_cancelled(attaching).await?;
+        for finding in findings {
+            self.watcher.see(ArchiveEvent::Told { finding });
+        }
+        match attached {
             Attached::Continues(receiver) => {
                 let resume = resume.ok_or_else(|| Error::broken("nothing was to be continued"))?;
                 let goes_on = self.continued(&streams, resume, &receiver).await?;
-                self.follow(receiver, goes_on).await
+                self.follow(&address, receiver, goes_on).await
             }
             Attached::Full(sync) => {
                 // Named for the case that nothing becomes of the base.
@@ -264,7 +268,9 @@ impl StreamArchive<'_> {
                         () = cancel.cancelled() => None,
                     };
                     match receiver {
-                        Some(receiver) => self.follow_new(&streams, receiver, resume.as_ref()).await,
+                        Some(receiver) => {
+                            self.follow_new(&address, &streams, receiver, resume.as_ref()).await
+                        }
                         None if cancel.is_cancelled() => Ok(Ended::Asked),
                         // Why it failed is told where the base is.
                         None => Ok(Ended::Again),
@@ -297,6 +303,7 @@ impl StreamArchive<'_> {
     /// Behind a full synchronisation.
     async fn follow_new(
         &mut self,
+        address: &Address,
         streams: &Streams,
         receiver: StreamReceiver,
         before: Option<&Resume>,
@@ -315,10 +322,10 @@ impl StreamArchive<'_> {
             reader: CommandReader::new(place.offset, receiver.database()),
             replication_id: place.replication_id,
         });
-        self.follow(receiver, from).await
+        self.follow(address, receiver, from).await
     }
 
-    async fn follow(&mut self, receiver: StreamReceiver, from: Resume) -> Result<Ended> {
+    async fn follow(&mut self, address: &Address, receiver: StreamReceiver, from: Resume) -> Result<Ended> {
         let keeper = Keeper::new(
             self.spool.clone(),
             self.instants.clone(),
@@ -327,7 +334,7 @@ impl StreamArchive<'_> {
             from.reader,
         );
         self.watcher.see(ArchiveEvent::Began { log: from.log, from: keeper.reader.at() });
-        stream::Stream::new(self, receiver, keeper).run().await
+        stream::Stream::new(self, address, receiver, keeper).run().await
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use backstay_engine::postgres::starting::{Starting, shell_word};
 use backstay_engine::redis::base::{RedisFacts, SETTINGS, SNAPSHOT};
 use backstay_engine::redis::place::{self, FileNames, RedisPlace};
+use backstay_engine::redis::programs::RedisPrograms;
 use backstay_model::drill::{DrillReport, Proof};
 use backstay_model::parts::PartTarget;
 use backstay_model::plan::RestorePlan;
@@ -25,13 +26,27 @@ use crate::error::{Error, Result};
 use crate::instance::{EngineSettings, Instance};
 
 /// What the plan says of this base, and every reason against it.
-pub(super) fn look(manifest: &Manifest, options: &RestoreOptions, plan: &mut RestorePlan) -> Result<()> {
+pub(super) async fn look(
+    instance: &Instance,
+    manifest: &Manifest,
+    options: &RestoreOptions,
+    plan: &mut RestorePlan,
+) -> Result<()> {
     let facts = RedisFacts::from_json(&manifest.record.facts)?;
     plan.bytes = facts.snapshot_bytes;
     let replayed: u64 = plan.log.iter().map(|range| range.bytes).sum();
     plan.bytes += replayed;
     if let Err(error) = place::check(&options.into, plan.bytes) {
         plan.refuse(Refusal::from_error(&error));
+    }
+    if options.start {
+        let bin_directory = match &instance.engine {
+            EngineSettings::Redis(settings) => settings.bin_directory.as_deref(),
+            _ => None,
+        };
+        if let Err(error) = RedisPrograms::find(&facts.server, bin_directory).await {
+            plan.refuse(Refusal::from_error(&error));
+        }
     }
     for (option, is_given) in
         [("--standby", options.standby.is_some()), ("--tablespace", !options.tablespaces.is_empty())]

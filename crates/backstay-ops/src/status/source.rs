@@ -8,12 +8,12 @@ use backstay_engine::postgres::receive::log_id;
 use backstay_engine::postgres::reload::swap::left_by_swaps;
 use backstay_engine::postgres::{PostgresSettings, facts};
 use backstay_engine::redis::RedisSettings;
-use backstay_engine::redis::connection::Connection;
 use backstay_engine::redis::facts::StreamSource;
+use backstay_engine::redis::source;
 use backstay_model::error::Classified;
 use backstay_model::log::history::History;
 use backstay_model::status::{ArchiveState, ArchiveStatus, Health, SlotStatus};
-use backstay_model::{ErrorKind, Lsn, Position, TimelineId};
+use backstay_model::{ErrorKind, FindingLevel, Lsn, Position, TimelineId};
 use jiff::Timestamp;
 
 use super::reach::Reach;
@@ -60,12 +60,22 @@ pub(super) async fn probe(settings: &PostgresSettings, expected: Option<&Archive
 /// The same of Redis.
 pub(super) async fn probe_redis(settings: &RedisSettings) -> Probed {
     let asked = async {
-        let mut connection = Connection::open(&settings.address()?).await?;
-        StreamSource::ask(&mut connection).await
+        let mut chosen = source::choose(settings).await?;
+        let (_, stream) = StreamSource::ask(&mut chosen.connection).await?;
+        Ok::<_, backstay_engine::Error>((chosen.findings, stream))
     };
     match asked.await {
         Err(error) => unanswered(&error),
-        Ok((_, source)) => Probed { stream: Some(source), ..Probed::well() },
+        Ok((findings, stream)) => {
+            let said = findings.iter().find(|finding| finding.level > FindingLevel::Info);
+            Probed {
+                health: if said.is_some() { Health::Degraded } else { Health::Ok },
+                health_reason: said
+                    .map(|found| format!("{}: {}; {}", found.subject, found.message, found.remedy)),
+                stream: Some(stream),
+                ..Probed::well()
+            }
+        }
     }
 }
 

@@ -92,6 +92,9 @@ pub fn done(output: &Output, report: &RestoreReport, told: usize, into: &Path) -
             text.push_str(&labelled("proof", &verdict));
             text.push_str(&checks(&proof.checks));
         }
+        None if report.can_be_proved && report.is_summed_up => {
+            text.push_str(&labelled("proof", "the checksum of its source; `--start` starts it and looks"));
+        }
         None if report.can_be_proved => {
             text.push_str(&labelled("proof", "none; `--start` starts it and looks"));
         }

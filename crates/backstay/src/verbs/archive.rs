@@ -25,6 +25,7 @@ pub async fn run(session: &Session, arguments: &ArchiveArguments) -> Result<u8, 
                 instance: id.to_string(),
                 last: Mutex::default(),
                 commits: Mutex::default(),
+                told: Mutex::default(),
             };
             Ok::<_, Fault>(backstay_ops::archive::run(context, &instance, &options, &watcher).await?)
         }
@@ -46,6 +47,8 @@ struct Telling {
     last: Mutex<Option<String>>,
     /// What the server said last of commits, and of whom they wait for.
     commits: Mutex<Option<(bool, String)>>,
+    /// Each is said once, however often a connection begins.
+    told: Mutex<Vec<Finding>>,
 }
 
 impl Telling {
@@ -88,6 +91,14 @@ impl ArchiveWatcher for Telling {
             }
             ArchiveEvent::Timeline { log, from } => {
                 format!("timeline {} goes on from {}", number(&log), Lsn(from))
+            }
+            ArchiveEvent::Told { finding } => {
+                let mut told = self.told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                if !told.contains(&finding) {
+                    self.output.warnings(std::slice::from_ref(&finding));
+                    told.push(finding);
+                }
+                return;
             }
             ArchiveEvent::Sent { log, span } => {
                 tracing::info!(instance, timeline = number(&log), from = %Lsn(span.start), to = %Lsn(span.end), "stored");

@@ -124,7 +124,8 @@ fn what_cannot_be_is_refused_before_the_first_byte() {
         std::fs::write(used.join("somebody"), "s").unwrap();
         for (words, code, why) in [
             (&["--into", used.to_str().unwrap()][..], 4, "is not empty"),
-            (&["--into", "new", "--start"], 7, "--start is not for"),
+            (&["--into", "new", "--standby"], 7, "--standby is not for"),
+            (&["--into", "new", "--start"], 7, "find the program"),
             (&["--into", "new", "--to", "2020-01-01T00:00:00Z"], 9, "cannot be reached"),
         ] {
             let ran = home.run(["restore", "cache"].iter().chain(words));
@@ -143,7 +144,7 @@ fn what_cannot_be_is_refused_before_the_first_byte() {
         let told = home.run(["status", "cache", "--json"]).good().json();
         assert_eq!(told[0]["health"], "ok", "{told:#}");
         // What this version cannot do with it leaves nothing that looks like a finding.
-        home.run(["drill", "cache"]).refused(21, &["Redis", "backstay restore cache --into DIR"]);
+        home.run(["drill", "cache"]).refused(21, &["find the program", "bin_directory"]);
         let id = home.backups().remove(0);
         let shown = home.run(["show", &id]).good();
         assert!(!shown.out.contains("NOT"), "{shown:#?}");

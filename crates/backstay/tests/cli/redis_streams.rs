@@ -1,6 +1,5 @@
 //! The stream of Redis and Valkey: archived as it comes, and restored to any instant.
 
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -43,7 +42,7 @@ pub struct Archive<'a> {
 impl<'a> Archive<'a> {
     pub fn start(home: &'a Home) -> Archive<'a> {
         let log = home.path("archive.log");
-        let file = std::fs::File::options().create(true).append(true).open(&log).unwrap();
+        let file = std::fs::File::create(&log).unwrap();
         let mut command: Command = home.command(["archive", "cache"]);
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file).spawn().unwrap();
         Archive { child, home, log }
@@ -75,8 +74,10 @@ impl<'a> Archive<'a> {
     /// Everything that the server has sent lies in the store.
     pub fn holds(&self, server: &Redis) {
         let end = offset(server);
-        wait_until(LIMIT, format!("the stream to {end}: {}", self.text()), || stored(self.home) >= end)
-            .unwrap();
+        wait_until(LIMIT, format!("the stream to {end}: {}", self.text()), || {
+            stored(self.home, server) >= end
+        })
+        .unwrap();
     }
 }
 
@@ -87,9 +88,12 @@ impl Drop for Archive<'_> {
     }
 }
 
-fn stored(home: &Home) -> u64 {
-    let end = |path: &Path| u64::from_str_radix(path.file_name()?.to_str()?.split_once('-')?.1, 16).ok();
-    home.objects("/log/").iter().filter_map(|path| end(path)).max().unwrap_or(0)
+/// How far the store has the stream of this server.
+fn stored(home: &Home, server: &Redis) -> u64 {
+    let told: Value = home.run(["status", "cache", "--json"]).good().json();
+    let position = told[0]["archive"]["position"].as_str().and_then(|position| position.split_once('@'));
+    let id = info(server, "master_replid");
+    position.filter(|(of, _)| id.starts_with(of)).map_or(0, |(_, offset)| offset.parse().unwrap())
 }
 
 fn info(server: &Redis, field: &str) -> String {
@@ -273,6 +277,9 @@ fn a_drill_is_as_full_as_the_source_was_and_start_proves_and_serves_either_kind(
             has_witness(home)
         })
         .unwrap();
+        // What expires meanwhile would not be in the digest of the source.
+        client.run(&["DEL", "short"]).unwrap();
+        archive.holds(server);
         archive.stop();
         let ran = home.run(["drill", "cache", "--json"]).good().json();
         let report = &ran[0];

@@ -5,9 +5,9 @@
 
 use std::time::{Duration, Instant};
 
-use backstay_engine::redis::RedisSettings;
 use backstay_engine::redis::connection::Connection;
 use backstay_engine::redis::facts::ServerFacts;
+use backstay_engine::redis::settings::Address;
 use tokio::task::JoinSet;
 
 use crate::archive::{ArchiveEvent, ArchiveWatcher};
@@ -22,7 +22,8 @@ const WELL: f64 = 120.0;
 type Seen = (Instant, ServerFacts);
 
 pub(super) struct Headroom<'a> {
-    settings: RedisSettings,
+    /// Of the server whose stream it is.
+    address: Address,
     watcher: &'a dyn ArchiveWatcher,
     next: Instant,
     /// Ended with the connection.
@@ -32,18 +33,18 @@ pub(super) struct Headroom<'a> {
 }
 
 impl<'a> Headroom<'a> {
-    pub fn new(settings: RedisSettings, watcher: &'a dyn ArchiveWatcher) -> Self {
+    pub fn new(address: Address, watcher: &'a dyn ArchiveWatcher) -> Self {
         let next = Instant::now();
-        Headroom { settings, watcher, next, asking: JoinSet::new(), before: None, is_short: false }
+        Headroom { address, watcher, next, asking: JoinSet::new(), before: None, is_short: false }
     }
 
     /// Returns at once: what the server said, when it just did.
     pub fn look(&mut self, durable: u64) -> Option<ServerFacts> {
         if self.next <= Instant::now() && self.asking.is_empty() {
             self.next = Instant::now() + LOOK;
-            let settings = self.settings.clone();
+            let address = self.address.clone();
             self.asking.spawn(async move {
-                let mut connection = Connection::open(&settings.address()?).await?;
+                let mut connection = Connection::open(&address).await?;
                 let facts = ServerFacts::ask(&mut connection).await?;
                 Ok((Instant::now(), facts))
             });

@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use backstay_engine::redis::facts::ServerFacts;
+use backstay_engine::redis::settings::Address;
 use backstay_engine::redis::stream::StreamReceiver;
 use tokio::task::{JoinError, JoinSet};
 
@@ -66,11 +67,16 @@ pub(super) struct Stream<'a, 'b> {
 }
 
 impl<'a, 'b> Stream<'a, 'b> {
-    pub fn new(archive: &'a mut StreamArchive<'b>, receiver: StreamReceiver, keeper: Keeper) -> Self {
+    pub fn new(
+        archive: &'a mut StreamArchive<'b>,
+        address: &Address,
+        receiver: StreamReceiver,
+        keeper: Keeper,
+    ) -> Self {
         let from = keeper.reader.at();
         Stream {
             came_at: archive.context.clock.now(),
-            headroom: Headroom::new(archive.settings.clone(), archive.watcher),
+            headroom: Headroom::new(address.clone(), archive.watcher),
             archive,
             receiver,
             keeper: Some(keeper),
