@@ -11,6 +11,7 @@ mod cluster;
 mod dump;
 mod measure;
 mod page;
+mod redis;
 mod report;
 mod tools;
 mod wal;
@@ -36,6 +37,8 @@ pub enum Bench {
     Dump(dump::Options),
     /// The log, against pg_receivewal, pgBackRest and cp
     Wal(wal::Options),
+    /// Bases and the stream of Redis, against redis-cli
+    Redis(redis::Options),
 }
 
 #[derive(Args)]
@@ -102,6 +105,7 @@ pub fn run(bench: &Bench) -> Result<()> {
         Bench::Postgres(options) => base(options),
         Bench::Dump(options) => dump::run(options),
         Bench::Wal(options) => wal::run(options),
+        Bench::Redis(options) => redis::run(options),
     }
 }
 

@@ -18,7 +18,7 @@ mod latency;
 mod receive;
 mod replay;
 mod report;
-mod running;
+pub(super) mod running;
 mod segments;
 mod source;
 
