@@ -62,6 +62,7 @@ mod rates;
 mod recovery_kit;
 mod redis_bases;
 mod redis_dumps;
+mod redis_lineages;
 mod redis_streams;
 mod reloads;
 mod second_life;
