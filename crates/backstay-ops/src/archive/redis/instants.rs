@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -77,6 +77,9 @@ pub(super) struct Instants {
     /// Which of the two it is.
     number: usize,
     written: u64,
+    /// A part of a line may lie behind that: a full disk takes as much as it can. What is written
+    /// behind such a part is never read.
+    is_torn: bool,
     /// When it has grown so far, it is written anew.
     grown: u64,
     /// What was sealed last of each log: of what lies before it, only the times matter.
@@ -108,6 +111,7 @@ impl Instants {
             file,
             number,
             written: 0,
+            is_torn: false,
             grown: GROWN,
             sealed: BTreeMap::new(),
         };
@@ -122,12 +126,29 @@ impl Instants {
 
     /// The bytes of it are durable, and so is this when it returns.
     pub fn add(&mut self, line: Line) -> Result<()> {
-        let failed = |source| spool_error(&self.directory, source);
         let text = text_of(&line);
-        let done = self.file.write_all(text.as_bytes()).and_then(|()| self.file.sync_data());
-        done.map_err(failed)?;
-        self.written += text.len() as u64;
+        self.append(text.as_bytes()).map_err(|source| spool_error(&self.directory, source))?;
         self.lines.push(line);
+        Ok(())
+    }
+
+    fn append(&mut self, text: &[u8]) -> io::Result<()> {
+        self.mend()?;
+        self.is_torn = true;
+        self.file.write_all(text)?;
+        self.file.sync_data()?;
+        self.is_torn = false;
+        self.written += text.len() as u64;
+        Ok(())
+    }
+
+    /// Takes away what was left of a line that failed.
+    fn mend(&mut self) -> io::Result<()> {
+        if self.is_torn {
+            self.file.set_len(self.written)?;
+            self.file.seek(SeekFrom::Start(self.written))?;
+            self.is_torn = false;
+        }
         Ok(())
     }
 
@@ -179,6 +200,7 @@ impl Instants {
             _ => {}
         }
         (self.file, self.number, self.written) = (file, number, text.len() as u64);
+        self.is_torn = false;
         self.grown = GROWN.max(2 * self.written);
         Ok(())
     }
@@ -297,6 +319,25 @@ mod tests {
         let facts = |instants: &mut Instants, start| instants.facts(log, LogSpan { start, end: 90 });
         assert_eq!(facts(&mut instants, 50).unwrap().reader.database(), 3);
         assert_eq!(facts(&mut instants, 45), None);
+    }
+
+    #[test]
+    fn what_follows_a_line_that_had_no_room_is_read_again() {
+        let place = tempfile::tempdir().unwrap();
+        let mut instants = Instants::open(place.path()).unwrap();
+        let lines = [line(10, &[]), line(20, &[(15, 3)]), line(30, &[(25, 4)])];
+        instants.add(lines[0].clone()).unwrap();
+        // One that cannot be written to; then as much of the line as there was room for.
+        let unwritable = File::open(place.path().join(FILES[1])).unwrap();
+        let file = std::mem::replace(&mut instants.file, unwritable);
+        assert!(instants.add(lines[1].clone()).is_err());
+        instants.file = file;
+        instants.file.write_all(&text_of(&lines[1]).as_bytes()[..20]).unwrap();
+        for line in &lines[1..] {
+            instants.add(line.clone()).unwrap();
+        }
+        drop(instants);
+        assert_eq!(Instants::open(place.path()).unwrap().lines, lines);
     }
 
     #[test]
