@@ -31,7 +31,7 @@ pub use postgres::{Postgres, PostgresOptions, StopMode};
 pub use redis::{Redis, RedisInstallation, RedisVersion, require_redis};
 pub use servers::{Installation, PostgresVersion};
 pub use tampered::{require_tampering, tampered, traced_process};
-pub use torture::Torture;
+pub use torture::{RedisTorture, Torture};
 pub use wait::{wait_for, wait_until};
 pub use way::Way;
 pub use workspace::{Workspace, short_temp_dir};

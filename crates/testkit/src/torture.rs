@@ -1,9 +1,11 @@
-//! Proof of no loss: a server under load, whose log is received, while everything that
+//! Proof of no loss: a PostgreSQL under load, whose log is received, while everything that
 //! the two depend on is killed, cut, filled and moved, at random from a seed.
 //!
 //! Every commit that a client was told of is written down outside ([`markers`]). What is
 //! restored, of any instant, must have all of them up to it and none behind it, with
 //! balances that agree; `status` must tell of no hole, since nothing here makes one.
+//!
+//! The same for Redis stands in [`redis`].
 //!
 //! Invariant: a failure is told with the seed, and after the whole course of events.
 //!
@@ -16,6 +18,7 @@ mod disks;
 mod judge;
 mod markers;
 mod program;
+mod redis;
 mod scene;
 mod verdicts;
 
@@ -23,6 +26,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+
+pub use self::redis::RedisTorture;
 
 use self::chance::Chance;
 use self::scene::{Fault, Scene};

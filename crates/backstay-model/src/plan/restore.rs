@@ -22,6 +22,7 @@ mod log;
 mod not_clean;
 mod not_proved;
 mod reach;
+mod same_offset;
 mod steps;
 mod stream;
 mod unreached;

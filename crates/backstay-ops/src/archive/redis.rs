@@ -4,7 +4,7 @@
 //! sends everything: that is a base, and a stream of its own behind it. What was between is gone,
 //! and found from positions as every hole is.
 //!
-//! Invariant: a server is told of nothing that is not durable in the spool.
+//! Invariant: a server is told of no change that is not durable in the spool.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use backstay_engine::redis::commands::CommandReader;
 use backstay_engine::redis::settings::Address;
 use backstay_engine::redis::source::{self, ChosenSource};
 use backstay_engine::redis::stream::StreamReceiver;
-use backstay_engine::redis::sync::{Attached, attach};
+use backstay_engine::redis::sync::{Attached, StreamPlace, attach};
 use backstay_model::LogSpan;
 use backstay_repo::log::LogIndex;
 use tokio::sync::watch;
@@ -23,8 +23,8 @@ use tokio::sync::watch;
 use super::base::{self, WantedBase};
 use super::sender::Sender;
 use super::{
-    AT_ONCE, ArchiveEvent, ArchiveOptions, ArchiveWatcher, Ended, LAST_SENDING, RETRY_FIRST, Spool, gap,
-    is_worth_another_try, room, was_stopped, within,
+    AT_ONCE, ArchiveEvent, ArchiveOptions, ArchiveWatcher, Ended, LAST_SENDING, RETRY_FIRST, STORE_LIMIT,
+    Spool, gap, is_worth_another_try, room, was_stopped, within,
 };
 use crate::backup::{self, BackupOptions};
 use crate::context::{Context, off_thread};
@@ -37,6 +37,7 @@ use resume::{Resume, Streams};
 mod headroom;
 pub(crate) mod instants;
 mod keeper;
+mod lacking;
 mod marking;
 mod resume;
 mod stream;
@@ -243,7 +244,8 @@ impl StreamArchive<'_> {
             Attached::Continues(receiver) => {
                 let resume = resume.ok_or_else(|| Error::broken("nothing was to be continued"))?;
                 let goes_on = self.continued(&streams, resume, &receiver).await?;
-                self.follow(&address, receiver, goes_on).await
+                let looking = self.want_base_where_none_leads(&goes_on);
+                tokio::join!(self.follow(&address, receiver, goes_on), looking).0
             }
             Attached::Full(sync) => {
                 // Named for the case that nothing becomes of the base.
@@ -298,6 +300,26 @@ impl StreamArchive<'_> {
         let event = ArchiveEvent::Timeline { log: log.clone(), from: resume.reader.at() };
         self.watcher.see(event);
         Ok(Resume { log, replication_id: id.clone(), reader: resume.reader })
+    }
+
+    /// Somebody may have been killed before the base was there behind which this stream began.
+    fn want_base_where_none_leads(&self, goes_on: &Resume) -> impl Future<Output = ()> + use<> {
+        let (context, instance) = (self.context.clone(), self.instance.id.clone());
+        let (spool, wants_base, log) = (self.spool.clone(), self.wants_base.clone(), goes_on.log.clone());
+        let place = goes_on.place();
+        async move {
+            let looking = lacking::lacks_base(&context, &instance, &spool, &log);
+            let silent = |_| Err(Error::StoreSilent { seconds: STORE_LIMIT.as_secs() });
+            let looking = async { tokio::time::timeout(STORE_LIMIT, looking).await.unwrap_or_else(silent) };
+            match context.unless_cancelled(looking).await {
+                Ok(true) => {
+                    let StreamPlace { replication_id, offset } = place;
+                    wants_base.send_replace(Some(WantedBase::Stream { replication_id, offset }));
+                }
+                Ok(false) => {}
+                Err(error) => tracing::warn!(%error, "it is not known whether a base leads to the stream"),
+            }
+        }
     }
 
     /// Behind a full synchronisation.

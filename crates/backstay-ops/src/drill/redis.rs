@@ -4,7 +4,7 @@
 use backstay_engine::redis::RedisSettings;
 use backstay_engine::redis::place;
 use backstay_model::plan::RestoreRequest;
-use backstay_model::{EngineKind, RecoveryTarget, StopOptions, TargetTimeline};
+use backstay_model::{BackupId, BackupRecord, EngineKind, RecoveryTarget, StopOptions, TargetTimeline};
 
 use std::path::Path;
 
@@ -47,7 +47,10 @@ pub(super) async fn drill(
     let mut draw = context.unless_cancelled(Draw::of(context, &instance.id, &known, said)).await?;
     if said.is_none() {
         match context.unless_cancelled(witnessed(context, instance)).await? {
-            Some(offset) => request.target = RecoveryTarget::Offset(offset),
+            Some((lineage, offset)) => {
+                request.target = RecoveryTarget::Offset(offset);
+                request.backup = base_before(&known, &lineage, offset);
+            }
             None => draw_instant(&mut draw, &mut request)?,
         }
     }
@@ -56,6 +59,7 @@ pub(super) async fn drill(
         let (plan, manifest) = restore::choose_among(context, &request, &mut known).await?;
         let Some(refusal) = plan.refusals.first() else { break (plan, manifest) };
         if refusal.kind == backstay_model::ErrorKind::Unrecoverable && !draw.is_over() {
+            request.backup = None;
             draw_instant(&mut draw, &mut request)?;
             continue;
         }
@@ -96,7 +100,7 @@ fn draw_instant(draw: &mut Draw, request: &mut RestoreRequest) -> Result<()> {
 
 /// An offset at which the source said how full it was, of an object that chance chose. Whether a base
 /// leads there, the plan says.
-async fn witnessed(context: &Context, instance: &Instance) -> Result<Option<u64>> {
+async fn witnessed(context: &Context, instance: &Instance) -> Result<Option<(String, u64)>> {
     let index = context.repo.log_index(&instance.id).await?;
     let objects: Vec<_> = index
         .timelines()
@@ -109,8 +113,19 @@ async fn witnessed(context: &Context, instance: &Instance) -> Result<Option<u64>
         let facts = serde_json::from_value::<SpanFacts>(glance.head.facts);
         let witnesses = facts.map(|facts| facts.witnesses).unwrap_or_default();
         if let Some(witness) = witnesses.last() {
-            return Ok(Some(witness.offset));
+            return Ok(Some((log.lineage.clone(), witness.offset)));
         }
     }
     Ok(None)
+}
+
+/// The newest sound base of a stream before an offset: the number alone may lie in another one too.
+fn base_before(known: &Known, lineage: &str, offset: u64) -> Option<BackupId> {
+    let of_stream = |record: &BackupRecord| {
+        let is_its = known.log.bases.get(&record.id).is_some_and(|base| base.lineage == lineage);
+        is_its && known.log.points.get(&record.id).is_some_and(|point| point.at.0 <= offset)
+    };
+    let newest_first = known.newest_first();
+    let mut sound = newest_first.iter().filter(|(_, marks)| !marks.is_damaged());
+    sound.find(|(record, _)| of_stream(record)).map(|(record, _)| record.id.clone())
 }

@@ -102,7 +102,7 @@ fn info(server: &Redis, field: &str) -> String {
     line.unwrap_or_else(|| panic!("no {field} in {text}")).trim().to_owned()
 }
 
-fn offset(server: &Redis) -> u64 {
+pub fn offset(server: &Redis) -> u64 {
     info(server, "master_repl_offset").parse().unwrap()
 }
 

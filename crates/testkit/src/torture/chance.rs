@@ -32,6 +32,16 @@ impl Chance {
         things.get(self.below(things.len()))
     }
 
+    /// Any bytes at all.
+    pub fn bytes(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(count + 8);
+        while bytes.len() < count {
+            bytes.extend_from_slice(&self.next().to_le_bytes());
+        }
+        bytes.truncate(count);
+        bytes
+    }
+
     pub fn is_heads(&mut self) -> bool {
         self.below(2) == 0
     }

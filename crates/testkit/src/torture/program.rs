@@ -12,7 +12,6 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::disks::Disks;
-use crate::postgres::{PASSWORD, Postgres, SUPERUSER};
 use crate::wait::wait_until;
 
 pub const INSTANCE: &str = "tortured";
@@ -39,17 +38,12 @@ pub struct Ran {
 }
 
 impl Program {
-    /// A repository on disks of its own where that is allowed, and an instance behind a port.
+    /// A repository on disks of its own where that is allowed. `settings` are the section of the
+    /// instance, without those of its archive: these come last, and `of_archive` is added to them.
     ///
     /// # Errors
     /// When the repository cannot be made.
-    pub fn prepare(
-        program: &Path,
-        place: &Path,
-        server: &Postgres,
-        port: u16,
-        synchronous: bool,
-    ) -> Result<Program> {
+    pub fn prepare(program: &Path, place: &Path, settings: &str, of_archive: &str) -> Result<Program> {
         let (spool, store) = (place.join("spool"), place.join("store"));
         for directory in [&spool, &store] {
             fs::create_dir(directory)?;
@@ -57,20 +51,14 @@ impl Program {
         let disks = Disks::mount(&[(&spool, SPOOL_BYTES), (&store, STORE_BYTES)])?;
         let program = Program { program: program.to_owned(), place: place.to_owned(), disks, receiver: None };
         program.run(&["init", "--store", &format!("file://{}", store.join("all").display())])?.good()?;
-        let password = place.join("password");
-        fs::write(&password, PASSWORD)?;
-        let settings = format!(
-            "\n[instance.{INSTANCE}]\nengine = \"postgresql\"\n\
-             url = \"postgresql://{SUPERUSER}@127.0.0.1:{port}/postgres?connect_timeout=2\"\n\
-             password = {{ file = \"{}\" }}\nbin_directory = \"{}\"\npolicy = {{ rpo = \"{}ms\" }}\n\n\
-             [instance.{INSTANCE}.archive]\nspool = \"{}\"\nsynchronous = {synchronous}\n",
-            password.display(),
-            server.installation().bin_directory().display(),
+        let section = format!(
+            "\n[instance.{INSTANCE}]\n{settings}policy = {{ rpo = \"{}ms\" }}\n\n\
+             [instance.{INSTANCE}.archive]\nspool = \"{}\"\n{of_archive}",
             RPO.as_millis(),
             spool.display(),
         );
         let mut text = fs::read_to_string(program.configuration())?;
-        text += &settings;
+        text += &section;
         fs::write(program.configuration(), text)?;
         Ok(program)
     }
@@ -196,6 +184,10 @@ impl Program {
         command.stdout(File::try_clone(&log)?).stderr(log);
         self.receiver = Some(command.spawn().context("run backstay archive")?);
         Ok(())
+    }
+
+    pub fn has_receiver(&self) -> bool {
+        self.receiver.is_some()
     }
 
     /// How the receiver ended, if it did by itself.

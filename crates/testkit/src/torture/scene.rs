@@ -2,6 +2,8 @@
 //! every fault that they suffer.
 
 use std::fmt::{self, Display};
+use std::fs;
+use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -14,7 +16,7 @@ use super::chronicle::Chronicle;
 use super::judge::rows;
 use super::markers::{self, Lives, Markers};
 use super::program::{INSTANCE, Program, SLOT};
-use crate::postgres::{Postgres, PostgresOptions, StopMode};
+use crate::postgres::{PASSWORD, Postgres, PostgresOptions, SUPERUSER, StopMode};
 use crate::wait::wait_until;
 use crate::way::Way;
 use crate::workspace::Workspace;
@@ -100,6 +102,20 @@ impl Display for Fault {
     }
 }
 
+/// The section of the instance, and what it says of its archive.
+fn settings(place: &Path, server: &Postgres, port: u16, synchronous: bool) -> Result<(String, String)> {
+    let password = place.join("password");
+    fs::write(&password, PASSWORD)?;
+    let settings = format!(
+        "engine = \"postgresql\"\n\
+         url = \"postgresql://{SUPERUSER}@127.0.0.1:{port}/postgres?connect_timeout=2\"\n\
+         password = {{ file = \"{}\" }}\nbin_directory = \"{}\"\n",
+        password.display(),
+        server.installation().bin_directory().display(),
+    );
+    Ok((settings, format!("synchronous = {synchronous}\n")))
+}
+
 /// In the order in which they may go: the clients, the program, the servers.
 pub struct Scene {
     pub(super) chronicle: Chronicle,
@@ -131,8 +147,8 @@ impl Scene {
         server.sql(markers::TABLE)?;
         let place = Workspace::new()?;
         let way = Way::to(server.port())?;
-        let program =
-            Program::prepare(&torture.program, place.path(), &server, way.port, torture.synchronous)?;
+        let (settings, of_archive) = settings(place.path(), &server, way.port, torture.synchronous)?;
+        let program = Program::prepare(&torture.program, place.path(), &settings, &of_archive)?;
         let mut scene = Scene {
             chronicle: Chronicle::begin(),
             markers: Markers::begin(),

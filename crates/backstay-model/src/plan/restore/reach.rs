@@ -6,7 +6,7 @@
 
 use super::judge::{self, Verdict, Way};
 use super::log::{KnownLog, LogQuestion};
-use super::{Refusal, RestoreRequest, not_clean, not_proved, unreached};
+use super::{Refusal, RestoreRequest, not_clean, not_proved, same_offset, unreached};
 use crate::error::ErrorKind;
 use crate::finding::{Finding, FindingLevel};
 use crate::id::BackupId;
@@ -114,6 +114,9 @@ pub(super) fn choose_base<'a>(
             None => unreached::refusal(request, &why, newest_first).into(),
         });
     };
+    if let Some(refusal) = same_offset::refusal(request, base, newest_first, log) {
+        return Err(refusal.into());
+    }
     let mut findings: Vec<Finding> =
         passed.iter().map(|(newer, marks)| passed_over(newer, marks, base)).collect();
     // An id begins with the time of its start, so this compares times.

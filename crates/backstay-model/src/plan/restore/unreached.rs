@@ -140,7 +140,10 @@ fn before(request: &RestoreRequest, base: &BackupRecord, last: Option<&LogMark>,
         // The very end can be reached, but not stopped at.
         _ if !is_hole => format!("backstay restore {instance} --to latest"),
         LogMarkKind::Commit { transaction } => format!("backstay restore {instance} --to xid:{transaction}"),
-        LogMarkKind::Instant => format!("backstay restore {instance} --to offset:{}", last.at),
+        // Another stream may have the same offset.
+        LogMarkKind::Instant => {
+            format!("backstay restore {instance} --to offset:{} --backup {}", last.at, base.id)
+        }
         _ => format!("backstay restore {instance} --to lsn:{} --exclusive", Lsn(last.at)),
     };
     let (at, done) = match last.kind {

@@ -134,10 +134,9 @@ impl Instants {
     /// The bytes of it are durable, and so is this when it returns. Where it fails, what of it was
     /// written is written over by the next.
     pub fn add(&mut self, line: Line) -> Result<()> {
-        let failed = |source| spool_error(&self.directory, source);
         let text = text_of(&line);
         let done = self.file.write_all_at(text.as_bytes(), self.written).and_then(|()| self.file.sync_data());
-        done.map_err(failed)?;
+        done.map_err(|source| spool_error(&self.directory, source))?;
         self.written += text.len() as u64;
         self.lines.push(line);
         Ok(())
@@ -324,6 +323,25 @@ mod tests {
         let facts = |instants: &mut Instants, start| instants.facts(log, LogSpan { start, end: 90 });
         assert_eq!(facts(&mut instants, 50).unwrap().reader.database(), 3);
         assert_eq!(facts(&mut instants, 45), None);
+    }
+
+    #[test]
+    fn what_follows_a_line_that_had_no_room_is_read_again() {
+        let place = tempfile::tempdir().unwrap();
+        let mut instants = Instants::open(place.path()).unwrap();
+        let lines = [line(10, &[]), line(20, &[(15, 3)]), line(30, &[(25, 4)])];
+        instants.add(lines[0].clone()).unwrap();
+        // One that cannot be written to; then as much of the line as there was room for.
+        let unwritable = File::open(place.path().join(FILES[1])).unwrap();
+        let file = std::mem::replace(&mut instants.file, unwritable);
+        assert!(instants.add(lines[1].clone()).is_err());
+        instants.file = file;
+        instants.file.write_all_at(&text_of(&lines[1]).as_bytes()[..20], instants.written).unwrap();
+        for line in &lines[1..] {
+            instants.add(line.clone()).unwrap();
+        }
+        drop(instants);
+        assert_eq!(Instants::open(place.path()).unwrap().lines, lines);
     }
 
     #[test]

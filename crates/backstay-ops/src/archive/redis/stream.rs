@@ -56,6 +56,9 @@ pub(super) struct Stream<'a, 'b> {
     begun_at: u64,
     taken: u64,
     durable: u64,
+    /// Behind that, up to here, only the server's own words came. It waits for those as well
+    /// before it stops, for ten seconds, and they may wait much longer for the disk.
+    harmless: u64,
     /// Something that changes data is not durable yet.
     has_changes: bool,
     last_flush: Instant,
@@ -86,6 +89,7 @@ impl<'a, 'b> Stream<'a, 'b> {
             begun_at: from,
             taken: from,
             durable: from,
+            harmless: from,
             has_changes: false,
             last_flush: Instant::now(),
             last_report: Instant::now(),
@@ -200,6 +204,9 @@ impl<'a, 'b> Stream<'a, 'b> {
             joined.map_err(|error| Error::broken(format!("a thread of the spool ended: {error}")))?;
         let Done { mut keeper, mut piece, full, durable } = joined?;
         self.has_changes |= keeper.reader.take_changes();
+        if !self.has_changes {
+            self.harmless = keeper.reader.boundary();
+        }
         let is_asked = keeper.reader.take_question();
         if let Some(end) = durable {
             self.is_durable(&keeper, end);
@@ -271,6 +278,6 @@ impl<'a, 'b> Stream<'a, 'b> {
 
     async fn report(&mut self) -> Result<()> {
         self.last_report = Instant::now();
-        Ok(self.receiver.acknowledge(self.durable).await?)
+        Ok(self.receiver.acknowledge(self.durable.max(self.harmless)).await?)
     }
 }
