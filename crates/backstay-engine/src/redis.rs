@@ -9,6 +9,7 @@
 
 pub mod aux_fields;
 pub mod base;
+mod beside;
 pub mod commands;
 pub mod connection;
 pub mod dump;
@@ -21,7 +22,10 @@ pub mod prove;
 pub mod reply;
 pub mod rights;
 pub mod scratch;
+mod sentinel;
 pub mod settings;
+pub mod source;
+mod standing;
 pub mod stream;
 pub mod sync;
 

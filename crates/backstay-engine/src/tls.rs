@@ -5,6 +5,8 @@
 //! SCRAM (`tls-server-end-point`), so that a password proof given to a man in the
 //! middle is worth nothing even when nobody checked the name.
 
+mod own;
+
 use std::io;
 use std::path::Path;
 use std::str::FromStr;
@@ -20,6 +22,8 @@ use sha2::{Digest, Sha256, Sha384, Sha512};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+
+pub use own::OwnCertificate;
 
 use crate::{Error, Result};
 
@@ -72,8 +76,12 @@ impl FromStr for TlsMode {
 pub struct Tls(TlsConnector);
 
 impl Tls {
-    /// `None` when the mode wants no TLS.
-    pub fn new(mode: TlsMode, root_certificate: Option<&Path>) -> Result<Option<Tls>> {
+    /// `None` when the mode wants no TLS. `own` is shown to a server that asks for it.
+    pub fn new(
+        mode: TlsMode,
+        root_certificate: Option<&Path>,
+        own: Option<&OwnCertificate>,
+    ) -> Result<Option<Tls>> {
         let checked = match mode {
             TlsMode::Disable => return Ok(None),
             TlsMode::Prefer => Checked::Nothing,
@@ -95,8 +103,11 @@ impl Tls {
             .with_safe_default_protocol_versions()
             .map_err(|error| root_setting(&error))?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier))
-            .with_no_client_auth();
+            .with_custom_certificate_verifier(Arc::new(verifier));
+        let config = match own {
+            Some(own) => own.show(config)?,
+            None => config.with_no_client_auth(),
+        };
         Ok(Some(Tls(TlsConnector::from(Arc::new(config)))))
     }
 
@@ -281,9 +292,9 @@ mod tests {
     #[test]
     fn a_root_file_without_a_certificate_is_an_error_of_its_setting() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let error = Tls::new(TlsMode::VerifyFull, Some(file.path())).err().unwrap();
+        let error = Tls::new(TlsMode::VerifyFull, Some(file.path()), None).err().unwrap();
         assert!(error.to_string().contains("ssl_root_certificate"), "{error}");
-        assert!(Tls::new(TlsMode::Disable, None).unwrap().is_none());
-        assert!(Tls::new(TlsMode::Require, None).unwrap().is_some());
+        assert!(Tls::new(TlsMode::Disable, None, None).unwrap().is_none());
+        assert!(Tls::new(TlsMode::Require, None, None).unwrap().is_some());
     }
 }

@@ -5,8 +5,8 @@ use backstay_engine::postgres::facts::{self, Privileges, ServerFacts};
 use backstay_engine::postgres::local::refuse_foreign;
 use backstay_engine::postgres::tablespaces;
 use backstay_engine::redis::RedisSettings;
-use backstay_engine::redis::connection::Connection;
 use backstay_engine::redis::facts::{Role, ServerFacts as RedisFacts};
+use backstay_engine::redis::source::{self, Choice};
 use backstay_model::Finding;
 use serde::Serialize;
 
@@ -35,16 +35,22 @@ impl InstanceCheck {
     }
 }
 
-/// The same of Redis, whose rights show when they are needed.
+/// The same of Redis, whose rights show when they are needed. Looks at the server that a backup would be
+/// taken from.
 pub async fn redis(settings: &RedisSettings) -> Result<String> {
-    let mut connection = Connection::open(&settings.address()?).await?;
-    let server = RedisFacts::ask(&mut connection).await?;
+    let mut chosen = source::choose(settings).await?;
+    let server = RedisFacts::ask(&mut chosen.connection).await?;
     let role = match server.role {
         Role::Master => "master",
         Role::Replica => "replica",
     };
+    let place = match chosen.choice {
+        Choice::Only => String::new(),
+        Choice::Replica | Choice::Primary => format!(" at {}", chosen.connection.server()),
+    };
     let keys = server.keys();
-    Ok(format!("{} {}, {role}, {keys} keys", server.product.name(), server.version))
+    let findings: String = chosen.findings.iter().map(|finding| format!("; {}", finding.message)).collect();
+    Ok(format!("{} {}, {role}{place}, {keys} keys{findings}", server.product.name(), server.version))
 }
 
 /// Connects, and refuses when a right is missing or the data directory is another's.

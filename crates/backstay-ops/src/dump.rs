@@ -20,6 +20,7 @@ mod take;
 pub mod verify;
 
 use backstay_engine::postgres::dump::{self as engine, RelationName};
+use backstay_engine::redis::source::{ChosenSource, choose};
 use backstay_model::dump::{
     DumpCipher, DumpCompression, DumpContent, DumpFormat, DumpRecord, DumpShape, Tier,
 };
@@ -89,7 +90,14 @@ pub async fn run(
     request: &DumpRequest,
 ) -> Result<DumpReport> {
     if let EngineSettings::Redis(settings) = &instance.engine {
-        return of_server(run, instance, Server::Redis(&settings.address()?), policy, request).await;
+        check(policy, instance.kind())?;
+        run.progress.enter("ask the server");
+        // A dump makes a server fork as a base does.
+        let ChosenSource { address, findings, .. } =
+            run.unless_cancelled(async { Ok(choose(settings).await?) }).await?;
+        let mut report = of_server(run, instance, Server::Redis(&address), policy, request).await?;
+        report.findings.splice(0..0, findings);
+        return Ok(report);
     }
     check(policy, instance.kind())?;
     let address = instance.postgres()?.address()?;

@@ -258,15 +258,23 @@ impl Session {
         id: &InstanceId,
         settings: &config::settings::RedisSettings,
     ) -> config::Result<RedisSettings> {
-        let password = match &settings.password {
-            Some(source) => Some(source.read(&format!("instance.{id}.password"), self.config.directory())?),
-            None => None,
+        let secret = |source: &Option<SecretSource>, setting: &str| match source {
+            Some(source) => {
+                source.read(&format!("instance.{id}.{setting}"), self.config.directory()).map(Some)
+            }
+            None => Ok(None),
         };
+        let beside = |path: &Option<PathBuf>| path.as_ref().map(|path| self.config.beside(path));
         Ok(RedisSettings {
             url: settings.url.as_ref().map(|url| url.as_str().to_owned()).unwrap_or_default(),
-            password,
-            ssl_root_certificate: settings.ssl_root_certificate.as_ref().map(|path| self.config.beside(path)),
-            bin_directory: settings.bin_directory.as_ref().map(|path| self.config.beside(path)),
+            password: secret(&settings.password, "password")?,
+            replica: settings.replica.as_ref().map(|replica| replica.as_str().to_owned()),
+            sentinel_user: settings.sentinel_user.clone(),
+            sentinel_password: secret(&settings.sentinel_password, "sentinel_password")?,
+            ssl_root_certificate: beside(&settings.ssl_root_certificate),
+            ssl_certificate: beside(&settings.ssl_certificate),
+            ssl_key: beside(&settings.ssl_key),
+            bin_directory: beside(&settings.bin_directory),
             ..RedisSettings::default()
         })
     }

@@ -6,6 +6,7 @@
 
 mod client;
 mod installation;
+mod replication;
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::process::CommandExt;
@@ -34,6 +35,8 @@ pub struct Redis {
     data_directory: PathBuf,
     port: u16,
     settings: Vec<(String, String)>,
+    /// The file that a Sentinel keeps its state in; a server of data has none.
+    sentinel_file: Option<PathBuf>,
     process: Option<Child>,
     workspace: Workspace,
 }
@@ -47,7 +50,7 @@ impl Redis {
         let workspace = Workspace::new()?;
         let data_directory = workspace.path().join("data");
         fs::create_dir(&data_directory)?;
-        Redis::start_in(workspace, installation, data_directory, settings)
+        Redis::start_in(workspace, installation, data_directory, None, settings)
     }
 
     /// A server on a directory that exists already, such as a restored one.
@@ -59,13 +62,14 @@ impl Redis {
         data_directory: &Path,
         settings: &[(&str, &str)],
     ) -> Result<Redis> {
-        Redis::start_in(Workspace::new()?, installation, data_directory.to_owned(), settings)
+        Redis::start_in(Workspace::new()?, installation, data_directory.to_owned(), None, settings)
     }
 
     fn start_in(
         workspace: Workspace,
         installation: &RedisInstallation,
         data_directory: PathBuf,
+        sentinel_file: Option<PathBuf>,
         settings: &[(&str, &str)],
     ) -> Result<Redis> {
         let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
@@ -74,6 +78,7 @@ impl Redis {
             data_directory,
             port: free_port()?,
             settings: settings.collect(),
+            sentinel_file,
             process: None,
             workspace,
         };
@@ -132,6 +137,9 @@ impl Redis {
         }
         let log = OpenOptions::new().create(true).append(true).open(self.log_path())?;
         let mut command = self.installation.server();
+        if let Some(file) = &self.sentinel_file {
+            command.arg(file).arg("--sentinel");
+        }
         let own = [
             ("port", self.port.to_string()),
             ("bind", "127.0.0.1".to_owned()),

@@ -38,7 +38,7 @@ pub struct Session {
 
 impl Session {
     pub async fn open(address: &Address) -> Result<Session> {
-        let tls = Tls::new(address.tls, address.root_certificate.as_deref())?;
+        let tls = Tls::new(address.tls, address.root_certificate.as_deref(), None)?;
         let mut driver = JoinSet::new();
         // The driver's own limit is per address and does not cover the log-in.
         let limit = address.connect_limit * address.endpoints().len().max(1) as u32 + Duration::from_secs(5);

@@ -1,14 +1,9 @@
 //! A base: the snapshot of a server as one stream, and beside it what a snapshot does not hold.
-//!
-//! Users, settings and the list of modules are no part of a snapshot. They are asked for before it
-//! begins: a restored server without its users lets nobody in, or everybody.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use backstay_model::error::Fault;
-use backstay_model::parts::{
-    ByteStream, EXTENT_SIZE, ExtentData, ExtentReader, FileShape, FileSpec, PartKind, PartSource, Step,
-};
+use backstay_model::parts::{ByteStream, PartSource};
 use backstay_model::{Finding, Position};
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -17,25 +12,18 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::aux_fields::{AuxFields, HEAD_BYTES};
+use super::beside::Beside;
+pub use super::beside::{MODULES, SETTINGS, USERS};
 use super::connection::Connection;
 use super::facts::ServerFacts;
-use super::reply::Reply;
 use super::settings::Address;
 use super::stream::StreamReceiver;
 use super::sync::{FullSync, StreamPlace};
 use crate::snapshot::{RdbCheck, RdbChecksum, RdbFacts};
 use crate::{Error, Result};
 
-/// The path of the snapshot in a backup, and of the files beside it.
+/// The path of the snapshot in a backup.
 pub const SNAPSHOT: &str = "snapshot";
-pub const USERS: &str = "beside/users.acl";
-pub const SETTINGS: &str = "beside/settings.json";
-pub const MODULES: &str = "beside/modules.json";
-
-/// Settings that are passwords: a repository without encryption would give them away. Whoever
-/// restores has those of the new server.
-const SECRETS: [&str; 5] =
-    ["requirepass", "masterauth", "tls-key-file-pass", "tls-client-key-file-pass", "primaryauth"];
 
 /// Pieces of a quarter of a MiB that may wait for whoever slices them.
 const WAITING: usize = 16;
@@ -126,16 +114,21 @@ impl RedisFacts {
 
 /// Where a base leaves its facts. They are complete when its stream has ended.
 #[derive(Debug, Clone, Default)]
-pub struct RedisOutcome(Arc<Mutex<Option<RedisFacts>>>);
+pub struct RedisOutcome {
+    facts: Arc<Mutex<Option<RedisFacts>>>,
+    /// Of what could not be asked before.
+    lacking: Vec<Finding>,
+}
 
 impl RedisOutcome {
     pub fn facts(&self) -> Option<RedisFacts> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What a person should know of it.
     pub fn findings(&self) -> Vec<Finding> {
-        self.facts().map(|facts| facts.findings()).unwrap_or_default()
+        let of_snapshot = self.facts().map(|facts| facts.findings()).unwrap_or_default();
+        self.lacking.iter().cloned().chain(of_snapshot).collect()
     }
 }
 
@@ -155,7 +148,7 @@ impl RedisBase {
     /// Where the server is away, or the user may not ask.
     pub async fn begin(address: &Address, cancel: CancellationToken) -> Result<RedisBase> {
         let mut connection = Connection::open(address).await?;
-        let beside = beside(&mut connection).await?;
+        let beside = Beside::ask(&mut connection).await?;
         let server = ServerFacts::ask(&mut connection).await?;
         let sync = FullSync::begin(connection).await?;
         Ok(RedisBase::of(sync, server, beside, cancel, None))
@@ -174,7 +167,7 @@ impl RedisBase {
     ) -> Result<(RedisBase, oneshot::Receiver<StreamReceiver>)> {
         // The other one has no time for questions.
         let mut connection = Connection::open(address).await?;
-        let beside = beside(&mut connection).await?;
+        let beside = Beside::ask(&mut connection).await?;
         let server = ServerFacts::ask(&mut connection).await?;
         let (behind, receiver) = oneshot::channel();
         Ok((RedisBase::of(sync, server, beside, cancel, Some(behind)), receiver))
@@ -183,12 +176,12 @@ impl RedisBase {
     fn of(
         sync: FullSync,
         server: ServerFacts,
-        beside: Vec<Step>,
+        beside: Beside,
         cancel: CancellationToken,
         behind: Option<oneshot::Sender<StreamReceiver>>,
     ) -> RedisBase {
         let (pieces, waiting) = mpsc::channel(WAITING);
-        let outcome = RedisOutcome::default();
+        let outcome = RedisOutcome { lacking: beside.lacking, ..RedisOutcome::default() };
         let (estimated_bytes, place) = (server.used_memory_bytes, sync.place.clone());
         let snapshot = Snapshot {
             waiting,
@@ -201,7 +194,7 @@ impl RedisBase {
         };
         RedisBase {
             snapshot: Box::new(snapshot.receive(sync, pieces, cancel, behind)),
-            beside: Box::new(Beside { steps: beside.into_iter() }),
+            beside: Box::new(beside.files),
             outcome,
             estimated_bytes,
         }
@@ -264,7 +257,7 @@ impl Snapshot {
         let found = check.finish()?;
         let facts = RedisFacts::new(server, place, &found, self.received);
         let facts = facts.with_head(&AuxFields::of(&self.head));
-        *self.outcome.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(facts);
+        *self.outcome.facts.lock().unwrap_or_else(PoisonError::into_inner) = Some(facts);
         Ok(())
     }
 }
@@ -291,61 +284,5 @@ impl ByteStream for Snapshot {
             Some(Err(error)) => Err(error.into()),
             None => Err(Error::Cancelled.into()),
         }
-    }
-}
-
-/// The steps of the small files.
-async fn beside(connection: &mut Connection) -> Result<Vec<Step>> {
-    const ACTION: &str = "ask for users and settings";
-    let users = connection.call(ACTION, &["ACL", "LIST"]).await?.array().unwrap_or_default();
-    let users: String = users.iter().filter_map(Reply::text).map(|line| line + "\n").collect();
-    let settings = connection.call(ACTION, &["CONFIG", "GET", "*"]).await?.array().unwrap_or_default();
-    let pairs = settings.chunks(2).filter_map(|pair| Some((pair.first()?.text()?, pair.get(1)?.text()?)));
-    let settings: std::collections::BTreeMap<String, String> =
-        pairs.filter(|(name, _)| !SECRETS.contains(&name.as_str())).collect();
-    let modules = connection.call(ACTION, &["MODULE", "LIST"]).await?.array().unwrap_or_default();
-    let modules: Vec<Vec<Option<String>>> = modules
-        .into_iter()
-        .map(|module| module.array().unwrap_or_default().iter().map(Reply::text).collect())
-        .collect();
-    let json = |value: serde_json::Result<Vec<u8>>| value.map_err(|source| Error::Facts { source });
-    let files = [
-        (USERS, users.into_bytes()),
-        (SETTINGS, json(serde_json::to_vec_pretty(&settings))?),
-        (MODULES, json(serde_json::to_vec_pretty(&modules))?),
-    ];
-    Ok(files.into_iter().flat_map(|(path, bytes)| file(path, &bytes.into())).collect())
-}
-
-fn file(path: &str, bytes: &Bytes) -> Vec<Step> {
-    let shape = FileShape { size: bytes.len() as u64, block_size: 4096 };
-    let (path, kind) = (path.to_owned(), PartKind::File(shape));
-    let spec = FileSpec { path, kind, mode: 0o600, user_id: 0, group_id: 0, modified: 0 };
-    let mut steps = vec![Step::Begin(spec)];
-    for (number, part) in bytes.chunks(EXTENT_SIZE as usize).enumerate() {
-        let offset = number * EXTENT_SIZE as usize;
-        let data = ExtentData::Read(Box::new(Held(bytes.slice(offset..offset + part.len()))));
-        steps.push(Step::Extent { offset: offset as u64, length: part.len() as u32, data });
-    }
-    steps
-}
-
-struct Held(Bytes);
-
-impl ExtentReader for Held {
-    fn read(self: Box<Self>, buffer: &mut Vec<u8>) -> Result<(), Fault> {
-        buffer.clear();
-        buffer.extend_from_slice(&self.0);
-        Ok(())
-    }
-}
-
-struct Beside {
-    steps: std::vec::IntoIter<Step>,
-}
-
-impl PartSource for Beside {
-    fn next(&mut self) -> Result<Option<Step>, Fault> {
-        Ok(self.steps.next())
     }
 }

@@ -14,7 +14,7 @@ use super::error::RedisError;
 use super::reply::{self, Reply};
 use super::settings::Address;
 use crate::address::{Endpoint, Socket};
-use crate::tls::Tls;
+use crate::tls::TlsMode;
 use crate::{Error, Result};
 
 /// How long a server may take for an answer: all that is asked reads a few kilobytes.
@@ -31,14 +31,16 @@ pub struct Connection {
 impl Connection {
     /// # Errors
     ///
-    /// [`Error::Connect`], [`Error::ConnectTimeout`], [`Error::Tls`], and [`RedisError::Refused`] for a
-    /// user or a password that the server does not take.
+    /// [`Error::Connect`], [`Error::ConnectTimeout`], [`Error::Tls`], [`RedisError::TlsEnded`] for a server that
+    /// wants another certificate of its clients, and [`RedisError::Refused`] for a user or a password that it
+    /// does not take.
     pub async fn open(address: &Address) -> Result<Connection> {
         let server = address.endpoint.to_string();
         let opening = async {
             let mut connection =
                 Connection { socket: link(address, &server).await?, incoming: BytesMut::new(), server };
-            connection.log_in(address).await?;
+            // With TLS 1.3 a server looks at its client's certificate when the client is done with it.
+            connection.log_in(address).await.map_err(|error| ended_behind_tls(address, error))?;
             Ok(connection)
         };
         match timeout(address.connect_limit, opening).await {
@@ -189,14 +191,38 @@ async fn link(address: &Address, server: &str) -> Result<Box<dyn Socket>> {
         }
         Endpoint::Tcp { host, port } => (host, *port),
     };
+    // A file that cannot be read is a mistake whether or not somebody listens there.
+    let tls = address.tls()?;
     let socket = TcpStream::connect((host.as_str(), port)).await.map_err(unreachable)?;
     socket.set_nodelay(true).map_err(unreachable)?;
-    match Tls::new(address.tls, address.root_certificate.as_deref())? {
+    match tls {
         None => Ok(Box::new(socket)),
         // The server speaks TLS from the first byte.
         Some(tls) => match tls.connect(host, socket).await {
             Ok(encrypted) => Ok(Box::new(encrypted)),
-            Err(source) => Err(Error::Tls { server: server.to_owned(), source: source.into() }),
+            Err(source) => Err(ended_behind_tls(
+                address,
+                Error::Tls { server: server.to_owned(), source: source.into() },
+            )),
         },
     }
+}
+
+/// A server that wants a certificate of its clients ends the connection with an alert, or so
+/// suddenly that the alert is lost.
+fn ended_behind_tls(address: &Address, error: Error) -> Error {
+    let (source, is_loss) = match error {
+        Error::Tls { source, .. } if is_alert(&*source) => (source, false),
+        Error::ConnectionLost { source, .. } if address.tls != TlsMode::Disable => (source, true),
+        error => return error,
+    };
+    let has_certificate = address.own_certificate.is_some();
+    let is_certain = !is_loss || is_alert(&*source);
+    RedisError::TlsEnded { server: address.endpoint.to_string(), has_certificate, is_certain, source }.into()
+}
+
+fn is_alert(error: &(dyn std::error::Error + 'static)) -> bool {
+    let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    let inner = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(inner, Some(rustls::Error::AlertReceived(_)))
 }

@@ -6,6 +6,7 @@ use backstay_model::ErrorKind;
 
 use super::facts::Product;
 use super::rights::STATEMENT;
+use super::source::SourceError;
 
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -39,6 +40,18 @@ pub enum RedisError {
     ProgramTooOld { program: PathBuf, product: Product, found: String, needed: String },
     #[error("the scratch server did not {what}; its log ends with: {log}")]
     Scratch { what: &'static str, log: String },
+    #[error("the server at {server} ended the connection when TLS was agreed on")]
+    TlsEnded {
+        server: String,
+        /// Whether one was shown to it.
+        has_certificate: bool,
+        /// Whether it said that this is why.
+        is_certain: bool,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    #[error(transparent)]
+    Source(#[from] SourceError),
 }
 
 fn program_of(product: Product) -> &'static str {
@@ -113,6 +126,11 @@ fn kind_of(message: &str) -> ErrorKind {
 }
 
 impl RedisError {
+    /// Of a server that is too old for it, or on which it was renamed.
+    pub fn is_unknown_command(&self) -> bool {
+        matches!(self, RedisError::Refused { message, .. } if kind_of(message) == ErrorKind::Unsupported)
+    }
+
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {
             RedisError::Refused { message, .. } => kind_of(message),
@@ -123,6 +141,9 @@ impl RedisError {
             | RedisError::ProgramOfOther { .. }
             | RedisError::ProgramTooOld { .. } => ErrorKind::Unsupported,
             RedisError::Scratch { log, .. } => of_log(log).0,
+            RedisError::TlsEnded { is_certain: true, .. } => ErrorKind::Denied,
+            RedisError::TlsEnded { .. } => ErrorKind::Unavailable,
+            RedisError::Source(error) => error.kind(),
         }
     }
 
@@ -138,9 +159,13 @@ impl RedisError {
                 "LOADING" => {
                     "it is reading its data from the disk: try again when `INFO persistence` says `loading:0`"
                 }
+                _ if self.is_unknown_command() => {
+                    "see whether `rename-command` stands in the settings of the server: without this command it cannot be \
+                     backed up"
+                }
                 _ => return Vec::new(),
             },
-            RedisError::UnsupportedVersion { .. } => "upgrade the server",
+            RedisError::UnsupportedVersion { .. } => "install a newer version of the package `redis-server`",
             RedisError::NoDataThere { .. } => "let `url` lead to a server that holds data",
             RedisError::SnapshotBroken { .. } => {
                 "see the log of the server: it says whether it was restarted, or gave the connection up because \
@@ -162,6 +187,14 @@ impl RedisError {
                 "install a newer one, and name its directory with `bin_directory` of the instance"
             }
             RedisError::Scratch { log, .. } => of_log(log).1,
+            RedisError::TlsEnded { has_certificate: false, .. } => {
+                "name a certificate with `ssl_certificate` and `ssl_key`: a server with `tls-auth-clients yes`, which is \
+                 the default, wants one of its clients"
+            }
+            RedisError::TlsEnded { .. } => {
+                "let `ssl_certificate` name one that is signed by an authority in `tls-ca-cert-file` of the server"
+            }
+            RedisError::Source(error) => return error.hints(),
         };
         vec![text.to_owned()]
     }
@@ -198,6 +231,36 @@ mod tests {
             let error = ended(log);
             assert_eq!(error.kind(), kind, "{log}");
             assert!(error.hints()[0].contains(word), "{log}: {:?}", error.hints());
+        }
+    }
+
+    #[test]
+    fn every_refusal_that_a_person_can_mend_says_how() {
+        let refused = |message: &str| RedisError::Refused { action: "look", message: message.to_owned() };
+        let ended = |has_certificate, is_certain| RedisError::TlsEnded {
+            server: "one:1".into(),
+            has_certificate,
+            is_certain,
+            source: "it ended".into(),
+        };
+        for error in [
+            refused("NOAUTH Authentication required"),
+            refused("WRONGPASS invalid"),
+            refused("NOPERM this user"),
+            refused("ERR unknown command 'PSYNC', with args"),
+            refused("NOMASTERLINK Can't SYNC"),
+            refused("LOADING Redis is loading"),
+            RedisError::UnsupportedVersion { product: "Redis", version: "6.2.1".into() },
+            RedisError::NoDataThere { server: "one:1".into(), mode: "sentinel".into() },
+            RedisError::SnapshotBroken { received: 1 },
+            ended(false, true),
+            ended(true, false),
+        ] {
+            let hints = error.hints();
+            assert!(!hints.is_empty() && !error.to_string().ends_with('.'), "{error}");
+            for hint in hints {
+                assert!(hint.contains('`') && !hint.ends_with('.') && !hint.contains("  "), "{hint:?}");
+            }
         }
     }
 

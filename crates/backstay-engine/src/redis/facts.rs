@@ -158,7 +158,7 @@ impl Info {
         Ok(Info::parse(&text))
     }
 
-    fn parse(text: &str) -> Info {
+    pub(super) fn parse(text: &str) -> Info {
         let pairs = text.lines().filter_map(|line| line.trim_end().split_once(':'));
         Info(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
     }

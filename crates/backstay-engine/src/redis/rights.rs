@@ -10,3 +10,8 @@ pub const RULES: &str = "+psync +replconf +ping +info +role +config|get +acl|lis
 /// Makes such a user. The password is put in by whoever runs it.
 pub const STATEMENT: &str = "ACL SETUSER backstay on >PASSWORD resetkeys resetchannels -@all +psync +replconf +ping \
                              +info +role +config|get +acl|list +module|list +cluster|shards +client|setname";
+
+/// The same of a Sentinel, which has an access list of its own.
+pub const SENTINEL_STATEMENT: &str = "ACL SETUSER backstay on >PASSWORD resetkeys resetchannels -@all +ping \
+                                      +client|setname +sentinel|get-master-addr-by-name +sentinel|masters \
+                                      +sentinel|replicas";

@@ -177,6 +177,7 @@ impl ScratchServer {
             endpoint: Endpoint::Unix(self.socket()),
             tls: TlsMode::Disable,
             root_certificate: None,
+            own_certificate: None,
             user: None,
             password: None,
             connect_limit: CONNECT_LIMIT,

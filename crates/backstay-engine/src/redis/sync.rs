@@ -3,6 +3,10 @@
 //! The server says at which offset of its stream the snapshot was begun. It holds exactly what
 //! the stream up to there had made; what comes behind belongs to the stream.
 //!
+//! To its server this is one more replica for that time: `INFO replication` of a master lists it, and a
+//! Sentinel that reads so keeps it in its own list, with port 0 and as one that is away, until somebody
+//! runs `SENTINEL RESET`. It could never be promoted. Of the replicas of a replica no Sentinel hears.
+//!
 //! Invariant: a snapshot has ended when the server says so, by its length or by the mark that it
 //! announced. A connection that ends before is an error.
 

@@ -69,8 +69,7 @@ async fn receive(
     wants_base: watch::Sender<Option<WantedBase>>,
 ) -> Result<()> {
     let Some(spool) = room::open_spool(context, options, watcher).await? else { return Ok(()) };
-    let directory = options.spool.clone();
-    let instants = off_thread(move || Instants::open(&directory)).await?;
+    let Some(instants) = open_instants(context, options, watcher).await? else { return Ok(()) };
     let instants = SharedInstants(Arc::new(Mutex::new(instants)));
     believe(&spool, &instants).await?;
     let mut sender =
@@ -87,6 +86,36 @@ async fn receive(
         (Ok(()), Ok(Err(error))) if was_stopped(context, &error) => Ok(()),
         (Ok(()), Ok(sent)) => sent,
         (Ok(()), Err(_)) => Ok(()),
+    }
+}
+
+/// As soon as there is room for it; nothing when somebody asked to stop.
+async fn open_instants(
+    context: &Context,
+    options: &ArchiveOptions,
+    watcher: &dyn ArchiveWatcher,
+) -> Result<Option<Instants>> {
+    let mut was_full = false;
+    loop {
+        let directory = options.spool.clone();
+        match off_thread(move || Instants::open(&directory)).await {
+            Err(Error::Repo(error)) if error.is_full_spool() => {
+                if !was_full {
+                    watcher.see(ArchiveEvent::SpoolFull { reason: crate::status::with_causes(&error) });
+                }
+                was_full = true;
+            }
+            opened => {
+                if was_full {
+                    watcher.see(ArchiveEvent::SpoolHasRoom);
+                }
+                return opened.map(Some);
+            }
+        }
+        tokio::select! {
+            () = context.cancel.cancelled() => return Ok(None),
+            () = tokio::time::sleep(RETRY_FIRST) => {}
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use backstay_engine::postgres::BackupFacts;
 use backstay_engine::postgres::facts::ServerFacts;
 use backstay_engine::redis;
-use backstay_engine::redis::connection::Connection;
+use backstay_engine::redis::settings::Address;
 use backstay_model::{BackupRecord, EngineKind, Finding};
 
 use super::source;
@@ -19,15 +19,21 @@ pub(super) enum Asked {
         /// About how much there is to copy.
         size_bytes: u64,
     },
-    Redis(Box<redis::facts::ServerFacts>),
+    Redis {
+        server: Box<redis::facts::ServerFacts>,
+        /// Where it is taken from: a replica, maybe.
+        address: Box<Address>,
+    },
 }
 
 impl Asked {
     /// Refuses where a right is missing.
     pub async fn server(instance: &Instance, findings: &mut Vec<Finding>) -> Result<Asked> {
         if let EngineSettings::Redis(settings) = &instance.engine {
-            let mut connection = Connection::open(&settings.address()?).await?;
-            return Ok(Asked::Redis(Box::new(redis::facts::ServerFacts::ask(&mut connection).await?)));
+            let mut chosen = redis::source::choose(settings).await?;
+            findings.append(&mut chosen.findings);
+            let server = Box::new(redis::facts::ServerFacts::ask(&mut chosen.connection).await?);
+            return Ok(Asked::Redis { server, address: Box::new(chosen.address) });
         }
         let (way, found) = Way::choose(&instance.id, instance.postgres()?);
         findings.extend(found);
@@ -39,7 +45,7 @@ impl Asked {
     pub fn size_bytes(&self) -> u64 {
         match self {
             Asked::Postgresql { size_bytes, .. } => *size_bytes,
-            Asked::Redis(server) => server.used_memory_bytes,
+            Asked::Redis { server, .. } => server.used_memory_bytes,
         }
     }
 
@@ -52,7 +58,7 @@ impl Asked {
                     && facts.server.major() == server.major()
             }),
             // Slices are compared, wherever they came from.
-            Asked::Redis(_) => record.engine == EngineKind::Redis,
+            Asked::Redis { .. } => record.engine == EngineKind::Redis,
         }
     }
 }

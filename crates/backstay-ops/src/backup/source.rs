@@ -8,6 +8,7 @@ use backstay_engine::postgres::remote::{IncrementParent, RemoteBackup, RemoteOpt
 use backstay_engine::postgres::schema::Schemas;
 use backstay_engine::postgres::{BackupFacts, Outcome};
 use backstay_engine::redis::base::{RedisBase, SNAPSHOT};
+use backstay_engine::redis::settings::Address;
 use backstay_model::Finding;
 use backstay_model::parts::PartSource;
 use backstay_repo::reader::BackupReader;
@@ -19,8 +20,8 @@ use super::beside::Beside;
 use super::taken::Taken;
 use super::unless_stopped;
 use crate::context::{Context, off_thread};
-use crate::error::{Error, Result};
-use crate::instance::{EngineSettings, Instance};
+use crate::error::Result;
+use crate::instance::Instance;
 use crate::way::Way;
 
 /// About how many bytes the databases have, for the progress alone: zero, which
@@ -46,7 +47,7 @@ pub(super) async fn start(
 ) -> Result<(Box<dyn PartSource>, Taken, Option<u64>)> {
     let way = match asked {
         Asked::Postgresql { way, .. } => *way,
-        Asked::Redis(_) => return start_redis(context, instance, writer, begun).await,
+        Asked::Redis { address, .. } => return start_redis(context, address, writer, begun).await,
     };
     let address = instance.postgres()?.address()?;
     let before = writer.keep_alive(unless_stopped(context, Schemas::look(&address))).await;
@@ -59,14 +60,10 @@ pub(super) async fn start(
 /// A snapshot comes as one stream, and is compared slice by slice.
 async fn start_redis(
     context: &Context,
-    instance: &Instance,
+    address: &Address,
     writer: &mut BackupWriter,
     begun: Option<RedisBase>,
 ) -> Result<(Box<dyn PartSource>, Taken, Option<u64>)> {
-    let EngineSettings::Redis(settings) = &instance.engine else {
-        return Err(Error::broken("another engine was asked"));
-    };
-    let address = settings.address()?;
     // What has to be stored again must not be carried on as it is.
     let parent = match writer.parent().filter(|_| !writer.wants_rebase()) {
         Some(parent) => {
@@ -85,7 +82,7 @@ async fn start_redis(
     let begin = async {
         match begun {
             Some(begun) => Ok(begun),
-            None => Ok(RedisBase::begin(&address, context.cancel.clone()).await?),
+            None => Ok(RedisBase::begin(address, context.cancel.clone()).await?),
         }
     };
     let base = writer.keep_alive(context.unless_cancelled(begin)).await?;

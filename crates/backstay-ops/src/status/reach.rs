@@ -6,7 +6,7 @@ use backstay_model::log::history::History;
 use backstay_model::plan::restore::{LineageLog, Stretch};
 use backstay_model::plan::window::{LoggedBase, PositionHole, PositionWindow, Windows, windows};
 use backstay_model::status::{Hole, RecoveryWindow};
-use backstay_model::{BackupId, BackupRecord, InstanceId, LogGap, Lsn, Position, TimelineId};
+use backstay_model::{BackupId, BackupRecord, EngineKind, InstanceId, LogGap, Lsn, Position, TimelineId};
 use jiff::Timestamp;
 
 use crate::context::Context;
@@ -92,7 +92,61 @@ pub(crate) async fn look(
         reach.newest_commit = seeker.last(&stretches).await?.map(|mark| mark.time);
     }
     reach.windows.sort_by_key(|window| (window.to, window.from));
+    reach.holes.extend(between_streams(view, &reach.windows, &first_bases(oldest_first, view, &ended)));
     Ok(reach)
+}
+
+/// The first base of each stream, with when it was the state, in the order of time.
+fn first_bases<'a>(
+    oldest_first: &[&'a BackupRecord],
+    view: &'a LogView,
+    ended: &BTreeMap<&BackupId, Timestamp>,
+) -> Vec<(&'a BackupId, &'a str, Timestamp)> {
+    let mut first: Vec<(&BackupId, &str, Timestamp)> = Vec::new();
+    for record in oldest_first.iter().filter(|record| record.engine == EngineKind::Redis) {
+        let Some(base) = view.known.bases.get(&record.id) else { continue };
+        if let Some(at) = ended.get(&record.id)
+            && first.iter().all(|(_, lineage, _)| *lineage != base.lineage)
+        {
+            first.push((&record.id, &base.lineage, *at));
+        }
+    }
+    first.sort_by_key(|(_, _, at)| *at);
+    first
+}
+
+/// A server that begins another stream does not say what it did before: between the end of what was
+/// received of the one and the first base of the other there may be nothing, or much.
+fn between_streams(
+    view: &LogView,
+    windows: &[RecoveryWindow],
+    first: &[(&BackupId, &str, Timestamp)],
+) -> Vec<Hole> {
+    let pairs = first.windows(2).filter_map(|pair| {
+        let ((_, before, _), (base, after, begins)) = (pair[0], pair[1]);
+        let known = view.known.lineages.get(before)?;
+        let (timeline, end) = known
+            .timelines
+            .iter()
+            .next_back()
+            .and_then(|(timeline, there)| Some((*timeline, Lsn(there.end()?))))?;
+        let position = known.position(timeline, end).to_string();
+        let from = windows.iter().find(|window| window.to_position.as_ref() == Some(&position))?.to;
+        let point = view.known.points.get(base)?;
+        let new = Position::Stream { replication_id: after.to_owned(), offset: point.at.0 };
+        (from < begins).then(|| Hole {
+            from,
+            to: None,
+            why: "the server began another stream, and what it did between is not known".to_owned(),
+            given_up_at: None,
+            timeline,
+            from_position: position,
+            to_position: Some(new.to_string()),
+            backup: Some(base.clone()),
+            reachable_from: Some(begins),
+        })
+    });
+    pairs.collect()
 }
 
 fn point(record: &BackupRecord) -> RecoveryWindow {

@@ -57,7 +57,9 @@ fn rows(out: &mut String, section: Shape<'_>, prefix: &str) {
                 _ if form.requires(name) => "required".to_owned(),
                 _ => "–".to_owned(),
             };
-            let _ = writeln!(out, "| `{prefix}{name}` | {default} | {} |", one_line(shape.description()));
+            // In a table it would end the cell, within code as well.
+            let meaning = one_line(shape.description()).replace('|', "\\|");
+            let _ = writeln!(out, "| `{prefix}{name}` | {default} | {meaning} |");
             if matches!(name, "keep" | "archive") || prefix == "keep." {
                 rows(out, shape, &format!("{prefix}{name}."));
             }

@@ -251,16 +251,42 @@ pub struct InfluxdbSettings {
 #[serde(deny_unknown_fields)]
 pub struct RedisSettings {
     /// The server: `redis://backstay@cache:6379`, `rediss://…` with TLS, or `unix:///run/redis/redis.sock`. The user is one
-    /// of its access list, and may be left out. A replica serves as well as its master. Adopted dumps need none.
+    /// of its access list, and may be left out. A replica serves as well as its master; to a master a backup is one more
+    /// replica while it runs, which Sentinels list, with port 0, until `SENTINEL RESET`. Or the Sentinels that know it,
+    /// `sentinel://backstay@one:26379,two:26379/mymaster`, and `sentinels://…` with TLS to them and to the servers: a
+    /// replica in good order is chosen then, and the master where there is none. Sentinels mostly name servers by their
+    /// numbers: certificates must hold these, or `?sslmode=verify-ca` stands behind the name. Adopted dumps need none.
     #[serde(default)]
     pub url: Option<Address>,
-    /// The password.
+    /// The password of the user in `url`, who needs no other rights than `ACL SETUSER backstay on >PASSWORD resetkeys
+    /// resetchannels -@all +psync +replconf +ping +info +role +config|get +acl|list +module|list +cluster|shards
+    /// +client|setname` gives. A replica has an access list of its own.
     #[serde(default)]
     pub password: Option<SecretSource>,
+    /// A replica of the server in `url`, in the same forms: `redis://backstay@replica:6379`. Backups and dumps are taken
+    /// from it, so that the fork for a snapshot burdens no primary; from `url` where it does not answer or has lost its
+    /// master, which is said then. One that holds other data is refused. The password is that of `url`, and so is the user
+    /// where none is named.
+    #[serde(default)]
+    pub replica: Option<Address>,
+    /// The user at the Sentinels in `url`, where they have an access list: `ACL SETUSER backstay on >PASSWORD resetkeys
+    /// resetchannels -@all +ping +client|setname +sentinel|get-master-addr-by-name +sentinel|masters +sentinel|replicas`.
+    #[serde(default)]
+    pub sentinel_user: Option<String>,
+    /// The password of the Sentinels in `url`, where they ask for one. That of the servers is not given to them.
+    #[serde(default)]
+    pub sentinel_password: Option<SecretSource>,
     /// PEM file with the certificates that may sign the server's, for `rediss://`. The operating system's when it is
     /// left out.
     #[serde(default)]
     pub ssl_root_certificate: Option<PathBuf>,
+    /// PEM file with the certificate that is shown to the server, and behind it those that lead to its authority. A
+    /// server with `tls-auth-clients yes`, which is the default, wants one.
+    #[serde(default)]
+    pub ssl_certificate: Option<PathBuf>,
+    /// PEM file with the key of `ssl_certificate`, without a pass phrase.
+    #[serde(default)]
+    pub ssl_key: Option<PathBuf>,
     /// The directory of `redis-server` or `valkey-server`, for restores that start a server and for drills. Left out,
     /// `PATH` and the usual places are tried.
     #[serde(default)]

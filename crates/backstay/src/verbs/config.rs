@@ -90,12 +90,20 @@ async fn check(session: &Session, connect: bool) -> Result<u8, Fault> {
     for (id, instance) in named {
         let looked = async {
             let instance = instance?;
+            let redis = match &instance.engine {
+                // One whose dumps are adopted leads nowhere.
+                EngineSettings::Redis(settings) if !settings.url.is_empty() || settings.replica.is_some() => {
+                    Some(settings)
+                }
+                _ => None,
+            };
+            if let Some(settings) = redis {
+                settings.check()?;
+            }
             if !connect {
                 return Ok("settings read".to_owned());
             }
-            if let EngineSettings::Redis(settings) = &instance.engine
-                && !settings.url.is_empty()
-            {
+            if let Some(settings) = redis {
                 return Ok(backstay_ops::check::redis(settings).await?);
             }
             // The section is right; that its server is not reached is for the verbs to say.

@@ -12,10 +12,10 @@ use testkit::{Redis, RedisVersion, require_redis, wait_for, wait_until};
 
 use super::program::{Home, Ran};
 
-const LIMIT: Duration = Duration::from_secs(60);
+pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// A server of each fork, and a home whose instance `cache` it is.
-fn on_both(settings: &[(&str, &str)], test: impl Fn(&mut Redis, &Home)) {
+pub fn on_both(settings: &[(&str, &str)], test: impl Fn(&mut Redis, &Home)) {
     for version in RedisVersion::ALL {
         let Some(installation) = require_redis(version) else { continue };
         let mut server = Redis::start_new(&installation, settings).unwrap();
@@ -34,14 +34,14 @@ fn on_both(settings: &[(&str, &str)], test: impl Fn(&mut Redis, &Home)) {
 }
 
 /// `backstay archive cache` in the background.
-struct Archive<'a> {
+pub struct Archive<'a> {
     child: Child,
     home: &'a Home,
     log: std::path::PathBuf,
 }
 
 impl<'a> Archive<'a> {
-    fn start(home: &'a Home) -> Archive<'a> {
+    pub fn start(home: &'a Home) -> Archive<'a> {
         let log = home.path("archive.log");
         let file = std::fs::File::options().create(true).append(true).open(&log).unwrap();
         let mut command: Command = home.command(["archive", "cache"]);
@@ -49,31 +49,31 @@ impl<'a> Archive<'a> {
         Archive { child, home, log }
     }
 
-    fn says(&self, words: &str) {
+    pub fn says(&self, words: &str) {
         wait_until(LIMIT, format!("the archive to say {words:?}: {}", self.text()), || {
             self.text().contains(words)
         })
         .unwrap();
     }
 
-    fn text(&self) -> String {
+    pub fn text(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    fn stop(mut self) {
+    pub fn stop(mut self) {
         let id = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
         let ended = wait_for(LIMIT, "the archive to end", || self.child.try_wait().unwrap()).unwrap();
         assert_eq!(ended.code(), Some(0), "{}", self.text());
     }
 
-    fn kill(mut self) {
+    pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// Everything that the server has sent lies in the store.
-    fn holds(&self, server: &Redis) {
+    pub fn holds(&self, server: &Redis) {
         let end = offset(server);
         wait_until(LIMIT, format!("the stream to {end}: {}", self.text()), || stored(self.home) >= end)
             .unwrap();
@@ -102,11 +102,11 @@ fn offset(server: &Redis) -> u64 {
     info(server, "master_repl_offset").parse().unwrap()
 }
 
-fn digest(server: &Redis) -> String {
+pub fn digest(server: &Redis) -> String {
     server.run(&["DEBUG", "DIGEST"]).unwrap().text()
 }
 
-fn restored(server: &Redis, home: &Home, to: &str, digest_of: &str) -> Ran {
+pub fn restored(server: &Redis, home: &Home, to: &str, digest_of: &str) -> Ran {
     let into = home.path(&format!("restored-{}", to.replace(':', "-")));
     let ran = home.run(["restore", "cache", "--to", to, "--into", into.to_str().unwrap()]).good();
     let appends = ran.out.contains("--appendonly yes");
@@ -121,13 +121,13 @@ fn restored(server: &Redis, home: &Home, to: &str, digest_of: &str) -> Ran {
 }
 
 /// What came by then, and how the data were: with nothing in between.
-struct Instant {
-    at: Timestamp,
-    offset: u64,
-    digest: String,
+pub struct Instant {
+    pub at: Timestamp,
+    pub offset: u64,
+    pub digest: String,
 }
 
-fn instant(server: &Redis, archive: &Archive<'_>) -> Instant {
+pub fn instant(server: &Redis, archive: &Archive<'_>) -> Instant {
     // Nothing is written, and nothing expires, until both are known.
     server.run(&["CLIENT", "PAUSE", "60000", "WRITE"]).unwrap();
     let (offset, digest) = (offset(server), digest(server));
@@ -140,7 +140,7 @@ fn instant(server: &Redis, archive: &Archive<'_>) -> Instant {
     Instant { at, offset, digest }
 }
 
-fn write(client: &mut Client, number: u32) {
+pub fn write(client: &mut Client, number: u32) {
     let every_byte: Vec<u8> = (0..=255).collect();
     let key = format!("key:{number}");
     client.run(&[b"SET", key.as_bytes(), &every_byte]).unwrap();

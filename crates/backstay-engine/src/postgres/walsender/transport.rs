@@ -25,7 +25,7 @@ const YES: u8 = b'S';
 /// Tries the servers of the address in order. A server that answers and says no
 /// ends the search: the next one would be another server with other data.
 pub(super) async fn connect(address: &Address) -> Result<(Wire, Greeting)> {
-    let tls = Tls::new(address.tls, address.root_certificate.as_deref())?;
+    let tls = Tls::new(address.tls, address.root_certificate.as_deref(), None)?;
     let mut unreachable = Error::Setting { setting: "url", reason: "names no host".to_owned() };
     for endpoint in address.endpoints() {
         match connect_one(address, &endpoint, tls.as_ref()).await {

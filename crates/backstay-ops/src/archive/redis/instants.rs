@@ -11,13 +11,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use backstay_engine::redis::commands::CommandReader;
 use backstay_engine::redis::facts::DatabaseFacts;
 use backstay_model::{LogId, LogMark, LogMarkKind, LogSpan};
+use backstay_repo::log::spool::SpooledSpan;
 use crc_fast::{CrcAlgorithm, checksum};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -27,7 +28,9 @@ use crate::error::{Error, Result};
 
 /// One is written, and another one takes over what is still needed when it has grown.
 const FILES: [&str; 2] = ["instants-a", "instants-b"];
-const GROWN: u64 = 4 << 20;
+const GROWN: u64 = 1 << 20;
+/// Room for the lines until somebody looks whether it has grown.
+const SPARE: u64 = 1 << 20;
 /// Of one span.
 const WITNESSES: usize = 4;
 
@@ -111,7 +114,15 @@ impl Instants {
             grown: GROWN,
             sealed: BTreeMap::new(),
         };
-        instants.write_anew().map_err(failed)?;
+        match instants.write_anew() {
+            // Without room for another one, the one that is there serves.
+            Err(error) if !instants.lines.is_empty() && error.kind() == io::ErrorKind::StorageFull => {
+                let path = directory.join(FILES[number]);
+                instants.file = OpenOptions::new().write(true).open(&path).map_err(failed)?;
+                instants.written = instants.lines.iter().map(|line| text_of(line).len() as u64).sum();
+            }
+            done => done.map_err(failed)?,
+        }
         Ok(instants)
     }
 
@@ -120,31 +131,35 @@ impl Instants {
         self.lines.last()
     }
 
-    /// The bytes of it are durable, and so is this when it returns.
+    /// The bytes of it are durable, and so is this when it returns. Where it fails, what of it was
+    /// written is written over by the next.
     pub fn add(&mut self, line: Line) -> Result<()> {
         let failed = |source| spool_error(&self.directory, source);
         let text = text_of(&line);
-        let done = self.file.write_all(text.as_bytes()).and_then(|()| self.file.sync_data());
+        let done = self.file.write_all_at(text.as_bytes(), self.written).and_then(|()| self.file.sync_data());
         done.map_err(failed)?;
         self.written += text.len() as u64;
         self.lines.push(line);
         Ok(())
     }
 
-    /// Only what lies behind here is still needed of a log, and the last line of all.
-    pub fn forget(&mut self, log: &LogId, before: u64) -> Result<()> {
+    /// Only what lies in the spool still needs them, and the last line of all says where it goes on.
+    pub fn forget(&mut self, spooled: &[SpooledSpan]) {
         let count = self.lines.len();
         let mut number = 0;
         self.lines.retain(|line| {
             number += 1;
-            number == count || line.log != *log || line.end() >= before
+            let lies = |one: &SpooledSpan| one.log == line.log && one.span.start <= line.end();
+            number == count || spooled.iter().any(lies)
         });
         if self.written < self.grown {
-            return Ok(());
+            return;
         }
         self.join_what_is_sealed();
-        let path = self.directory.clone();
-        self.write_anew().map_err(|source| spool_error(&path, source))
+        if let Err(error) = self.write_anew() {
+            // It grows on where it is.
+            tracing::warn!(%error, "what is known of the stream is not written anew");
+        }
     }
 
     /// A server that says little fills a cut for months, with a line for each minute: its marks are
@@ -166,12 +181,15 @@ impl Instants {
         self.lines = joined;
     }
 
-    /// Into the other file, which is whole before this one goes.
+    /// Into the other file, which is whole before this one goes. It has its room from the beginning:
+    /// on a disk that is full, what lies in the spool must have its line.
     fn write_anew(&mut self) -> io::Result<()> {
         let number = 1 - self.number;
-        let mut file = begin(&self.directory.join(FILES[number]))?;
         let text: String = self.lines.iter().map(text_of).collect();
-        file.write_all(text.as_bytes())?;
+        let grown = GROWN.max(2 * text.len() as u64);
+        let file = begin(&self.directory.join(FILES[number]))?;
+        reserve(&file, grown + SPARE)?;
+        file.write_all_at(text.as_bytes(), 0)?;
         file.sync_all()?;
         File::open(&self.directory)?.sync_all()?;
         match fs::remove_file(self.directory.join(FILES[self.number])) {
@@ -179,7 +197,7 @@ impl Instants {
             _ => {}
         }
         (self.file, self.number, self.written) = (file, number, text.len() as u64);
-        self.grown = GROWN.max(2 * self.written);
+        self.grown = grown;
         Ok(())
     }
 
@@ -228,6 +246,14 @@ fn spool_error(path: &Path, source: io::Error) -> Error {
 
 fn begin(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
+}
+
+/// Zeros, which end no line. Not every file system can.
+fn reserve(file: &File, bytes: u64) -> io::Result<()> {
+    match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, bytes) {
+        Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+        done => Ok(done?),
+    }
 }
 
 fn sum(json: &str) -> u32 {
@@ -279,12 +305,13 @@ mod tests {
         let path = place.path().join(FILES[1]);
         assert!(!place.path().join(FILES[0]).exists());
         let written = fs::read(&path).unwrap();
+        let written = &written[..written.iter().rposition(|byte| *byte == b'\n').unwrap() + 1];
         for cut in 0..written.len() {
             fs::write(&path, &written[..cut]).unwrap();
             let whole = written[..cut].iter().filter(|byte| **byte == b'\n').count();
             assert_eq!(parse(&fs::read(&path).unwrap()), lines[..whole], "{cut}");
         }
-        fs::write(&path, &written).unwrap();
+        fs::write(&path, written).unwrap();
         // One that was begun and not written to its end.
         fs::write(place.path().join(FILES[0]), &written[..written.len() / 2]).unwrap();
         let mut instants = Instants::open(place.path()).unwrap();
@@ -322,17 +349,39 @@ mod tests {
     fn what_is_not_needed_goes_when_it_is_much_and_the_last_line_stays() {
         let place = tempfile::tempdir().unwrap();
         let mut instants = Instants::open(place.path()).unwrap();
-        let marks: Vec<(u64, i64)> = (0..2000).map(|at| (at, at as i64)).collect();
+        let marks: Vec<(u64, i64)> = (0..100).map(|at| (at, at as i64)).collect();
         let log = line(0, &[]).log;
-        for number in 1..=1000u64 {
-            instants.add(line(number * 10, &marks[..100])).unwrap();
-            instants.forget(&log, number * 10 - 5).unwrap();
+        let from = |start, end| {
+            let span = LogSpan { start, end };
+            [SpooledSpan { log: log.clone(), span, last_file: start, is_certain: true }]
+        };
+        for number in 1..=3000u64 {
+            instants.add(line(number * 10, &marks)).unwrap();
+            instants.forget(&from(number * 10 - 5, number * 10));
         }
         assert_eq!(instants.lines.len(), 1);
         assert!(instants.written < GROWN);
-        instants.forget(&log, u64::MAX).unwrap();
-        assert_eq!(instants.last().unwrap().end(), 10_000);
+        // Of another stream nothing lies there any more.
+        let other = LogId { timeline: "00000002".to_owned(), ..log.clone() };
+        instants.add(Line { log: other, ..line(30_001, &[]) }).unwrap();
+        instants.forget(&[]);
+        assert_eq!(instants.lines.len(), 1);
         drop(instants);
-        assert_eq!(Instants::open(place.path()).unwrap().last().unwrap().end(), 10_000);
+        assert_eq!(Instants::open(place.path()).unwrap().last().unwrap().end(), 30_001);
+    }
+
+    #[test]
+    fn a_line_that_was_not_written_to_its_end_is_written_over() {
+        let place = tempfile::tempdir().unwrap();
+        let mut instants = Instants::open(place.path()).unwrap();
+        let long: Vec<(u64, i64)> = (0..100).map(|at| (at, at as i64)).collect();
+        instants.add(line(10, &[])).unwrap();
+        // As a write ends that fails half-way.
+        let half = text_of(&line(20, &long));
+        instants.file.write_all_at(&half.as_bytes()[..half.len() - 9], instants.written).unwrap();
+        instants.add(line(30, &[(25, 7)])).unwrap();
+        drop(instants);
+        let instants = Instants::open(place.path()).unwrap();
+        assert_eq!(instants.lines, [line(10, &[]), line(30, &[(25, 7)])]);
     }
 }

@@ -115,22 +115,20 @@ impl Keeper {
 
     /// Brings all of it to the disk. Says how far that is.
     pub fn flush(&mut self) -> Result<u64> {
-        let first = {
-            let mut spool = self.spool.lock();
-            spool.flush()?;
-            spool.spans().iter().find(|one| one.log == self.log).map(|one| one.span.start)
-        };
+        self.spool.lock().flush()?;
         if self.last.0 > self.marked.0 {
             self.mark();
         }
         let line = self.line();
+        // Whoever seals locks the one behind the other.
+        let spooled = self.spool.lock().spans();
         let mut instants = self.instants.lock();
         instants.add(line)?;
         self.marks.clear();
         self.witness = None;
         self.lines += 1;
         if self.lines.is_multiple_of(LINES) {
-            instants.forget(&self.log, first.unwrap_or(self.reader.at()))?;
+            instants.forget(&spooled);
         }
         Ok(self.reader.at())
     }
