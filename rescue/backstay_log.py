@@ -158,6 +158,9 @@ class Log:
             if not re.fullmatch(r"[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}", to):
                 raise Problem(INVALID, f"--to {to} is not a position such as 0/3000028")
             self.to = parse(to)
+        if backup.record.get("engine", "postgresql") != "postgresql":
+            raise Problem(UNSUPPORTED, f"{backup.session} is of {backup.record['engine']}, and only the log of PostgreSQL is written here",
+                          "sections 11 and 12 of docs/format.md say how a stream is put together")
         with reading(f"the manifest of {backup.session}"):
             positions = [backup.record.get(key) for key in ("start_position", "stop_position")]
             if None in positions:

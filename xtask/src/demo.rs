@@ -10,6 +10,8 @@ mod comparison;
 mod dumps;
 mod onward;
 mod proof;
+mod receiver;
+mod redis;
 mod second_reader;
 mod story;
 
@@ -19,6 +21,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
+use testkit::redis::RedisInstallation;
 use testkit::{Installation, Postgres, PostgresOptions, PostgresVersion, Workspace};
 
 use self::story::{Story, mebibytes, seconds, thousands};
@@ -58,14 +61,17 @@ pub fn version(text: &str) -> Result<PostgresVersion, String> {
 }
 
 pub fn run(options: &Options) -> Result<()> {
-    let (installation, python) = servers::prepare_for_demo(options.postgres)?;
+    let (installation, python, redis) = servers::prepare_for_demo(options.postgres)?;
     if let Err(error) = &python {
         eprintln!("warning: the demo will not show the second reader: {error:#}");
+    }
+    if let Err(error) = &redis {
+        eprintln!("warning: the demo will not show Redis: {error:#}");
     }
     let profile = if options.unoptimised { Profile::Dev } else { Profile::Release };
     let program = backstay::build(profile)?;
     let interruption = Interruption::watch()?;
-    let outcome = tell(options, &installation, python, program, Story::begin(interruption.clone()));
+    let outcome = tell(options, &installation, python, &redis, program, Story::begin(interruption.clone()));
     // What failed because it was interrupted need not say how.
     if outcome.is_err() { interruption.check().and(outcome) } else { outcome }
 }
@@ -74,6 +80,7 @@ fn tell(
     options: &Options,
     installation: &Installation,
     python: Result<()>,
+    redis: &Result<RedisInstallation>,
     program: PathBuf,
     mut story: Story,
 ) -> Result<()> {
@@ -174,6 +181,9 @@ fn tell(
     story.chapter("Any instant")?;
     any_instant::go_back(&mut story, &backstay, &server, &place)?;
 
+    story.chapter("Redis: FLUSHALL in production")?;
+    let redis_shown = redis::go_back(&mut story, &backstay, &place, redis)?;
+
     story.chapter("And without Backstay?")?;
     let shown = second_reader::compare(&mut story, &backstay, &place, &second, python)?;
 
@@ -181,6 +191,9 @@ fn tell(
     story.say(&format!("the whole story: {}", seconds(begun.elapsed().as_secs_f64())));
     if !shown {
         story.warn("the second reader (chapter before this one)");
+    }
+    if !redis_shown {
+        story.warn("Redis (two chapters before this one)");
     }
     if options.keep {
         onward::go_on(&mut story, server, &backstay, &place)?;

@@ -3,14 +3,14 @@
 //!
 //! Recovery instructions are read once a year by a frightened person, and must be
 //! right. Each page is a person of its own: an empty directory as its home, a
-//! fresh PostgreSQL, and one shell from the first command to the last.
+//! fresh server, and one shell from the first command to the last.
 //!
-//! A page sees `backstay` and PostgreSQL's programs in its `PATH`, a superuser's
-//! connection in `PGHOST`, `PGPORT`, `PGUSER` and `PGPASSWORD`, and the server's
-//! data directory in `PGDATA`.
+//! A page sees `backstay` and the programs of its server in its `PATH`, and what
+//! [`Server::environment`] says of the server.
 
 mod document;
 mod expectation;
+mod server;
 mod session;
 
 use std::fs;
@@ -19,13 +19,12 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use testkit::postgres::{PASSWORD, SUPERUSER};
-use testkit::{Installation, Postgres, PostgresOptions};
 
 use self::document::{Part, parts};
+use self::server::{Installations, Server};
 use self::session::Session;
+use crate::backstay;
 use crate::process::project;
-use crate::{backstay, servers};
 
 #[derive(Args, Default)]
 pub struct Options {
@@ -41,13 +40,13 @@ pub fn run(options: &Options) -> Result<()> {
     if pages.is_empty() {
         bail!("run the guide: docs/guide has no such page");
     }
-    let installation = servers::prepare_any()?;
+    let installations = Installations::prepare(&pages)?;
     let program = backstay::build(backstay::Profile::Dev)?;
     let mut failures = Vec::new();
     for page in &pages {
         let name = page.strip_prefix(project()).unwrap_or(page).display().to_string();
         let begun = Instant::now();
-        match run_page(page, &installation, &program, options.show) {
+        match run_page(page, &installations, &program, options.show) {
             Ok(commands) => {
                 println!("{name}: {commands} commands as written ({:.1} s)", begun.elapsed().as_secs_f64());
             }
@@ -78,10 +77,10 @@ fn pages(filter: Option<&str>) -> Result<Vec<PathBuf>> {
 }
 
 /// Runs one page and says how many commands it had.
-fn run_page(page: &Path, installation: &Installation, program: &Path, show: bool) -> Result<usize> {
+fn run_page(page: &Path, installations: &Installations, program: &Path, show: bool) -> Result<usize> {
     let text = fs::read_to_string(page)?;
     let parts = parts(&text)?;
-    let server = Postgres::start_new(installation, &PostgresOptions::default())?;
+    let server = Server::start(&text, installations)?;
     let home = server.workspace().path().join("home");
     fs::create_dir(&home)?;
 
@@ -108,20 +107,15 @@ fn run_page(page: &Path, installation: &Installation, program: &Path, show: bool
     Ok(commands)
 }
 
-fn environment(server: &Postgres, program: &Path) -> Result<Vec<(&'static str, String)>> {
+fn environment(server: &Server, program: &Path) -> Result<Vec<(&'static str, String)>> {
     let programs = program.parent().context("find the directory of the program")?;
     let mut path = std::env::var("PATH").unwrap_or_default();
     // The rescue script's packages, which its reader is told to install.
     if let Some(python) = testkit::servers::rescue_python().as_deref().and_then(Path::parent) {
         path = format!("{}:{path}", python.display());
     }
-    let bin = server.installation().bin_directory();
-    Ok(vec![
-        ("PATH", format!("{}:{}:{path}", programs.display(), bin.display())),
-        ("PGHOST", "127.0.0.1".to_owned()),
-        ("PGPORT", server.port().to_string()),
-        ("PGUSER", SUPERUSER.to_owned()),
-        ("PGPASSWORD", PASSWORD.to_owned()),
-        ("PGDATA", server.data_directory().display().to_string()),
-    ])
+    let path = format!("{}:{}:{path}", programs.display(), server.bin_directory().display());
+    let mut environment = server.environment();
+    environment.push(("PATH", path));
+    Ok(environment)
 }

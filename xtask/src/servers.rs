@@ -6,6 +6,7 @@
 
 use anyhow::{Result, bail};
 use testkit::ownership::we_are_root;
+use testkit::redis::RedisInstallation;
 use testkit::redis::find as find_redis;
 use testkit::servers::{CACHE_VARIABLE, cache_directory, complete_root, find, rescue_python};
 use testkit::{Installation, PostgresVersion, RedisVersion};
@@ -55,7 +56,7 @@ pub fn prepare_all() -> Result<()> {
     }
     TRIXIE.prepare(&lock)?;
     if find_redis(RedisVersion::Redis70).is_none() {
-        prepare_redis(&lock)?;
+        make_redis(&lock)?;
     }
     if !tools.is_empty() {
         packages::install(&tools)?;
@@ -79,15 +80,34 @@ pub fn prepare_any() -> Result<Installation> {
     prepare_one(None, &[])
 }
 
-/// A server of a version, or any; and what the rescue script runs in, which may be
-/// refused without harm to the rest.
-pub fn prepare_for_demo(version: Option<PostgresVersion>) -> Result<(Installation, Result<()>)> {
+/// What the demo shows: a PostgreSQL of a version, or any; what the rescue script runs in and Redis,
+/// which may be refused without harm to the rest.
+pub type ForDemo = (Installation, Result<()>, Result<RedisInstallation>);
+
+pub fn prepare_for_demo(version: Option<PostgresVersion>) -> Result<ForDemo> {
     let installation = prepare_one(version, python::missing_packages())?;
     let python = match rescue_python() {
         Some(_) => Ok(()),
         None => PreparationLock::take(&cache_directory()).and_then(|_lock| python::prepare()),
     };
-    Ok((installation, python))
+    Ok((installation, python, prepare_redis()))
+}
+
+/// Redis 7.0: Debian 12 has it as a package, elsewhere it takes a root of that release.
+pub fn prepare_redis() -> Result<RedisInstallation> {
+    let version = RedisVersion::Redis70;
+    if let Some(installation) = find_redis(version) {
+        return Ok(installation);
+    }
+    if !we_are_root() {
+        leave_it_to_root(&format!("{version} is missing, and getting it takes root"))?;
+    }
+    let lock = PreparationLock::take(&cache_directory())?;
+    make_redis(&lock)?;
+    match find_redis(version) {
+        Some(installation) => Ok(installation),
+        None => bail!("{version} is still missing after it was prepared"),
+    }
 }
 
 /// `besides` are the packages that the chore needs as well, so that somebody who
@@ -140,7 +160,7 @@ fn leave_it_to_root(why: &str) -> Result<()> {
     )
 }
 
-fn prepare_redis(lock: &PreparationLock) -> Result<()> {
+fn make_redis(lock: &PreparationLock) -> Result<()> {
     if packages::debian_release().as_deref() == Some("bookworm") {
         link_redis()
     } else {

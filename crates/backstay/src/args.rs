@@ -294,7 +294,8 @@ pub struct RestoreArguments {
     /// alone goes into no database, and needs no further word
     #[arg(long, value_name = "ID")]
     pub backup: Option<String>,
-    /// How far to recover: latest, immediate, a time with its offset, lsn:0/3000028, xid:1234 or name:before-deploy
+    /// How far to recover: latest, immediate, a time with its offset, lsn:0/3000028, xid:1234 or name:before-deploy;
+    /// of Redis latest, immediate, a time or offset:12345
     #[arg(long, value_name = "TARGET")]
     pub to: Option<String>,
     #[command(flatten)]

@@ -51,7 +51,7 @@ pub enum Error {
     WhoseDumps { known: Vec<String> },
     #[error("nobody said where to restore to")]
     NoDestination,
-    #[error("`{option}` is for base backups, and {instance} has dumps only")]
+    #[error("`{option}` is for base backups, and {instance} has none")]
     NotForDumps { option: &'static str, instance: String },
     #[error("`{option}` is for dumps, and this is a base backup")]
     OnlyForDumps { option: &'static str },
@@ -121,7 +121,8 @@ impl Classified for Error {
             Error::WhoseDumps { known } => {
                 one(format!("name the instance with `--instance`: one of {}", known.join(", ")))
             }
-            Error::NotForDumps { option, .. } | Error::OnlyForDumps { option } | Error::NoDumpsMeant { option } => {
+            Error::NotForDumps { option, .. } => one(format!("leave `{option}` out to restore a dump")),
+            Error::OnlyForDumps { option } | Error::NoDumpsMeant { option } => {
                 one(format!("leave `{option}` out"))
             }
             Error::ForOneDatabase { .. } => one(

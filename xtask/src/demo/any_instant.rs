@@ -4,14 +4,13 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
-use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
-use rustix::process::{Pid, Signal, kill_process};
+use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use testkit::{Postgres, wait_until};
 
+use super::receiver::Receiver;
 use super::story::{Story, seconds, thousands};
 use crate::backstay::Backstay;
 use crate::process::run_quietly;
@@ -33,7 +32,7 @@ pub fn go_back(story: &mut Story, backstay: &Backstay, server: &Postgres, place:
     let settings = format!("\n[instance.demo.archive]\nspool = \"{}\"\n", place.join("spool").display());
     let mut file = File::options().append(true).open(backstay.configuration())?;
     file.write_all(settings.as_bytes()).context("switch the archive on")?;
-    let archive = Archive::start(backstay, place)?;
+    let archive = Receiver::start(backstay, "demo", &place.join("archive.log"))?;
     story.show(&mut backstay.command(&["backup", "demo"]))?;
     server.sql("CREATE TABLE invoices AS SELECT n, md5(n::text) AS what FROM generate_series(1, 20000) n")?;
     let invoices = server.query_value(ROWS)?;
@@ -83,36 +82,6 @@ pub fn go_back(story: &mut Story, backstay: &Backstay, server: &Postgres, place:
         thousands((goes_on - before).unsigned_abs())
     ));
     Ok(())
-}
-
-/// The log's receiver, for as long as this lives.
-struct Archive(Child);
-
-impl Archive {
-    /// Returns when the server knows it.
-    fn start(backstay: &Backstay, place: &Path) -> Result<Archive> {
-        let said = place.join("archive.log");
-        let mut command = backstay.command(&["archive", "demo"]);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&said)?);
-        let mut archive = Archive(command.spawn().context("start the receiver")?);
-        let told = || fs::read_to_string(&said).unwrap_or_default();
-        let mut ended = None;
-        wait_until(LIMIT, "the receiver of the log", || {
-            ended = archive.0.try_wait().ok().flatten();
-            ended.is_some() || told().contains("receiving")
-        })?;
-        match ended {
-            Some(status) => bail!("`backstay archive` ended with {status}: {}", told().trim_end()),
-            None => Ok(archive),
-        }
-    }
-}
-
-impl Drop for Archive {
-    fn drop(&mut self) {
-        let _ = kill_process(Pid::from_child(&self.0), Signal::INT);
-        let _ = self.0.wait();
-    }
 }
 
 #[derive(Deserialize)]

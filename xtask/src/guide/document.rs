@@ -3,8 +3,9 @@
 //! In a `console` block a line that begins with `$ ` is a command, lines after it
 //! that begin with `> ` continue it, and all others are what it prints. A command
 //! may fail when the next one is `echo $?`. Three comments address this reader:
-//! `<!-- guide: skip -->` leaves the next block out, and `<!-- guide: run`, lines
-//! of shell, `-->` does what the reader of the page has already done.
+//! `<!-- guide: skip -->` leaves the next block out, `<!-- guide: run`, lines
+//! of shell, `-->` does what the reader of the page has already done, and
+//! `<!-- guide: with redis -->` says that the page is about that server.
 
 use anyhow::{Result, bail};
 
@@ -25,6 +26,11 @@ pub struct Command {
 }
 
 const SHOW_STATUS: &str = "echo $?";
+const WITH_REDIS: &str = "<!-- guide: with redis -->";
+
+pub fn is_about_redis(page: &str) -> bool {
+    page.lines().any(|line| line.trim() == WITH_REDIS)
+}
 
 pub fn parts(page: &str) -> Result<Vec<Part>> {
     let mut parts = Vec::new();
@@ -33,6 +39,7 @@ pub fn parts(page: &str) -> Result<Vec<Part>> {
     while let Some((at, line)) = lines.next() {
         match line.trim() {
             "<!-- guide: skip -->" => skip_next = true,
+            WITH_REDIS => {}
             "<!-- guide: run" => {
                 let body = until(&mut lines, "-->", at)?;
                 let text = body.iter().map(|(_, line)| *line).collect::<Vec<_>>().join("\n");

@@ -186,8 +186,8 @@ pub(super) fn of(error: &Error) -> Vec<String> {
             vec![format!("`backstay adopt DIR --instance {instance}` takes in what others left")]
         }
         Error::EngineNotReached { engine: EngineKind::Redis, instance } => vec![format!(
-            "what works with {instance}: `backstay backup`, `dump`, `list`, `show`, `verify`, `expire`, `status`, `adopt`, \
-             `export` of a base, and `backstay restore {instance} --into DIR`"
+            "what works with {instance}: `backstay backup`, `archive`, `dump`, `list`, `show`, `verify`, `drill`, `expire`, \
+             `status`, `adopt`, `export` of a base, and `backstay restore {instance} --into DIR`"
         )],
         Error::EngineNotReached { instance, .. } => vec![format!(
             "dumps that others took of {instance} work: `backstay adopt`, `list`, `show`, `verify`, `expire`, and \

@@ -52,6 +52,10 @@ const EXAMPLE: &str = "\
 # url = \"postgresql://backstay@localhost:5432/postgres\"
 # password = { file = \"orders.password\" }           # a file of mode 0600 beside this one
 # data_directory = \"/var/lib/postgresql/15/main\"    # if this machine can read it: faster
+# [instance.cache]
+# engine = \"redis\"                                  # Redis or Valkey
+# url = \"redis://backstay@localhost:6379\"
+# password = { file = \"cache.password\" }
 
 ";
 
