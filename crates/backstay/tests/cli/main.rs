@@ -61,6 +61,7 @@ mod quiet;
 mod rates;
 mod recovery_kit;
 mod redis_bases;
+mod redis_cut_restores;
 mod redis_dumps;
 mod redis_streams;
 mod reloads;
