@@ -94,6 +94,8 @@ impl Source {
             rdb_version: 10,
             snapshot_bytes: 0,
             has_checksum: true,
+            made_at: None,
+            selected_database: 0,
         }
     }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use backstay_ops::{Clock, SystemClock};
 use jiff::Timestamp;
 use serde_json::Value;
 use testkit::redis::Client;
@@ -132,7 +133,7 @@ fn instant(server: &Redis, archive: &Archive<'_>) -> Instant {
     let (offset, digest) = (offset(server), digest(server));
     // What was sent has come by now; what follows comes later, and shows that the stream goes on.
     archive.holds(server);
-    let at = Timestamp::now();
+    let at = SystemClock.now();
     server.run(&["CLIENT", "UNPAUSE"]).unwrap();
     server.run(&["SET", "later", "yes"]).unwrap();
     archive.holds(server);
@@ -237,7 +238,7 @@ fn what_the_server_has_forgotten_is_a_hole_with_a_base_behind_it() {
         archive.stop();
         let value = vec![b'v'; 100_000];
         client.run(&[&b"SET"[..], b"large", &value]).unwrap();
-        let lost = Timestamp::now();
+        let lost = SystemClock.now();
         (2..5).for_each(|round| write(&mut client, round));
         let archive = Archive::start(home);
         wait_until(LIMIT, "another base", || home.backups().len() == 2).unwrap();
