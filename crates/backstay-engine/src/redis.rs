@@ -1,7 +1,8 @@
 //! Redis 7.0 and newer, and Valkey.
 //!
 //! Everything goes over the wire, as to a replica: the server's files need not be readable from
-//! here, and none is written for us but by a server with `repl-diskless-sync no`.
+//! here, and none is written for us but by a server with `repl-diskless-sync no`. Where its directory
+//! is named, a base is the file that it saves there.
 //!
 //! Responsible for the protocol, for what a server says of itself, and for what its snapshot and
 //! its stream of commands mean. Refuses to take a part of a snapshot for the whole, and a
@@ -20,6 +21,8 @@ pub mod programs;
 pub mod prove;
 pub mod reply;
 pub mod rights;
+pub mod saved;
+mod saving;
 pub mod scratch;
 pub mod settings;
 pub mod stream;

@@ -7,12 +7,14 @@ use backstay_engine::postgres::tablespaces;
 use backstay_engine::redis::RedisSettings;
 use backstay_engine::redis::connection::Connection;
 use backstay_engine::redis::facts::{Role, ServerFacts as RedisFacts};
+use backstay_engine::redis::saved;
 use backstay_model::Finding;
 use serde::Serialize;
 
 use crate::context::off_thread;
 use crate::error::Result;
 use crate::instance::Instance;
+use crate::status::with_causes;
 use crate::way::Way;
 
 #[derive(Debug, Clone, Serialize)]
@@ -44,7 +46,17 @@ pub async fn redis(settings: &RedisSettings) -> Result<String> {
         Role::Replica => "replica",
     };
     let keys = server.keys();
-    Ok(format!("{} {}, {role}, {keys} keys", server.product.name(), server.version))
+    let way = match &settings.data_directory {
+        None => String::new(),
+        Some(directory) => match saved::find(&mut connection, directory).await {
+            Ok(_) => ", its data directory can be read".to_owned(),
+            Err(error) if saved::is_of_the_way(&error) => {
+                format!(", bases come over the network: {}", with_causes(&error))
+            }
+            Err(error) => return Err(error.into()),
+        },
+    };
+    Ok(format!("{} {}, {role}, {keys} keys{way}", server.product.name(), server.version))
 }
 
 /// Connects, and refuses when a right is missing or the data directory is another's.

@@ -266,6 +266,7 @@ impl Session {
             url: settings.url.as_ref().map(|url| url.as_str().to_owned()).unwrap_or_default(),
             password,
             ssl_root_certificate: settings.ssl_root_certificate.as_ref().map(|path| self.config.beside(path)),
+            data_directory: settings.data_directory.as_ref().map(|path| self.config.beside(path)),
             bin_directory: settings.bin_directory.as_ref().map(|path| self.config.beside(path)),
             ..RedisSettings::default()
         })

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use backstay_model::ErrorKind;
 
 use super::facts::Product;
-use super::rights::STATEMENT;
+use super::rights::{SAVE_STATEMENT, STATEMENT};
+use super::saving;
 
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -23,6 +24,12 @@ pub enum RedisError {
     NoDataThere { server: String, mode: String },
     #[error("the server closed the connection while it sent its snapshot, after {received} bytes")]
     SnapshotBroken { received: u64 },
+    #[error("{} is not the directory of the server, which is {}", named.display(), own.display())]
+    DirectoryOfOther { named: PathBuf, own: PathBuf },
+    #[error("the server could not save its snapshot: {reason}")]
+    SaveFailed { reason: &'static str },
+    #[error("the server has saved its snapshot, and {} is not what it wrote", path.display())]
+    FileOfOther { path: PathBuf },
     #[error(
         "find the program `{}` of {} {}.{} or newer{}", program_of(*product), product.name(), release.0, release.1,
         directory.as_ref().map(|directory| format!(" in {}", directory.display())).unwrap_or_default()
@@ -118,7 +125,8 @@ impl RedisError {
             RedisError::Refused { message, .. } => kind_of(message),
             RedisError::UnsupportedVersion { .. } => ErrorKind::Unsupported,
             RedisError::NoDataThere { .. } => ErrorKind::Invalid,
-            RedisError::SnapshotBroken { .. } => ErrorKind::Unavailable,
+            RedisError::SnapshotBroken { .. } | RedisError::SaveFailed { .. } => ErrorKind::Unavailable,
+            RedisError::DirectoryOfOther { .. } | RedisError::FileOfOther { .. } => ErrorKind::Invalid,
             RedisError::ProgramMissing { .. }
             | RedisError::ProgramOfOther { .. }
             | RedisError::ProgramTooOld { .. } => ErrorKind::Unsupported,
@@ -128,6 +136,9 @@ impl RedisError {
 
     pub(crate) fn hints(&self) -> Vec<String> {
         let text = match self {
+            RedisError::Refused { action: saving::ACTION, message } if message.starts_with("NOPERM ") => {
+                return vec![format!("run `{SAVE_STATEMENT}` as an administrator")];
+            }
             RedisError::Refused { message, .. } => match message.split(' ').next().unwrap_or_default() {
                 "NOAUTH" => "give the password as `password = { file = \"…\" }` of the instance",
                 "WRONGPASS" => "correct `password` of the instance, or the user in its `url`",
@@ -145,6 +156,14 @@ impl RedisError {
             RedisError::SnapshotBroken { .. } => {
                 "see the log of the server: it says whether it was restarted, or gave the connection up because \
                  `client-output-buffer-limit replica` was passed"
+            }
+            RedisError::DirectoryOfOther { .. } | RedisError::FileOfOther { .. } => {
+                "correct `data_directory` of the instance: `CONFIG GET dir` says what it is at the server; without \
+                 it bases come over the network"
+            }
+            RedisError::SaveFailed { .. } => {
+                "see the log of the server, and `INFO persistence`; without `data_directory` of the instance bases \
+                 come over the network"
             }
             RedisError::ProgramMissing { product, .. } => {
                 let package = program_of(*product);
@@ -202,10 +221,14 @@ mod tests {
     }
 
     #[test]
-    fn every_error_about_a_scratch_server_says_how_it_is_mended() {
+    fn every_error_about_a_server_that_is_ours_to_mend_says_how_it_is_mended() {
         let product = Product::Valkey;
         for error in [
             ended("x"),
+            RedisError::DirectoryOfOther { named: "/x".into(), own: "/y".into() },
+            RedisError::FileOfOther { path: "/x".into() },
+            RedisError::SaveFailed { reason: "x" },
+            RedisError::Refused { action: saving::ACTION, message: "NOPERM x".to_owned() },
             RedisError::ProgramMissing { product, release: (8, 1), directory: None },
             RedisError::ProgramOfOther { program: "/x".into(), found: String::new(), expected: product },
             RedisError::ProgramTooOld {

@@ -22,6 +22,8 @@ pub struct RedisSettings {
     pub password: Option<Secret>,
     /// PEM file with the certificates that may sign the server's.
     pub ssl_root_certificate: Option<PathBuf>,
+    /// The server's own, where bases are to be the file that it saves there.
+    pub data_directory: Option<PathBuf>,
     /// Directory of `redis-server` or `valkey-server` for drills.
     pub bin_directory: Option<PathBuf>,
     pub max_rate: Option<ByteRate>,

@@ -16,6 +16,7 @@ use backstay_repo::writer::BackupWriter;
 
 use super::asked::Asked;
 use super::beside::Beside;
+use super::saved;
 use super::taken::Taken;
 use super::unless_stopped;
 use crate::context::{Context, off_thread};
@@ -66,7 +67,6 @@ async fn start_redis(
     let EngineSettings::Redis(settings) = &instance.engine else {
         return Err(Error::broken("another engine was asked"));
     };
-    let address = settings.address()?;
     // What has to be stored again must not be carried on as it is.
     let parent = match writer.parent().filter(|_| !writer.wants_rebase()) {
         Some(parent) => {
@@ -85,7 +85,7 @@ async fn start_redis(
     let begin = async {
         match begun {
             Some(begun) => Ok(begun),
-            None => Ok(RedisBase::begin(&address, context.cancel.clone()).await?),
+            None => saved::begin(instance, settings, context.cancel.clone()).await,
         }
     };
     let base = writer.keep_alive(context.unless_cancelled(begin)).await?;

@@ -261,6 +261,11 @@ pub struct RedisSettings {
     /// left out.
     #[serde(default)]
     pub ssl_root_certificate: Option<PathBuf>,
+    /// The server's data directory, when this machine can read it: bases are then the snapshot that the server saves
+    /// there (`BGSAVE`), in the place of the one before; its user needs `+bgsave`. Left out, they come over the network
+    /// as to a replica, and nothing is written at the server.
+    #[serde(default)]
+    pub data_directory: Option<PathBuf>,
     /// The directory of `redis-server` or `valkey-server`, for restores that start a server and for drills. Left out,
     /// `PATH` and the usual places are tried.
     #[serde(default)]

@@ -63,6 +63,7 @@ mod recovery_kit;
 mod redis_bases;
 mod redis_cut_restores;
 mod redis_dumps;
+mod redis_saved;
 mod redis_streams;
 mod reloads;
 mod second_life;
