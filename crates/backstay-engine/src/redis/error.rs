@@ -30,6 +30,18 @@ pub enum RedisError {
     SaveFailed { reason: &'static str },
     #[error("the server has saved its snapshot, and {} is not what it wrote", path.display())]
     FileOfOther { path: PathBuf },
+    #[error("{} is at work in {}: process {process}", shown(program), directory.display())]
+    Served { directory: PathBuf, process: u32, program: String },
+    #[error("whether {} works in {} cannot be seen: it is of another user (process {process})", shown(program), directory.display())]
+    MayBeServed { directory: PathBuf, process: u32, program: String },
+    #[error("the server at {server} answers, and has {} as its directory", directory.display())]
+    Answers { server: String, directory: PathBuf },
+    #[error("{} is no directory of a server: none of {} is there", directory.display(), names.join(", "))]
+    NothingToSetAside { directory: PathBuf, names: Vec<String> },
+    #[error("an earlier restore has left {}, or another one works there now", path.display())]
+    RestoreLeft { path: PathBuf },
+    #[error("the file system of {} cannot let two names change places", directory.display())]
+    NoExchange { directory: PathBuf },
     #[error(
         "find the program `{}` of {} {}.{} or newer{}", program_of(*product), product.name(), release.0, release.1,
         directory.as_ref().map(|directory| format!(" in {}", directory.display())).unwrap_or_default()
@@ -53,6 +65,10 @@ fn program_of(product: Product) -> &'static str {
         Product::Redis => "redis-server",
         Product::Valkey => "valkey-server",
     }
+}
+
+fn shown(program: &str) -> &str {
+    if program.is_empty() { "a program" } else { program }
 }
 
 fn known(found: &str) -> &str {
@@ -127,6 +143,12 @@ impl RedisError {
             RedisError::NoDataThere { .. } => ErrorKind::Invalid,
             RedisError::SnapshotBroken { .. } | RedisError::SaveFailed { .. } => ErrorKind::Unavailable,
             RedisError::DirectoryOfOther { .. } | RedisError::FileOfOther { .. } => ErrorKind::Invalid,
+            RedisError::Served { .. }
+            | RedisError::MayBeServed { .. }
+            | RedisError::Answers { .. }
+            | RedisError::NothingToSetAside { .. }
+            | RedisError::RestoreLeft { .. } => ErrorKind::Conflict,
+            RedisError::NoExchange { .. } => ErrorKind::Unsupported,
             RedisError::ProgramMissing { .. }
             | RedisError::ProgramOfOther { .. }
             | RedisError::ProgramTooOld { .. } => ErrorKind::Unsupported,
@@ -160,6 +182,31 @@ impl RedisError {
             RedisError::DirectoryOfOther { .. } | RedisError::FileOfOther { .. } => {
                 "correct `data_directory` of the instance: `CONFIG GET dir` says what it is at the server; without \
                  it bases come over the network"
+            }
+            RedisError::Served { process, .. } => {
+                return vec![format!(
+                    "stop it, and what starts it again: `ps -p {process} -o args` says what it is"
+                )];
+            }
+            RedisError::MayBeServed { .. } => {
+                "run as root or as the user of that server; into an empty directory `--into` alone restores as anybody"
+            }
+            RedisError::Answers { .. } => {
+                "stop the server, and what starts it again; if it is one of another machine, move what is in the \
+                 directory away and leave `--set-aside` out"
+            }
+            RedisError::NothingToSetAside { .. } => {
+                "choose the directory of the server with `--into`: `dir`, `dbfilename` and `appenddirname` of its \
+                 settings say what lies where"
+            }
+            RedisError::RestoreLeft { path } => {
+                return vec![format!(
+                    "nothing of the server lies in it: `rm -r {}` when no other restore works there",
+                    path.display()
+                )];
+            }
+            RedisError::NoExchange { .. } => {
+                "move what is in the directory away, and restore into it with `--into` alone"
             }
             RedisError::SaveFailed { .. } => {
                 "see the log of the server, and `INFO persistence`; without `data_directory` of the instance bases \
@@ -228,6 +275,12 @@ mod tests {
             RedisError::DirectoryOfOther { named: "/x".into(), own: "/y".into() },
             RedisError::FileOfOther { path: "/x".into() },
             RedisError::SaveFailed { reason: "x" },
+            RedisError::Served { directory: "/x".into(), process: 1, program: String::new() },
+            RedisError::MayBeServed { directory: "/x".into(), process: 1, program: "y".into() },
+            RedisError::Answers { server: "x".into(), directory: "/x".into() },
+            RedisError::NothingToSetAside { directory: "/x".into(), names: vec!["a".into()] },
+            RedisError::RestoreLeft { path: "/x".into() },
+            RedisError::NoExchange { directory: "/x".into() },
             RedisError::Refused { action: saving::ACTION, message: "NOPERM x".to_owned() },
             RedisError::ProgramMissing { product, release: (8, 1), directory: None },
             RedisError::ProgramOfOther { program: "/x".into(), found: String::new(), expected: product },

@@ -10,7 +10,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, lchown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,13 +18,16 @@ use backstay_model::error::Fault;
 use backstay_model::parts::{ParentFile, PartKind, PartTarget, PartWriter};
 
 use super::base::{MODULES, SETTINGS, USERS};
+use super::error::RedisError;
 use crate::snapshot::RdbCheck;
 use crate::{Error, Result};
 
 mod file_names;
 mod naming;
+mod standing;
 
 pub use file_names::FileNames;
+pub use standing::check_stopped;
 
 /// Everything lies in there until it is whole.
 const UNFINISHED: &str = "backstay-restoring";
@@ -40,18 +43,17 @@ const PIECE: usize = 1 << 20;
 ///
 /// [`Error::TargetNotEmpty`], [`Error::TargetTooSmall`], [`Error::TargetUnusable`].
 pub fn check(directory: &Path, needed: u64) -> Result<()> {
-    let unusable = |source: io::Error| Error::TargetUnusable { path: directory.to_owned(), source };
-    match fs::read_dir(directory) {
-        Ok(mut entries) => {
-            if entries.next().is_some() {
-                return Err(Error::TargetNotEmpty { path: directory.to_owned() });
-            }
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(unusable(error)),
+    match standing::is_empty(directory)? {
+        true => room(directory, needed),
+        false => Err(Error::TargetNotEmpty { path: directory.to_owned() }),
     }
+}
+
+fn room(directory: &Path, needed: u64) -> Result<()> {
     let above = directory.ancestors().find(|above| above.exists()).unwrap_or(Path::new("/"));
-    let state = rustix::fs::statvfs(above).map_err(|error| unusable(error.into()))?;
+    let unusable =
+        |error: rustix::io::Errno| Error::TargetUnusable { path: directory.to_owned(), source: error.into() };
+    let state = rustix::fs::statvfs(above).map_err(unusable)?;
     let free = state.f_bavail.saturating_mul(state.f_frsize);
     if free < needed {
         return Err(Error::TargetTooSmall { path: above.to_owned(), needed, free });
@@ -66,6 +68,8 @@ pub struct RedisPlace {
     snapshot: Arc<File>,
     /// What the server replays behind it.
     stream: Option<File>,
+    /// What lies there goes into a directory of this name.
+    set_aside: Option<String>,
 }
 
 impl RedisPlace {
@@ -74,6 +78,34 @@ impl RedisPlace {
     /// Those of [`check`], and where nothing can be written there.
     pub fn begin(directory: &Path, names: FileNames, length: u64) -> Result<RedisPlace> {
         check(directory, length)?;
+        RedisPlace::make(directory, names, length)
+    }
+
+    /// In the directory of a stopped server, whose files go into a directory of this name in there.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`check_stopped`], and [`RedisError::NoExchange`].
+    pub fn begin_beside(
+        directory: &Path,
+        names: FileNames,
+        length: u64,
+        set_aside: String,
+    ) -> Result<RedisPlace> {
+        check_stopped(directory, &names, length)?;
+        if standing::is_empty(directory)? {
+            return RedisPlace::make(directory, names, length);
+        }
+        let place = RedisPlace::make(directory, names, length)?;
+        if naming::can_exchange(&place.unfinished())? {
+            return Ok(RedisPlace { set_aside: Some(set_aside), ..place });
+        }
+        let left = place.unfinished();
+        fs::remove_dir_all(&left).map_err(|source| Error::Write { path: left, source })?;
+        Err(RedisError::NoExchange { directory: directory.to_owned() }.into())
+    }
+
+    fn make(directory: &Path, names: FileNames, length: u64) -> Result<RedisPlace> {
         let unusable = |source: io::Error| Error::TargetUnusable { path: directory.to_owned(), source };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(unusable)?;
         let unfinished = directory.join(UNFINISHED);
@@ -89,7 +121,13 @@ impl RedisPlace {
         let file = file.map_err(|source| Error::Write { path: base.clone(), source })?;
         // Zeros are not written.
         file.set_len(length).map_err(|source| Error::Write { path: base, source })?;
-        Ok(RedisPlace { directory: directory.to_owned(), names, snapshot: Arc::new(file), stream: None })
+        Ok(RedisPlace {
+            directory: directory.to_owned(),
+            names,
+            snapshot: Arc::new(file),
+            stream: None,
+            set_aside: None,
+        })
     }
 
     fn unfinished(&self) -> PathBuf {
@@ -139,14 +177,39 @@ impl RedisPlace {
         Arc::new(Beside(self.unfinished()))
     }
 
-    /// Everything is written: makes it durable, looks at it once more, and gives it its names.
+    /// Everything is written: makes it durable, looks at it once more, and gives it its names. Where
+    /// what had them lies then.
     ///
     /// # Errors
     ///
-    /// [`Error::Snapshot`] where what lies there is not whole.
-    pub fn settle(self) -> Result<()> {
+    /// [`Error::Snapshot`] where what lies there is not whole, and [`RedisError::Served`] where a
+    /// server was started meanwhile.
+    pub fn settle(self) -> Result<Option<PathBuf>> {
         self.complete()?;
-        naming::give(&self.unfinished(), &self.directory, &self.called())
+        let (unfinished, names) = (self.unfinished(), self.called());
+        match &self.set_aside {
+            None => naming::give(&unfinished, &self.directory, &names).map(|()| None),
+            Some(called) => {
+                standing::refuse_served(&self.directory, &self.names)?;
+                naming::exchange(&unfinished, &self.directory, &names, called).map(Some)
+            }
+        }
+    }
+
+    /// As root, to whom the directory belongs: its server could not read what is root's.
+    fn give_away(&self) -> Result<()> {
+        let failed = |source| Error::Write { path: self.unfinished(), source };
+        let owner = fs::metadata(&self.directory).map_err(failed)?;
+        let mut left = vec![self.unfinished()];
+        while let Some(path) = left.pop() {
+            lchown(&path, Some(owner.uid()), Some(owner.gid())).map_err(failed)?;
+            if path.is_dir() {
+                for entry in fs::read_dir(&path).map_err(failed)? {
+                    left.push(entry.map_err(failed)?.path());
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Whole and on the disk, but for the names.
@@ -167,6 +230,9 @@ impl RedisPlace {
         made.map_err(|source| Error::Write { path: snapshot, source })?;
         let manifest = append_only.join(self.names.manifest());
         write(&manifest, &listed).map_err(|source| Error::Write { path: manifest, source })?;
+        if self.set_aside.is_some() && rustix::process::geteuid().is_root() {
+            self.give_away()?;
+        }
         let beside = beside_of(&unfinished);
         let directories = beside.as_deref().into_iter().chain([append_only.as_path(), &unfinished]);
         directories.into_iter().try_for_each(sync)

@@ -64,6 +64,7 @@ mod redis_bases;
 mod redis_cut_restores;
 mod redis_dumps;
 mod redis_saved;
+mod redis_set_aside;
 mod redis_streams;
 mod reloads;
 mod second_life;
