@@ -8,6 +8,7 @@
 //! its stream of commands mean. Refuses to take a part of a snapshot for the whole, and a
 //! position of one server for that of another.
 
+pub mod aof;
 pub mod aux_fields;
 pub mod base;
 pub mod commands;
