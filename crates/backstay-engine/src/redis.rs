@@ -1,12 +1,14 @@
 //! Redis 7.0 and newer, and Valkey.
 //!
 //! Everything goes over the wire, as to a replica: the server's files need not be readable from
-//! here, and none is written for us but by a server with `repl-diskless-sync no`.
+//! here, and none is written for us but by a server with `repl-diskless-sync no`. Where its directory
+//! is named, a base is the file that it saves there.
 //!
 //! Responsible for the protocol, for what a server says of itself, and for what its snapshot and
 //! its stream of commands mean. Refuses to take a part of a snapshot for the whole, and a
 //! position of one server for that of another.
 
+pub mod aof;
 pub mod aux_fields;
 pub mod base;
 mod beside;
@@ -21,6 +23,8 @@ pub mod programs;
 pub mod prove;
 pub mod reply;
 pub mod rights;
+pub mod saved;
+mod saving;
 pub mod scratch;
 mod sentinel;
 pub mod settings;

@@ -20,6 +20,7 @@ use crate::known::Known;
 
 mod asked;
 mod beside;
+mod saved;
 mod source;
 mod taken;
 

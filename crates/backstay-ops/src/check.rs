@@ -6,6 +6,7 @@ use backstay_engine::postgres::local::refuse_foreign;
 use backstay_engine::postgres::tablespaces;
 use backstay_engine::redis::RedisSettings;
 use backstay_engine::redis::facts::{Role, ServerFacts as RedisFacts};
+use backstay_engine::redis::saved;
 use backstay_engine::redis::source::{self, Choice};
 use backstay_model::Finding;
 use serde::Serialize;
@@ -13,6 +14,7 @@ use serde::Serialize;
 use crate::context::off_thread;
 use crate::error::Result;
 use crate::instance::Instance;
+use crate::status::with_causes;
 use crate::way::Way;
 
 #[derive(Debug, Clone, Serialize)]
@@ -50,7 +52,17 @@ pub async fn redis(settings: &RedisSettings) -> Result<String> {
     };
     let keys = server.keys();
     let findings: String = chosen.findings.iter().map(|finding| format!("; {}", finding.message)).collect();
-    Ok(format!("{} {}, {role}{place}, {keys} keys{findings}", server.product.name(), server.version))
+    let way = match &settings.data_directory {
+        None => String::new(),
+        Some(directory) => match saved::find(&mut chosen.connection, directory).await {
+            Ok(_) => ", its data directory can be read".to_owned(),
+            Err(error) if saved::is_of_the_way(&error) => {
+                format!(", bases come over the network: {}", with_causes(&error))
+            }
+            Err(error) => return Err(error.into()),
+        },
+    };
+    Ok(format!("{} {}, {role}{place}, {keys} keys{way}{findings}", server.product.name(), server.version))
 }
 
 /// Connects, and refuses when a right is missing or the data directory is another's.

@@ -58,6 +58,8 @@ pub struct RestoreOptions {
     pub into: PathBuf,
     /// `(where it lay, its name or its number; where it is put)`.
     pub tablespaces: Vec<(String, PathBuf)>,
+    /// The directory is that of a stopped server of Redis, whose files are kept in it under another name.
+    pub set_aside: bool,
     /// Start a private server on the directory, prove that it is readable, and stop it.
     pub start: bool,
     /// Damage that the plan meets is not noted, either.
@@ -113,7 +115,7 @@ pub async fn plan(context: &Context, instance: &Instance, options: &RestoreOptio
         let (mut plan, manifest) = choose_whole(context, &request, &mut known, notes).await?;
         let Some(manifest) = manifest else { return Ok(plan) };
         if manifest.record.engine == EngineKind::Redis {
-            redis::look(instance, &manifest, options, &mut plan).await?;
+            redis::look(context, instance, &manifest, options, &mut plan).await?;
             return Ok(plan);
         }
         let facts = BackupFacts::from_json(&manifest.record.facts)?;
@@ -127,6 +129,11 @@ pub async fn plan(context: &Context, instance: &Instance, options: &RestoreOptio
             |standby: &Standby| standby.primary_conninfo.is_some() || !known.log.lineages.is_empty();
         if options.standby.as_ref().is_some_and(|standby| !has_source(standby)) {
             plan.refuse(nothing_to_follow(&instance.id));
+        }
+        if options.set_aside {
+            let message = "--set-aside is not for PostgreSQL".to_owned();
+            let hint = "move the old directory away, and give `--into` a new one".to_owned();
+            plan.refuse(Refusal::new(ErrorKind::Unsupported, message, vec![hint]));
         }
         let mut checks = vec![fit];
         if options.start {

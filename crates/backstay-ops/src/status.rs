@@ -15,6 +15,7 @@ use crate::future::is_from_the_future;
 use crate::instance::{EngineSettings, Instance};
 use crate::known::Known;
 use crate::log_view::LogView;
+use crate::log_view::bases::state_at;
 
 pub(crate) mod reach;
 mod source;
@@ -58,7 +59,7 @@ pub async fn run(
     let archive = source::archive(&probed, &reach, expected, now);
     reach.holes.extend(open_hole(&archive, &reach));
 
-    let recovery_point_age_seconds = recovery_point_age(&sound, &view, &reach, &archive, now);
+    let recovery_point_age_seconds = recovery_point_age(&sound, &reach, &archive, now);
     let last_drill = known.proofs.last().map(LastDrill::from);
     let objectives = instance.policy.objectives.compare(recovery_point_age_seconds, last_drill.as_ref());
     let newest = newest_first.first().map(|(record, _)| record);
@@ -85,7 +86,6 @@ pub async fn run(
 /// server has written, nothing would be lost however long ago the last commit was.
 fn recovery_point_age(
     sound: &[&BackupRecord],
-    view: &LogView,
     reach: &Reach,
     archive: &ArchiveStatus,
     now: Timestamp,
@@ -96,9 +96,7 @@ fn recovery_point_age(
     let newest = sound.first().filter(|record| !is_from_the_future(record, now))?;
     let tolerated = now.checked_add(SignedDuration::from_secs(5)).unwrap_or(now);
     let reached = reach.windows.iter().map(|window| window.to).filter(|to| *to <= tolerated);
-    // A snapshot is the state of its beginning, however long it took to send.
-    let of_base = view.known.points.get(&newest.id).map_or(newest.finished_at, |point| point.made_at);
-    let point = reached.chain([of_base]).max()?;
+    let point = reached.chain([state_at(newest)]).max()?;
     Some(now.duration_since(point).as_secs_f64().max(0.0))
 }
 

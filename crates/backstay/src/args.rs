@@ -303,6 +303,9 @@ pub struct RestoreArguments {
     /// The empty or new directory to restore a base backup into
     #[arg(long, value_name = "DIR", group = "destination")]
     pub into: Option<PathBuf>,
+    /// That directory is of a stopped server of Redis or Valkey: keep what it has in before-restore-TIME in there
+    #[arg(long, requires = "into", conflicts_with_all = ["start", "standby"])]
+    pub set_aside: bool,
     /// Put a tablespace to the directory NEW; OLD is where it lay, its name or its number
     #[arg(long, value_name = "OLD=NEW", value_parser = tablespace, conflicts_with_all = ["into_database", "swap", "test"])]
     pub tablespace: Vec<(String, PathBuf)>,

@@ -274,6 +274,7 @@ impl Session {
             ssl_root_certificate: beside(&settings.ssl_root_certificate),
             ssl_certificate: beside(&settings.ssl_certificate),
             ssl_key: beside(&settings.ssl_key),
+            data_directory: beside(&settings.data_directory),
             bin_directory: beside(&settings.bin_directory),
             ..RedisSettings::default()
         })

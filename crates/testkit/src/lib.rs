@@ -30,7 +30,7 @@ pub use postgres::clock::require_settable_clock;
 pub use postgres::{Postgres, PostgresOptions, StopMode};
 pub use redis::{Redis, RedisInstallation, RedisVersion, require_redis};
 pub use servers::{Installation, PostgresVersion};
-pub use tampered::{require_tampering, tampered, traced_process};
+pub use tampered::{require_tampering, tampered, tampered_about, traced_process};
 pub use torture::{RedisTorture, Torture};
 pub use wait::{wait_for, wait_until};
 pub use way::Way;

@@ -45,10 +45,21 @@ pub fn tampered(
     about: Option<&Path>,
     log: &Path,
 ) -> Command {
+    tampered_about(command, traced, rules, about.as_slice(), log)
+}
+
+/// The same with several paths: calls about any of them, which are counted together.
+pub fn tampered_about(
+    command: &Command,
+    traced: &str,
+    rules: &[&str],
+    about: &[&Path],
+    log: &Path,
+) -> Command {
     let mut tampered = Command::new(TRACER);
     tampered.args(["--follow-forks", "--seccomp-bpf", "-qq", "--decode-fds=path", "--output"]).arg(log);
     tampered.arg(format!("--trace={traced}"));
-    tampered.args(about.map(|path| format!("--trace-path={}", path.display())));
+    tampered.args(about.iter().map(|path| format!("--trace-path={}", path.display())));
     tampered.args(rules.iter().map(|rule| format!("--inject={rule}")));
     tampered.arg(command.get_program()).args(command.get_args());
     for (name, value) in command.get_envs() {

@@ -1,11 +1,13 @@
-//! What a snapshot says of itself before its first key: when it was made, and which database the
-//! stream had selected there.
+//! What a snapshot says of itself before its first key: when it was made, where in the stream of its
+//! server it stands, and which database that had selected there.
 //!
 //! Refuses nothing: what it does not understand it has not found.
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+
+use super::sync::{StreamPlace, is_replication_id};
 
 /// `REDIS` or `VALKEY`, and digits.
 const MAGIC_BYTES: usize = 9;
@@ -38,6 +40,14 @@ impl AuxFields {
     /// The database that the stream goes on in.
     pub fn selected_database(&self) -> Option<u32> {
         u32::try_from(self.number("repl-stream-db")?).ok()
+    }
+
+    /// Where it stands in the stream of the server that saved it. One that keeps no stream for anybody
+    /// does not say it.
+    pub fn place(&self) -> Option<StreamPlace> {
+        let replication_id = self.0.get("repl-id").filter(|id| is_replication_id(id))?.clone();
+        let offset = u64::try_from(self.number("repl-offset")?).ok()?;
+        Some(StreamPlace { replication_id, offset })
     }
 
     fn number(&self, name: &str) -> Option<i64> {
@@ -89,6 +99,8 @@ mod tests {
             field("ctime", &[&[0xC2], &1_700_000_000i32.to_le_bytes()[..]].concat()),
             field("repl-stream-db", &[0xC0, 9]),
             field("long", &[&[0x41, 0x00][..], &[b'x'; 256]].concat()),
+            field("repl-id", &[&[40], &[b'a'; 40][..]].concat()),
+            field("repl-offset", b"\x0b12345678901"),
             field("behind", &[0xC1, 0xFF, 0xFF]),
             b"\xFE\x00".to_vec(),
             field("ctime", &[0xC0, 1]),
@@ -97,9 +109,14 @@ mod tests {
         let fields = AuxFields::of(&head);
         assert_eq!(fields.made_at().map(|at| at.as_second()), Some(1_700_000_000));
         assert_eq!((fields.selected_database(), fields.number("behind")), (Some(9), Some(-1)));
+        let place = StreamPlace { replication_id: "a".repeat(40), offset: 12_345_678_901 };
+        assert_eq!(fields.place(), Some(place));
         for cut in 0..head.len() {
             AuxFields::of(&head[..cut]);
         }
         assert_eq!(AuxFields::of(b"REDIS0010\xFA\xC3").made_at(), None);
+        // Half of it is nothing.
+        let head = [b"REDIS0010".to_vec(), field("repl-id", &[&[40], &[b'a'; 40][..]].concat())].concat();
+        assert_eq!(AuxFields::of(&head).place(), None);
     }
 }

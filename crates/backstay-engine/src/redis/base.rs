@@ -1,32 +1,33 @@
 //! A base: the snapshot of a server as one stream, and beside it what a snapshot does not hold.
 
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use backstay_model::error::Fault;
 use backstay_model::parts::{ByteStream, PartSource};
 use backstay_model::{Finding, Position};
-use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::aux_fields::{AuxFields, HEAD_BYTES};
+use super::aux_fields::AuxFields;
 use super::beside::Beside;
 pub use super::beside::{MODULES, SETTINGS, USERS};
 use super::connection::Connection;
 use super::facts::ServerFacts;
+use super::saved;
 use super::settings::Address;
 use super::stream::StreamReceiver;
 use super::sync::{FullSync, StreamPlace};
-use crate::snapshot::{RdbCheck, RdbChecksum, RdbFacts};
+use crate::snapshot::{RdbChecksum, RdbFacts};
 use crate::{Error, Result};
+
+mod snapshot;
+
+use snapshot::{Origin, Snapshot};
 
 /// The path of the snapshot in a backup.
 pub const SNAPSHOT: &str = "snapshot";
-
-/// Pieces of a quarter of a MiB that may wait for whoever slices them.
-const WAITING: usize = 16;
 
 /// What is known of one finished base. It is stored as the `facts` of the backup's record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +47,18 @@ pub struct RedisFacts {
     /// In which database the stream goes on.
     #[serde(default)]
     pub selected_database: u32,
+    /// The server has saved it to its own disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saved: Option<SavedFacts>,
+}
+
+/// Of a snapshot that a server has saved to its own disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedFacts {
+    pub path: PathBuf,
+    /// It says where in the stream it stands. One that does not stands for itself: the id and the
+    /// offset are those that the server had, and no stream goes on from there.
+    pub has_place: bool,
 }
 
 impl RedisFacts {
@@ -64,6 +77,7 @@ impl RedisFacts {
             has_checksum: found.checksum == RdbChecksum::Good,
             made_at: None,
             selected_database: 0,
+            saved: None,
         }
     }
 
@@ -73,8 +87,11 @@ impl RedisFacts {
         RedisFacts { made_at: said.made_at(), selected_database, ..self }
     }
 
-    pub fn position(&self) -> Position {
-        Position::Stream { replication_id: self.replication_id.clone(), offset: self.offset }
+    /// Nothing where the snapshot stands for itself.
+    pub fn position(&self) -> Option<Position> {
+        let (replication_id, offset) = (self.replication_id.clone(), self.offset);
+        let has_place = self.saved.as_ref().is_none_or(|saved| saved.has_place);
+        has_place.then_some(Position::Stream { replication_id, offset })
     }
 
     /// When it was the state for sure: the server says it to the second, and has ended by then.
@@ -103,7 +120,22 @@ impl RedisFacts {
                 "make an instance of one node of each shard",
             )
         });
-        without_sum.into_iter().chain(one_of_many).collect()
+        let written = self.saved.as_ref().map(|saved| {
+            Finding::info(
+                saved.path.display().to_string(),
+                "the server has saved its snapshot there for this backup, in the place of the one before",
+                "without `data_directory` of the instance, a base comes over the network and nothing is written there",
+            )
+        });
+        let alone = self.saved.as_ref().filter(|saved| !saved.has_place).map(|_| {
+            Finding::info(
+                "the stream",
+                "the server keeps none for anybody, so that its snapshot does not say where in it it stands: it is \
+                 restored as it is, and nothing that comes later is replayed behind it",
+                "`backstay archive` receives the stream, and takes a base that it goes on behind",
+            )
+        });
+        without_sum.into_iter().chain(one_of_many).chain(written).chain(alone).collect()
     }
 
     /// From the record of a backup.
@@ -114,21 +146,27 @@ impl RedisFacts {
 
 /// Where a base leaves its facts. They are complete when its stream has ended.
 #[derive(Debug, Clone, Default)]
-pub struct RedisOutcome {
-    facts: Arc<Mutex<Option<RedisFacts>>>,
-    /// Of what could not be asked before.
-    lacking: Vec<Finding>,
-}
+pub struct RedisOutcome(Arc<Mutex<(Option<RedisFacts>, Vec<Finding>)>>);
 
 impl RedisOutcome {
     pub fn facts(&self) -> Option<RedisFacts> {
-        self.facts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).0.clone()
+    }
+
+    fn set(&self, facts: RedisFacts) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).0 = Some(facts);
+    }
+
+    /// Something else that a person should know of it.
+    pub fn find(&self, finding: Finding) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).1.push(finding);
     }
 
     /// What a person should know of it.
     pub fn findings(&self) -> Vec<Finding> {
-        let of_snapshot = self.facts().map(|facts| facts.findings()).unwrap_or_default();
-        self.lacking.iter().cloned().chain(of_snapshot).collect()
+        let found = self.0.lock().unwrap_or_else(PoisonError::into_inner).1.clone();
+        let own = self.facts().map(|facts| facts.findings()).unwrap_or_default();
+        found.into_iter().chain(own).collect()
     }
 }
 
@@ -152,6 +190,30 @@ impl RedisBase {
         let server = ServerFacts::ask(&mut connection).await?;
         let sync = FullSync::begin(connection).await?;
         Ok(RedisBase::of(sync, server, beside, cancel, None))
+    }
+
+    /// The file that the server saves to its own directory, which can be read from here.
+    ///
+    /// # Errors
+    ///
+    /// As [`RedisBase::begin`]; [`saved::is_of_the_way`] tells those that are none of the other way.
+    pub async fn saved(address: &Address, directory: &Path, cancel: CancellationToken) -> Result<RedisBase> {
+        let mut connection = Connection::open(address).await?;
+        let beside = Beside::ask(&mut connection).await?;
+        let server = ServerFacts::ask(&mut connection).await?;
+        let file = saved::take(&mut connection, &server, directory).await?;
+        let usual = StreamPlace { replication_id: server.replication_id.clone(), offset: server.offset };
+        let saved = SavedFacts { path: file.path.clone(), has_place: file.place.is_some() };
+        let place = file.place.clone().unwrap_or(usual);
+        let estimated_bytes = file.length;
+        let (snapshot, pieces) = Snapshot::new(Origin { server, place, saved: Some(saved) });
+        let outcome = snapshot.outcome.clone();
+        Ok(RedisBase {
+            snapshot: Box::new(snapshot.read(file, pieces, cancel)),
+            beside: Box::new(beside.files),
+            outcome,
+            estimated_bytes,
+        })
     }
 
     /// Of a synchronisation behind which the stream follows: the receiver of that comes when all
@@ -180,109 +242,15 @@ impl RedisBase {
         cancel: CancellationToken,
         behind: Option<oneshot::Sender<StreamReceiver>>,
     ) -> RedisBase {
-        let (pieces, waiting) = mpsc::channel(WAITING);
-        let outcome = RedisOutcome { lacking: beside.lacking, ..RedisOutcome::default() };
-        let (estimated_bytes, place) = (server.used_memory_bytes, sync.place.clone());
-        let snapshot = Snapshot {
-            waiting,
-            check: Some(RdbCheck::default()),
-            head: Vec::new(),
-            received: 0,
-            outcome: outcome.clone(),
-            server: Some((server, place)),
-            receiving: tokio::task::JoinSet::new(),
-        };
+        let estimated_bytes = server.used_memory_bytes;
+        let (snapshot, pieces) = Snapshot::new(Origin { server, place: sync.place.clone(), saved: None });
+        let outcome = snapshot.outcome.clone();
+        beside.lacking.into_iter().for_each(|finding| outcome.find(finding));
         RedisBase {
             snapshot: Box::new(snapshot.receive(sync, pieces, cancel, behind)),
             beside: Box::new(beside.files),
             outcome,
             estimated_bytes,
-        }
-    }
-}
-
-/// The stream as it comes, looked at on its way.
-struct Snapshot {
-    waiting: mpsc::Receiver<Result<Bytes>>,
-    check: Option<RdbCheck>,
-    /// Its first bytes.
-    head: Vec<u8>,
-    received: u64,
-    outcome: RedisOutcome,
-    server: Option<(ServerFacts, StreamPlace)>,
-    /// Ends with the stream: that is what tells the server to stop.
-    receiving: tokio::task::JoinSet<()>,
-}
-
-impl Snapshot {
-    fn receive(
-        mut self,
-        mut sync: FullSync,
-        pieces: mpsc::Sender<Result<Bytes>>,
-        cancel: CancellationToken,
-        behind: Option<oneshot::Sender<StreamReceiver>>,
-    ) -> Snapshot {
-        self.receiving.spawn(async move {
-            loop {
-                let next = tokio::select! {
-                    () = cancel.cancelled() => Err(Error::Cancelled),
-                    next = sync.next() => next,
-                };
-                let (piece, is_over) = match next {
-                    Ok(Some(piece)) => (Ok(piece), false),
-                    // An empty piece says that all came: a queue that just closes says nothing.
-                    Ok(None) => (Ok(Bytes::new()), true),
-                    Err(error) => (Err(error), true),
-                };
-                let is_whole = is_over && piece.is_ok();
-                if pieces.send(piece).await.is_err() {
-                    return;
-                }
-                if is_over {
-                    if let (true, Some(behind), Ok(stream)) = (is_whole, behind, sync.into_stream()) {
-                        // Whoever wanted it may have gone.
-                        drop(behind.send(stream));
-                    }
-                    return;
-                }
-            }
-        });
-        self
-    }
-
-    fn end(&mut self) -> Result<()> {
-        let (Some(check), Some((server, place))) = (self.check.take(), self.server.take()) else {
-            return Err(Error::Protocol { reason: "a snapshot ended twice".to_owned() });
-        };
-        let found = check.finish()?;
-        let facts = RedisFacts::new(server, place, &found, self.received);
-        let facts = facts.with_head(&AuxFields::of(&self.head));
-        *self.outcome.facts.lock().unwrap_or_else(PoisonError::into_inner) = Some(facts);
-        Ok(())
-    }
-}
-
-impl ByteStream for Snapshot {
-    fn next(&mut self, buffer: &mut Vec<u8>) -> Result<bool, Fault> {
-        match self.waiting.blocking_recv() {
-            Some(Ok(piece)) if piece.is_empty() => {
-                self.end()?;
-                Ok(false)
-            }
-            Some(Ok(piece)) => {
-                self.received += piece.len() as u64;
-                let room = HEAD_BYTES.saturating_sub(self.head.len());
-                self.head.extend_from_slice(piece.get(..room.min(piece.len())).unwrap_or_default());
-                if let Some(check) = &mut self.check {
-                    check.push(&piece);
-                    // What is no snapshot at all is not stored to its end first.
-                    check.version()?;
-                }
-                buffer.extend_from_slice(&piece);
-                Ok(true)
-            }
-            Some(Err(error)) => Err(error.into()),
-            None => Err(Error::Cancelled.into()),
         }
     }
 }

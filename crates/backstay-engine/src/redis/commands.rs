@@ -60,6 +60,22 @@ pub struct CommandReader {
     has_changes: bool,
     #[serde(skip)]
     wants_answer: bool,
+    /// Of a file of a server; a stream has none.
+    #[serde(skip)]
+    annotations: Option<Annotations>,
+}
+
+/// When what follows came, in lines of their own between the commands of a file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Annotations {
+    /// Seconds of the server's clock, of the first one that was read, and of the last that is wanted.
+    pub first: Option<i64>,
+    pub last: Option<i64>,
+    /// Where the first one stands.
+    pub first_at: u64,
+    /// What comes later than this is behind every boundary.
+    pub until: Option<i64>,
+    pub is_later: bool,
 }
 
 fn is_false(is: &bool) -> bool {
@@ -80,7 +96,19 @@ impl CommandReader {
             database,
             has_changes: false,
             wants_answer: false,
+            annotations: None,
         }
+    }
+
+    /// Of an append-only file, up to the last second that is wanted.
+    pub fn of_file(until: Option<i64>) -> CommandReader {
+        let annotations = Annotations { until, ..Annotations::default() };
+        CommandReader { annotations: Some(annotations), ..CommandReader::new(0, 0) }
+    }
+
+    /// What they said so far.
+    pub fn annotations(&self) -> Option<&Annotations> {
+        self.annotations.as_ref()
     }
 
     /// Bytes of the stream that were read.
@@ -162,6 +190,7 @@ impl CommandReader {
             digits.parse::<u64>().ok().filter(|number| *number <= most && line.len() <= LINE_MAX)
         };
         match self.left {
+            None if line.starts_with('#') && self.annotations.is_some() => self.annotated(line),
             None => {
                 let count = number('*', ARGUMENTS_MAX).filter(|count| *count > 0);
                 self.left = Some(count.ok_or_else(|| self.broken("a command was to begin"))?);
@@ -180,6 +209,21 @@ impl CommandReader {
             }
         }
         Ok(())
+    }
+
+    /// `#TS:1795387246`. Others mean nothing to a server either.
+    fn annotated(&mut self, line: &str) {
+        let at = self.at - line.len() as u64 - 1;
+        let second = line.strip_prefix("#TS:").and_then(|text| text.trim_end().parse().ok());
+        let (Some(known), Some(second)) = (&mut self.annotations, second) else { return };
+        if known.first.is_none() {
+            (known.first, known.first_at) = (Some(second), at);
+        }
+        known.is_later |= known.until.is_some_and(|until| second > until);
+        if !known.is_later {
+            known.last = Some(second);
+        }
+        self.stands_between();
     }
 
     fn argument_ended(&mut self) {
@@ -207,7 +251,13 @@ impl CommandReader {
             _ => self.has_changes = true,
         }
         self.words.clear();
-        if !self.in_transaction {
+        self.stands_between();
+    }
+
+    /// Here it can be cut, unless within a transaction.
+    fn stands_between(&mut self) {
+        let is_later = self.annotations.as_ref().is_some_and(|known| known.is_later);
+        if !self.in_transaction && !is_later {
             self.boundary = self.at;
             self.database = self.selected;
         }

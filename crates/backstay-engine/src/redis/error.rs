@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use backstay_model::ErrorKind;
 
 use super::facts::Product;
-use super::rights::STATEMENT;
+use super::rights::{SAVE_STATEMENT, STATEMENT};
+use super::saving;
 use super::source::SourceError;
 
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +25,24 @@ pub enum RedisError {
     NoDataThere { server: String, mode: String },
     #[error("the server closed the connection while it sent its snapshot, after {received} bytes")]
     SnapshotBroken { received: u64 },
+    #[error("{} is not the directory of the server, which is {}", named.display(), own.display())]
+    DirectoryOfOther { named: PathBuf, own: PathBuf },
+    #[error("the server could not save its snapshot: {reason}")]
+    SaveFailed { reason: &'static str },
+    #[error("the server has saved its snapshot, and {} is not what it wrote", path.display())]
+    FileOfOther { path: PathBuf },
+    #[error("{} is at work in {}: process {process}", shown(program), directory.display())]
+    Served { directory: PathBuf, process: u32, program: String },
+    #[error("whether {} works in {} cannot be seen: it is of another user (process {process})", shown(program), directory.display())]
+    MayBeServed { directory: PathBuf, process: u32, program: String },
+    #[error("the server at {server} answers, and has {} as its directory", directory.display())]
+    Answers { server: String, directory: PathBuf },
+    #[error("{} is no directory of a server: none of {} is there", directory.display(), names.join(", "))]
+    NothingToSetAside { directory: PathBuf, names: Vec<String> },
+    #[error("an earlier restore has left {}, or another one works there now", path.display())]
+    RestoreLeft { path: PathBuf },
+    #[error("the file system of {} cannot let two names change places", directory.display())]
+    NoExchange { directory: PathBuf },
     #[error(
         "find the program `{}` of {} {}.{} or newer{}", program_of(*product), product.name(), release.0, release.1,
         directory.as_ref().map(|directory| format!(" in {}", directory.display())).unwrap_or_default()
@@ -59,6 +78,10 @@ fn program_of(product: Product) -> &'static str {
         Product::Redis => "redis-server",
         Product::Valkey => "valkey-server",
     }
+}
+
+fn shown(program: &str) -> &str {
+    if program.is_empty() { "a program" } else { program }
 }
 
 fn known(found: &str) -> &str {
@@ -136,7 +159,14 @@ impl RedisError {
             RedisError::Refused { message, .. } => kind_of(message),
             RedisError::UnsupportedVersion { .. } => ErrorKind::Unsupported,
             RedisError::NoDataThere { .. } => ErrorKind::Invalid,
-            RedisError::SnapshotBroken { .. } => ErrorKind::Unavailable,
+            RedisError::SnapshotBroken { .. } | RedisError::SaveFailed { .. } => ErrorKind::Unavailable,
+            RedisError::DirectoryOfOther { .. } | RedisError::FileOfOther { .. } => ErrorKind::Invalid,
+            RedisError::Served { .. }
+            | RedisError::MayBeServed { .. }
+            | RedisError::Answers { .. }
+            | RedisError::NothingToSetAside { .. }
+            | RedisError::RestoreLeft { .. } => ErrorKind::Conflict,
+            RedisError::NoExchange { .. } => ErrorKind::Unsupported,
             RedisError::ProgramMissing { .. }
             | RedisError::ProgramOfOther { .. }
             | RedisError::ProgramTooOld { .. } => ErrorKind::Unsupported,
@@ -149,6 +179,9 @@ impl RedisError {
 
     pub(crate) fn hints(&self) -> Vec<String> {
         let text = match self {
+            RedisError::Refused { action: saving::ACTION, message } if message.starts_with("NOPERM ") => {
+                return vec![format!("run `{SAVE_STATEMENT}` as an administrator")];
+            }
             RedisError::Refused { message, .. } => match message.split(' ').next().unwrap_or_default() {
                 "NOAUTH" => "give the password as `password = { file = \"…\" }` of the instance",
                 "WRONGPASS" => "correct `password` of the instance, or the user in its `url`",
@@ -170,6 +203,39 @@ impl RedisError {
             RedisError::SnapshotBroken { .. } => {
                 "see the log of the server: it says whether it was restarted, or gave the connection up because \
                  `client-output-buffer-limit replica` was passed"
+            }
+            RedisError::DirectoryOfOther { .. } | RedisError::FileOfOther { .. } => {
+                "correct `data_directory` of the instance: `CONFIG GET dir` says what it is at the server; without \
+                 it bases come over the network"
+            }
+            RedisError::Served { process, .. } => {
+                return vec![format!(
+                    "stop it, and what starts it again: `ps -p {process} -o args` says what it is"
+                )];
+            }
+            RedisError::MayBeServed { .. } => {
+                "run as root or as the user of that server; into an empty directory `--into` alone restores as anybody"
+            }
+            RedisError::Answers { .. } => {
+                "stop the server, and what starts it again; if it is one of another machine, move what is in the \
+                 directory away and leave `--set-aside` out"
+            }
+            RedisError::NothingToSetAside { .. } => {
+                "choose the directory of the server with `--into`: `dir`, `dbfilename` and `appenddirname` of its \
+                 settings say what lies where"
+            }
+            RedisError::RestoreLeft { path } => {
+                return vec![format!(
+                    "nothing of the server lies in it: `rm -r {}` when no other restore works there",
+                    path.display()
+                )];
+            }
+            RedisError::NoExchange { .. } => {
+                "move what is in the directory away, and restore into it with `--into` alone"
+            }
+            RedisError::SaveFailed { .. } => {
+                "see the log of the server, and `INFO persistence`; without `data_directory` of the instance bases \
+                 come over the network"
             }
             RedisError::ProgramMissing { product, .. } => {
                 let package = program_of(*product);
@@ -265,10 +331,20 @@ mod tests {
     }
 
     #[test]
-    fn every_error_about_a_scratch_server_says_how_it_is_mended() {
+    fn every_error_about_a_server_that_is_ours_to_mend_says_how_it_is_mended() {
         let product = Product::Valkey;
         for error in [
             ended("x"),
+            RedisError::DirectoryOfOther { named: "/x".into(), own: "/y".into() },
+            RedisError::FileOfOther { path: "/x".into() },
+            RedisError::SaveFailed { reason: "x" },
+            RedisError::Served { directory: "/x".into(), process: 1, program: String::new() },
+            RedisError::MayBeServed { directory: "/x".into(), process: 1, program: "y".into() },
+            RedisError::Answers { server: "x".into(), directory: "/x".into() },
+            RedisError::NothingToSetAside { directory: "/x".into(), names: vec!["a".into()] },
+            RedisError::RestoreLeft { path: "/x".into() },
+            RedisError::NoExchange { directory: "/x".into() },
+            RedisError::Refused { action: saving::ACTION, message: "NOPERM x".to_owned() },
             RedisError::ProgramMissing { product, release: (8, 1), directory: None },
             RedisError::ProgramOfOther { program: "/x".into(), found: String::new(), expected: product },
             RedisError::ProgramTooOld {

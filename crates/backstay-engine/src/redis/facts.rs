@@ -167,7 +167,7 @@ impl Info {
         self.0.get(name).map(String::as_str).ok_or_else(|| protocol(&format!("INFO does not say `{name}`")))
     }
 
-    fn number(&self, name: &str) -> Result<u64> {
+    pub(super) fn number(&self, name: &str) -> Result<u64> {
         let text = self.text(name)?;
         text.parse().map_err(|_| protocol(&format!("INFO says `{name}:{text}`")))
     }

@@ -4,12 +4,13 @@
 //! and one without ignores the append-only files. So the snapshot lies there under both names, as
 //! one file: servers replace both by renaming, and write into neither.
 //!
-//! Invariant: until everything has reached the disk nothing has a name that a server would load;
-//! the manifest of the append-only files gets its name last.
+//! Invariant: until everything has reached the disk nothing has a name that a server would load.
+//! The append-only files get theirs at once, by the renaming of their directory: a base without
+//! the manifest beside it would be taken for nothing, and written over.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, lchown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,71 +18,24 @@ use backstay_model::error::Fault;
 use backstay_model::parts::{ParentFile, PartKind, PartTarget, PartWriter};
 
 use super::base::{MODULES, SETTINGS, USERS};
+use super::error::RedisError;
 use crate::snapshot::RdbCheck;
 use crate::{Error, Result};
 
-/// What the snapshot is called until it is whole.
-const UNFINISHED: &str = "backstay-restoring.rdb";
-/// And what is replayed behind it.
-const UNFINISHED_STREAM: &str = "backstay-restoring.aof";
+mod file_names;
+mod naming;
+mod standing;
+
+pub use file_names::FileNames;
+pub use standing::check_stopped;
+
+/// Everything lies in there until it is whole.
+const UNFINISHED: &str = "backstay-restoring";
+/// A snapshot cannot say what the stream behind it made. A server that does not append would start
+/// empty without one: of this it says that it is none, and ends.
 const GUARD: &str = "no snapshot: what was restored lies in the append-only files beside it, \
     so start the server with `appendonly yes`\n";
 const PIECE: usize = 1 << 20;
-
-/// What the settings of a server call its files.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FileNames {
-    pub snapshot: String,
-    pub append_only_directory: String,
-    pub append_only: String,
-    /// Whether the source appends.
-    pub appends: bool,
-}
-
-impl Default for FileNames {
-    fn default() -> Self {
-        FileNames {
-            snapshot: "dump.rdb".to_owned(),
-            append_only_directory: "appendonlydir".to_owned(),
-            append_only: "appendonly.aof".to_owned(),
-            appends: false,
-        }
-    }
-}
-
-impl FileNames {
-    /// Of the settings that lie in a backup. A name that leads elsewhere is not followed.
-    pub fn of(settings: &[u8]) -> FileNames {
-        let settings: serde_json::Value = serde_json::from_slice(settings).unwrap_or_default();
-        let named = |name: &str, usual: String| match settings[name].as_str() {
-            Some(name) if !name.is_empty() && !name.starts_with('.') && !name.contains('/') => {
-                name.to_owned()
-            }
-            _ => usual,
-        };
-        let usual = FileNames::default();
-        FileNames {
-            snapshot: named("dbfilename", usual.snapshot),
-            append_only_directory: named("appenddirname", usual.append_only_directory),
-            append_only: named("appendfilename", usual.append_only),
-            appends: settings["appendonly"].as_str() == Some("yes"),
-        }
-    }
-
-    /// The snapshot as the base of the append-only files, in their directory.
-    pub fn base(&self) -> String {
-        format!("{}.1.base.rdb", self.append_only)
-    }
-
-    /// What names it to a server that appends; without it the server starts empty.
-    pub fn manifest(&self) -> String {
-        format!("{}.manifest", self.append_only)
-    }
-
-    pub fn manifest_text(&self) -> String {
-        format!("file {} seq 1 type b\n", self.base())
-    }
-}
 
 /// Whether a directory is fit for so many bytes. Changes nothing.
 ///
@@ -89,18 +43,17 @@ impl FileNames {
 ///
 /// [`Error::TargetNotEmpty`], [`Error::TargetTooSmall`], [`Error::TargetUnusable`].
 pub fn check(directory: &Path, needed: u64) -> Result<()> {
-    let unusable = |source: io::Error| Error::TargetUnusable { path: directory.to_owned(), source };
-    match fs::read_dir(directory) {
-        Ok(mut entries) => {
-            if entries.next().is_some() {
-                return Err(Error::TargetNotEmpty { path: directory.to_owned() });
-            }
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(unusable(error)),
+    match standing::is_empty(directory)? {
+        true => room(directory, needed),
+        false => Err(Error::TargetNotEmpty { path: directory.to_owned() }),
     }
+}
+
+fn room(directory: &Path, needed: u64) -> Result<()> {
     let above = directory.ancestors().find(|above| above.exists()).unwrap_or(Path::new("/"));
-    let state = rustix::fs::statvfs(above).map_err(|error| unusable(error.into()))?;
+    let unusable =
+        |error: rustix::io::Errno| Error::TargetUnusable { path: directory.to_owned(), source: error.into() };
+    let state = rustix::fs::statvfs(above).map_err(unusable)?;
     let free = state.f_bavail.saturating_mul(state.f_frsize);
     if free < needed {
         return Err(Error::TargetTooSmall { path: above.to_owned(), needed, free });
@@ -115,6 +68,8 @@ pub struct RedisPlace {
     snapshot: Arc<File>,
     /// What the server replays behind it.
     stream: Option<File>,
+    /// What lies there goes into a directory of this name.
+    set_aside: Option<String>,
 }
 
 impl RedisPlace {
@@ -123,27 +78,82 @@ impl RedisPlace {
     /// Those of [`check`], and where nothing can be written there.
     pub fn begin(directory: &Path, names: FileNames, length: u64) -> Result<RedisPlace> {
         check(directory, length)?;
+        RedisPlace::make(directory, names, length)
+    }
+
+    /// In the directory of a stopped server, whose files go into a directory of this name in there.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`check_stopped`], and [`RedisError::NoExchange`].
+    pub fn begin_beside(
+        directory: &Path,
+        names: FileNames,
+        length: u64,
+        set_aside: String,
+    ) -> Result<RedisPlace> {
+        check_stopped(directory, &names, length)?;
+        if standing::is_empty(directory)? {
+            return RedisPlace::make(directory, names, length);
+        }
+        let place = RedisPlace::make(directory, names, length)?;
+        if naming::can_exchange(&place.unfinished())? {
+            return Ok(RedisPlace { set_aside: Some(set_aside), ..place });
+        }
+        let left = place.unfinished();
+        fs::remove_dir_all(&left).map_err(|source| Error::Write { path: left, source })?;
+        Err(RedisError::NoExchange { directory: directory.to_owned() }.into())
+    }
+
+    fn make(directory: &Path, names: FileNames, length: u64) -> Result<RedisPlace> {
         let unusable = |source: io::Error| Error::TargetUnusable { path: directory.to_owned(), source };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(unusable)?;
-        let path = directory.join(UNFINISHED);
-        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
-        let file = file.map_err(|source| match source.kind() {
+        let unfinished = directory.join(UNFINISHED);
+        let append_only = unfinished.join(&names.append_only_directory);
+        let base = append_only.join(names.base());
+        let make = |path: &Path| fs::DirBuilder::new().mode(0o700).create(path);
+        make(&unfinished).map_err(|source| match source.kind() {
             io::ErrorKind::AlreadyExists => Error::TargetNotEmpty { path: directory.to_owned() },
-            _ => Error::Write { path: path.clone(), source },
+            _ => Error::Write { path: unfinished.clone(), source },
         })?;
+        make(&append_only).map_err(|source| Error::Write { path: append_only, source })?;
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&base);
+        let file = file.map_err(|source| Error::Write { path: base.clone(), source })?;
         // Zeros are not written.
-        file.set_len(length).map_err(|source| Error::Write { path: path.clone(), source })?;
-        Ok(RedisPlace { directory: directory.to_owned(), names, snapshot: Arc::new(file), stream: None })
+        file.set_len(length).map_err(|source| Error::Write { path: base, source })?;
+        Ok(RedisPlace {
+            directory: directory.to_owned(),
+            names,
+            snapshot: Arc::new(file),
+            stream: None,
+            set_aside: None,
+        })
+    }
+
+    fn unfinished(&self) -> PathBuf {
+        self.directory.join(UNFINISHED)
+    }
+
+    fn append_only(&self) -> PathBuf {
+        self.unfinished().join(&self.names.append_only_directory)
+    }
+
+    fn base(&self) -> PathBuf {
+        self.append_only().join(self.names.base())
+    }
+
+    fn increment(&self) -> PathBuf {
+        self.append_only().join(self.names.increment())
     }
 
     /// Where the snapshot goes.
     pub fn snapshot(&self) -> Arc<dyn PartWriter> {
-        Arc::new(Writer { file: Arc::clone(&self.snapshot), path: self.directory.join(UNFINISHED) })
+        Arc::new(Writer { file: Arc::clone(&self.snapshot), path: self.base() })
     }
 
     /// Adds to what the server replays behind the snapshot.
     pub fn add_stream(&mut self, bytes: &[u8]) -> Result<()> {
-        let path = self.directory.join(UNFINISHED_STREAM);
+        let path = self.increment();
         let failed = |source| Error::Write { path: path.clone(), source };
         let file = match &mut self.stream {
             Some(file) => file,
@@ -159,74 +169,85 @@ impl RedisPlace {
     /// Only so many bytes of it: the rest is behind the target.
     pub fn cut_stream(&mut self, length: u64) -> Result<()> {
         let Some(file) = &self.stream else { return Ok(()) };
-        let path = self.directory.join(UNFINISHED_STREAM);
-        file.set_len(length).map_err(|source| Error::Write { path, source })
+        file.set_len(length).map_err(|source| Error::Write { path: self.increment(), source })
     }
 
     /// Where the files beside it go: into a directory of their own.
     pub fn beside(&self) -> Arc<dyn PartTarget> {
-        Arc::new(Beside(self.directory.clone()))
+        Arc::new(Beside(self.unfinished()))
     }
 
-    /// Everything is written: makes it durable, looks at it once more, and gives it its names.
+    /// Everything is written: makes it durable, looks at it once more, and gives it its names. Where
+    /// what had them lies then.
     ///
     /// # Errors
     ///
-    /// [`Error::Snapshot`] where what lies there is not whole.
-    pub fn settle(self) -> Result<()> {
-        let unfinished = self.directory.join(UNFINISHED);
-        let failed = |path: &Path| {
-            let path = path.to_owned();
-            move |source| Error::Write { path, source }
-        };
-        self.snapshot.sync_all().map_err(failed(&unfinished))?;
+    /// [`Error::Snapshot`] where what lies there is not whole, and [`RedisError::Served`] where a
+    /// server was started meanwhile.
+    pub fn settle(self) -> Result<Option<PathBuf>> {
+        self.complete()?;
+        let (unfinished, names) = (self.unfinished(), self.called());
+        match &self.set_aside {
+            None => naming::give(&unfinished, &self.directory, &names).map(|()| None),
+            Some(called) => {
+                standing::refuse_served(&self.directory, &self.names)?;
+                naming::exchange(&unfinished, &self.directory, &names, called).map(Some)
+            }
+        }
+    }
+
+    /// As root, to whom the directory belongs: its server could not read what is root's.
+    fn give_away(&self) -> Result<()> {
+        let failed = |source| Error::Write { path: self.unfinished(), source };
+        let owner = fs::metadata(&self.directory).map_err(failed)?;
+        let mut left = vec![self.unfinished()];
+        while let Some(path) = left.pop() {
+            lchown(&path, Some(owner.uid()), Some(owner.gid())).map_err(failed)?;
+            if path.is_dir() {
+                for entry in fs::read_dir(&path).map_err(failed)? {
+                    left.push(entry.map_err(failed)?.path());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whole and on the disk, but for the names.
+    fn complete(&self) -> Result<()> {
+        let (unfinished, append_only) = (self.unfinished(), self.append_only());
+        self.snapshot.sync_all().map_err(|source| Error::Write { path: self.base(), source })?;
         self.look()?;
-        let append_only = self.directory.join(&self.names.append_only_directory);
-        fs::DirBuilder::new().mode(0o700).create(&append_only).map_err(failed(&append_only))?;
-        let (as_base, as_snapshot) =
-            (append_only.join(self.names.base()), self.directory.join(&self.names.snapshot));
+        let snapshot = unfinished.join(&self.names.snapshot);
         let mut listed = self.names.manifest_text();
-        match &self.stream {
-            None => fs::hard_link(&unfinished, &as_snapshot).map_err(failed(&as_snapshot))?,
+        let made = match &self.stream {
+            None => fs::hard_link(self.base(), &snapshot),
             Some(stream) => {
-                let made = self.directory.join(UNFINISHED_STREAM);
-                stream.sync_all().map_err(failed(&made))?;
-                let increment = format!("{}.1.incr.aof", self.names.append_only);
-                let as_increment = append_only.join(&increment);
-                fs::hard_link(&made, &as_increment).map_err(failed(&as_increment))?;
-                fs::remove_file(&made).map_err(failed(&made))?;
-                listed.push_str(&format!("file {increment} seq 1 type i\n"));
-                guard(&as_snapshot).map_err(failed(&as_snapshot))?;
+                stream.sync_all().map_err(|source| Error::Write { path: self.increment(), source })?;
+                listed.push_str(&self.names.increment_text());
+                write(&snapshot, GUARD)
             }
-        }
-        fs::hard_link(&unfinished, &as_base).map_err(failed(&as_base))?;
-        fs::remove_file(&unfinished).map_err(failed(&unfinished))?;
-        sync(&append_only)?;
-        for beside in [USERS, SETTINGS, MODULES].iter().filter_map(|path| Path::new(path).parent()).take(1) {
-            let beside = self.directory.join(beside);
-            if beside.is_dir() {
-                sync(&beside)?;
-            }
-        }
-        sync(&self.directory)?;
-        let manifest = append_only.join(self.names.manifest());
-        let made = append_only.join("backstay-restoring.manifest");
-        let write = || {
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&made)?;
-            file.write_all(listed.as_bytes())?;
-            file.sync_all()?;
-            fs::hard_link(&made, &manifest)?;
-            fs::remove_file(&made)
         };
-        write().map_err(failed(&manifest))?;
-        sync(&append_only)?;
-        // Its name in the directory above, which may be new.
-        self.directory.parent().map_or(Ok(()), sync)
+        made.map_err(|source| Error::Write { path: snapshot, source })?;
+        let manifest = append_only.join(self.names.manifest());
+        write(&manifest, &listed).map_err(|source| Error::Write { path: manifest, source })?;
+        if self.set_aside.is_some() && rustix::process::geteuid().is_root() {
+            self.give_away()?;
+        }
+        let beside = beside_of(&unfinished);
+        let directories = beside.as_deref().into_iter().chain([append_only.as_path(), &unfinished]);
+        directories.into_iter().try_for_each(sync)
+    }
+
+    /// The names to give, the one with the manifest last.
+    fn called(&self) -> Vec<PathBuf> {
+        let beside = beside_of(&self.unfinished()).and_then(|path| Some(path.file_name()?.into()));
+        let own = [&self.names.snapshot, &self.names.append_only_directory].map(PathBuf::from);
+        beside.into_iter().chain(own).collect()
     }
 
     /// The bytes that a server would load.
     fn look(&self) -> Result<()> {
-        let path = self.directory.join(UNFINISHED);
+        let path = self.base();
         let mut file = File::open(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
         let (mut check, mut piece) = (RdbCheck::default(), vec![0; PIECE]);
         loop {
@@ -239,11 +260,15 @@ impl RedisPlace {
     }
 }
 
-/// A snapshot cannot say what the stream behind it made. A server that does not append would start
-/// empty without one: of this it says that it is none, and ends.
-fn guard(path: &Path) -> io::Result<()> {
+/// The directory of the small files, where there are any.
+fn beside_of(unfinished: &Path) -> Option<PathBuf> {
+    let beside = unfinished.join(Path::new(USERS).parent()?);
+    beside.is_dir().then_some(beside)
+}
+
+fn write(path: &Path, text: &str) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(GUARD.as_bytes())?;
+    file.write_all(text.as_bytes())?;
     file.sync_all()
 }
 
@@ -294,14 +319,6 @@ impl PartTarget for Beside {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn files_are_called_as_the_source_called_them_and_never_lead_elsewhere() {
-        let settings = br#"{"dbfilename":"a.rdb","appenddirname":"../up","appendfilename":""}"#;
-        let names = FileNames::of(settings);
-        assert_eq!(names, FileNames { snapshot: "a.rdb".to_owned(), ..FileNames::default() });
-        assert_eq!(FileNames::of(b"not json"), FileNames::default());
-    }
 
     #[test]
     fn what_is_not_whole_gets_no_name_that_a_server_loads() {

@@ -7,6 +7,10 @@
 pub const RULES: &str = "+psync +replconf +ping +info +role +config|get +acl|list +module|list +cluster|shards \
                          +client|setname";
 
+/// What the user needs besides where the server is to save its snapshot itself. It writes no key, and
+/// the server's own file.
+pub const SAVE_STATEMENT: &str = "ACL SETUSER backstay +bgsave";
+
 /// Makes such a user. The password is put in by whoever runs it.
 pub const STATEMENT: &str = "ACL SETUSER backstay on >PASSWORD resetkeys resetchannels -@all +psync +replconf +ping \
                              +info +role +config|get +acl|list +module|list +cluster|shards +client|setname";

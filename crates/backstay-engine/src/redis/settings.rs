@@ -33,6 +33,8 @@ pub struct RedisSettings {
     /// PEM files of what is shown to a server that wants a certificate of its clients.
     pub ssl_certificate: Option<PathBuf>,
     pub ssl_key: Option<PathBuf>,
+    /// The server's own, where bases are to be the file that it saves there.
+    pub data_directory: Option<PathBuf>,
     /// Directory of `redis-server` or `valkey-server` for drills.
     pub bin_directory: Option<PathBuf>,
     pub max_rate: Option<ByteRate>,

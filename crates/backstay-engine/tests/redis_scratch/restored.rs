@@ -96,6 +96,7 @@ impl Source {
             has_checksum: true,
             made_at: None,
             selected_database: 0,
+            saved: None,
         }
     }
 

@@ -17,11 +17,12 @@ use backstay_repo::writer::BackupWriter;
 
 use super::asked::Asked;
 use super::beside::Beside;
+use super::saved;
 use super::taken::Taken;
 use super::unless_stopped;
 use crate::context::{Context, off_thread};
-use crate::error::Result;
-use crate::instance::Instance;
+use crate::error::{Error, Result};
+use crate::instance::{EngineSettings, Instance};
 use crate::way::Way;
 
 /// About how many bytes the databases have, for the progress alone: zero, which
@@ -47,7 +48,7 @@ pub(super) async fn start(
 ) -> Result<(Box<dyn PartSource>, Taken, Option<u64>)> {
     let way = match asked {
         Asked::Postgresql { way, .. } => *way,
-        Asked::Redis { address, .. } => return start_redis(context, address, writer, begun).await,
+        Asked::Redis { address, .. } => return start_redis(context, instance, address, writer, begun).await,
     };
     let address = instance.postgres()?.address()?;
     let before = writer.keep_alive(unless_stopped(context, Schemas::look(&address))).await;
@@ -60,10 +61,14 @@ pub(super) async fn start(
 /// A snapshot comes as one stream, and is compared slice by slice.
 async fn start_redis(
     context: &Context,
+    instance: &Instance,
     address: &Address,
     writer: &mut BackupWriter,
     begun: Option<RedisBase>,
 ) -> Result<(Box<dyn PartSource>, Taken, Option<u64>)> {
+    let EngineSettings::Redis(settings) = &instance.engine else {
+        return Err(Error::broken("another engine was asked"));
+    };
     // What has to be stored again must not be carried on as it is.
     let parent = match writer.parent().filter(|_| !writer.wants_rebase()) {
         Some(parent) => {
@@ -82,7 +87,7 @@ async fn start_redis(
     let begin = async {
         match begun {
             Some(begun) => Ok(begun),
-            None => Ok(RedisBase::begin(address, context.cancel.clone()).await?),
+            None => saved::begin(address, instance, settings, context.cancel.clone()).await,
         }
     };
     let base = writer.keep_alive(context.unless_cancelled(begin)).await?;

@@ -79,8 +79,8 @@ impl Taken {
                     engine: EngineKind::Redis,
                     finished_at,
                     // What it holds is what there was at one position.
-                    start_position: Some(facts.position()),
-                    stop_position: Some(facts.position()),
+                    start_position: facts.position(),
+                    stop_position: facts.position(),
                     engine_version: format!("{} {}", facts.server.product.name(), facts.server.version),
                     facts: facts.to_json()?,
                     findings,

@@ -17,6 +17,7 @@ use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::instance::Instance;
 use crate::known::Known;
+use crate::restore::redis::Standing;
 use crate::restore::{self, redis, redis_proof};
 
 pub(super) async fn drill(
@@ -75,7 +76,8 @@ pub(super) async fn drill(
     let replayed: u64 = plan.log.iter().map(|range| range.bytes).sum();
     let needed = manifest.record.statistics.logical_bytes + replayed;
     place::check(&into, needed).map_err(Error::from).map_err(of_a_drill)?;
-    let placed = redis::place(context, manifest, &into, &mut plan).await.map_err(of_a_drill)?;
+    let placed =
+        redis::place(context, manifest, &into, Standing::Empty, &mut plan).await.map_err(of_a_drill)?;
     (course.place_seconds, course.restored_bytes) = (Some(watch.seconds()), placed.bytes);
     let expected = redis_proof::expected_at(context, &plan, &placed).await?;
     course.findings = plan.findings;

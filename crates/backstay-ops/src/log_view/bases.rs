@@ -5,7 +5,8 @@ use backstay_engine::postgres::receive::log_id;
 use backstay_engine::redis::base::RedisFacts;
 use backstay_model::plan::KnownLog;
 use backstay_model::plan::restore::{BaseLog, BasePoint, LineageLog};
-use backstay_model::{BackupRecord, EngineKind, LogId, Lsn, TimelineId};
+use backstay_model::{BackupRecord, EngineKind, LogId, Lsn, Position, TimelineId};
+use jiff::Timestamp;
 
 use super::streams;
 
@@ -24,9 +25,10 @@ pub(crate) fn add(known: &mut KnownLog, record: &BackupRecord) {
         }
         EngineKind::Redis => {
             let Ok(facts) = RedisFacts::from_json(&record.facts) else { return };
-            let id = &facts.replication_id;
+            // No stream goes on behind one that does not say where it stands.
+            let Some(Position::Stream { replication_id: id, offset }) = facts.position() else { return };
             let named = |log: &LineageLog| {
-                log.replication_ids.iter().find(|(_, of)| *of == id).map(|(timeline, _)| *timeline)
+                log.replication_ids.iter().find(|(_, of)| **of == id).map(|(timeline, _)| *timeline)
             };
             let found = known.lineages.iter().find_map(|(lineage, log)| Some((lineage, named(log)?)));
             let (lineage, timeline) = match found {
@@ -37,9 +39,18 @@ pub(crate) fn add(known: &mut KnownLog, record: &BackupRecord) {
             let base = BaseLog { lineage, segment_bytes: 1, ends_its_segment: true };
             known.bases.insert(record.id.clone(), base);
             let made_at = facts.made_at(record.finished_at);
-            known.points.insert(record.id.clone(), BasePoint { timeline, at: Lsn(facts.offset), made_at });
+            known.points.insert(record.id.clone(), BasePoint { timeline, at: Lsn(offset), made_at });
         }
         EngineKind::Influxdb => {}
+    }
+}
+
+/// Whose state a backup is: a snapshot that of its beginning, however long it took to send.
+pub(crate) fn state_at(record: &BackupRecord) -> Timestamp {
+    match record.engine {
+        EngineKind::Redis => RedisFacts::from_json(&record.facts)
+            .map_or(record.finished_at, |facts| facts.made_at(record.finished_at)),
+        EngineKind::Postgresql | EngineKind::Influxdb => record.finished_at,
     }
 }
 

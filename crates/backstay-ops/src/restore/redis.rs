@@ -15,7 +15,7 @@ use backstay_model::plan::RestorePlan;
 use backstay_model::plan::restore::Refusal;
 use backstay_model::{ErrorKind, Finding};
 use backstay_repo::manifest::Manifest;
-use backstay_repo::reader::{BackupReader, Depth, OnDamage, RestoreOptions as ReadOptions};
+use backstay_repo::reader::{BackupContents, BackupReader, Depth, OnDamage, RestoreOptions as ReadOptions};
 use backstay_repo::sliced::{SlicedPlace, SlicedTarget};
 
 use super::stream::Stream;
@@ -25,8 +25,11 @@ use crate::context::{Context, off_thread, workers};
 use crate::error::{Error, Result};
 use crate::instance::{EngineSettings, Instance};
 
+mod set_aside;
+
 /// What the plan says of this base, and every reason against it.
 pub(super) async fn look(
+    context: &Context,
     instance: &Instance,
     manifest: &Manifest,
     options: &RestoreOptions,
@@ -36,7 +39,9 @@ pub(super) async fn look(
     plan.bytes = facts.snapshot_bytes;
     let replayed: u64 = plan.log.iter().map(|range| range.bytes).sum();
     plan.bytes += replayed;
-    if let Err(error) = place::check(&options.into, plan.bytes) {
+    if options.set_aside {
+        set_aside::look(context, instance, manifest, &options.into, plan).await?;
+    } else if let Err(error) = place::check(&options.into, plan.bytes) {
         plan.refuse(Refusal::from_error(&error));
     }
     if options.start {
@@ -75,7 +80,7 @@ pub(super) async fn look(
         ),
     };
     plan.findings.push(Finding::info("`appendonly`", fact, remedy));
-    if rustix::process::geteuid().is_root() {
+    if rustix::process::geteuid().is_root() && !options.set_aside {
         let into = options.into.display();
         plan.findings.push(Finding::info(
             "the owner",
@@ -108,7 +113,8 @@ pub(super) async fn run(
     mut plan: RestorePlan,
 ) -> Result<RestoreReport> {
     let clock = Stopwatch::start();
-    let mut placed = place(context, manifest, &options.into, &mut plan).await?;
+    let way = if options.set_aside { Standing::SetAside } else { Standing::Empty };
+    let mut placed = place(context, manifest, &options.into, way, &mut plan).await?;
     let (mut proof, mut recovery_time_seconds) = (None, None);
     if options.start {
         let EngineSettings::Redis(settings) = &instance.engine else {
@@ -142,18 +148,27 @@ pub(super) async fn run(
     })
 }
 
-/// Puts a base into a directory that is empty or not there, with what the plan says of the stream.
+/// What may lie in a directory before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Empty,
+    /// The files of a stopped server, which are kept.
+    SetAside,
+}
+
+/// Puts a base into a directory, with what the plan says of the stream.
 pub(crate) async fn place(
     context: &Context,
     manifest: Manifest,
     into: &Path,
+    standing: Standing,
     plan: &mut RestorePlan,
 ) -> Result<Placed> {
     let facts = RedisFacts::from_json(&manifest.record.facts)?;
     let reader = BackupReader::new(Arc::clone(&context.repo), manifest);
     let mut contents = reader.contents().await?;
     let read = move || {
-        let names = contents.read(SETTINGS)?.map(|settings| FileNames::of(&settings)).unwrap_or_default();
+        let names = names_in(&mut contents)?;
         Ok((SlicedPlace::read(&mut contents, SNAPSHOT)?, names))
     };
     let (sliced, mut names) = off_thread(read).await?;
@@ -162,7 +177,12 @@ pub(crate) async fn place(
     }
     context.check_cancelled()?;
     let (directory, called, length) = (into.to_owned(), names.clone(), sliced.length);
-    let begun = off_thread(move || Ok(RedisPlace::begin(&directory, called, length)?)).await?;
+    let aside = set_aside::name(context.clock.now());
+    let begin = move || match standing {
+        Standing::Empty => Ok(RedisPlace::begin(&directory, called, length)?),
+        Standing::SetAside => Ok(RedisPlace::begin_beside(&directory, called, length, aside)?),
+    };
+    let begun = off_thread(begin).await?;
     let target = Arc::new(SlicedTarget::new(sliced, begun.snapshot(), begun.beside()));
     context.progress.begin("place", length);
     let reading = ReadOptions { workers: workers(), on_damage: OnDamage::Stop, depth: Depth::Frames };
@@ -191,8 +211,14 @@ pub(crate) async fn place(
         None => (begun, 0),
     };
     context.progress.enter("make it durable");
-    off_thread(move || Ok(begun.settle()?)).await?;
+    let aside = off_thread(move || Ok(begun.settle()?)).await?;
+    plan.findings.extend(aside.map(|aside| set_aside::told(&aside)));
     Ok(Placed { directory: into.to_owned(), names, facts, bytes: length + replayed, source_appends })
+}
+
+/// As the settings in a backup say it.
+fn names_in(contents: &mut BackupContents) -> Result<FileNames> {
+    Ok(contents.read(SETTINGS)?.map(|settings| FileNames::of(&settings)).unwrap_or_default())
 }
 
 /// So long a server may take to write all that it holds.

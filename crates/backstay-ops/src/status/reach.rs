@@ -11,6 +11,7 @@ use jiff::Timestamp;
 
 use crate::context::Context;
 use crate::error::Result;
+use crate::log_view::bases::state_at;
 use crate::log_view::marks::Seeker;
 use crate::log_view::{LogView, holes};
 
@@ -46,11 +47,8 @@ pub(crate) async fn look(
 ) -> Result<Reach> {
     let mut reach = Reach::default();
     let bases = view.bases(oldest_first.iter().copied());
-    let state_of = |record: &BackupRecord| {
-        view.known.points.get(&record.id).map_or(record.finished_at, |point| point.made_at)
-    };
     let ended: BTreeMap<&BackupId, Timestamp> =
-        oldest_first.iter().map(|record| (&record.id, state_of(record))).collect();
+        oldest_first.iter().map(|record| (&record.id, state_at(record))).collect();
     for record in oldest_first.iter().filter(|record| LoggedBase::of(record, &view.known).is_none()) {
         reach.windows.push(point(record));
     }

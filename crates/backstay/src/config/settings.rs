@@ -287,6 +287,11 @@ pub struct RedisSettings {
     /// PEM file with the key of `ssl_certificate`, without a pass phrase.
     #[serde(default)]
     pub ssl_key: Option<PathBuf>,
+    /// The server's data directory, when this machine can read it: bases are then the snapshot that the server saves
+    /// there (`BGSAVE`), in the place of the one before; its user needs `+bgsave`. Left out, they come over the network
+    /// as to a replica, and nothing is written at the server.
+    #[serde(default)]
+    pub data_directory: Option<PathBuf>,
     /// The directory of `redis-server` or `valkey-server`, for restores that start a server and for drills. Left out,
     /// `PATH` and the usual places are tried.
     #[serde(default)]

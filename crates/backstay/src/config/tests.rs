@@ -72,8 +72,8 @@ fn an_unknown_key_names_its_line_and_the_nearest_known_key() {
 
 #[test]
 fn a_key_of_another_engine_is_unknown() {
-    let text = THREE.replace("url = \"redis://cache:6379\"", "data_directory = \"/x\"");
-    assert!(told(&text).contains("unknown key `data_directory` in [instance.sessions]"), "{}", told(&text));
+    let text = THREE.replace("url = \"redis://cache:6379\"", "max_rate = \"1MB\"");
+    assert!(told(&text).contains("unknown key `max_rate` in [instance.sessions]"), "{}", told(&text));
 }
 
 #[test]

@@ -46,6 +46,7 @@ async fn base(session: &Session, arguments: &RestoreArguments, into: &Path) -> R
         fetch: session.fetch_program(),
         into: std::path::absolute(into).unwrap_or_else(|_| into.to_owned()),
         tablespaces: arguments.tablespace.clone(),
+        set_aside: arguments.set_aside,
         start: arguments.start,
         dry_run: arguments.dry_run,
         standby: arguments

@@ -125,6 +125,7 @@ pub(super) async fn at_base(
     let newest = known.newest_first();
     let newest = newest.iter().map(|(record, _)| record).find(|record| record.engine == EngineKind::Redis);
     let facts = newest.and_then(|record| RedisFacts::from_json(&record.facts).ok());
+    let facts = facts.filter(|facts| facts.position().is_some());
     Ok(facts.map(|facts| Resume {
         log: streams.log_with(&facts.replication_id),
         reader: CommandReader::new(facts.offset, facts.selected_database),

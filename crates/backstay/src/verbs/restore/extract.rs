@@ -53,6 +53,7 @@ pub async fn run(session: &Session, arguments: &RestoreArguments, into: &Path) -
         ("--to", arguments.to.is_some()),
         ("--tablespace", !arguments.tablespace.is_empty()),
         ("--start", arguments.start),
+        ("--set-aside", arguments.set_aside),
     ];
     if let Some((option, _)) = of_bases.into_iter().find(|(_, is_given)| *is_given) {
         return Err(Fault::new(Error::NotForDumps { option, instance: arguments.instance.clone() }));
