@@ -208,6 +208,8 @@ impl<'a, 'b> Stream<'a, 'b> {
             self.harmless = keeper.reader.boundary();
         }
         let is_asked = keeper.reader.take_question();
+        // Somebody may wait for it, with `WAIT`.
+        let is_news = durable.is_some_and(|end| end > self.durable);
         if let Some(end) = durable {
             self.is_durable(&keeper, end);
         }
@@ -220,7 +222,7 @@ impl<'a, 'b> Stream<'a, 'b> {
         self.spare = piece.batch.bytes;
         self.spare.clear();
         self.keeper = Some(keeper);
-        if is_asked {
+        if is_asked || is_news {
             self.report().await?;
         }
         Ok(())
