@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::aux_fields::AuxFields;
 use super::beside::Beside;
-pub use super::beside::{MODULES, SETTINGS, USERS};
+pub use super::beside::{MODULES, SETTINGS, SHARDS, USERS};
 use super::connection::Connection;
 use super::facts::ServerFacts;
 use super::saved;
@@ -186,8 +186,8 @@ impl RedisBase {
     /// Where the server is away, or the user may not ask.
     pub async fn begin(address: &Address, cancel: CancellationToken) -> Result<RedisBase> {
         let mut connection = Connection::open(address).await?;
-        let beside = Beside::ask(&mut connection).await?;
         let server = ServerFacts::ask(&mut connection).await?;
+        let beside = Beside::ask(&mut connection, &server).await?;
         let sync = FullSync::begin(connection).await?;
         Ok(RedisBase::of(sync, server, beside, cancel, None))
     }
@@ -199,8 +199,8 @@ impl RedisBase {
     /// As [`RedisBase::begin`]; [`saved::is_of_the_way`] tells those that are none of the other way.
     pub async fn saved(address: &Address, directory: &Path, cancel: CancellationToken) -> Result<RedisBase> {
         let mut connection = Connection::open(address).await?;
-        let beside = Beside::ask(&mut connection).await?;
         let server = ServerFacts::ask(&mut connection).await?;
+        let beside = Beside::ask(&mut connection, &server).await?;
         let file = saved::take(&mut connection, &server, directory).await?;
         let usual = StreamPlace { replication_id: server.replication_id.clone(), offset: server.offset };
         let saved = SavedFacts { path: file.path.clone(), has_place: file.place.is_some() };
@@ -229,8 +229,8 @@ impl RedisBase {
     ) -> Result<(RedisBase, oneshot::Receiver<StreamReceiver>)> {
         // The other one has no time for questions.
         let mut connection = Connection::open(address).await?;
-        let beside = Beside::ask(&mut connection).await?;
         let server = ServerFacts::ask(&mut connection).await?;
+        let beside = Beside::ask(&mut connection, &server).await?;
         let (behind, receiver) = oneshot::channel();
         Ok((RedisBase::of(sync, server, beside, cancel, Some(behind)), receiver))
     }

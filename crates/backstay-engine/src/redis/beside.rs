@@ -1,4 +1,5 @@
-//! What lies beside a snapshot: users, settings and the list of modules.
+//! What lies beside a snapshot: users, settings, the list of modules, and of a cluster which of its
+//! shards has which slots.
 //!
 //! They are no part of a snapshot, and are asked for before it begins: a restored server without
 //! its users lets nobody in, or everybody. Where a provider has renamed the command that lists
@@ -13,6 +14,7 @@ use backstay_model::parts::{
 use bytes::Bytes;
 
 use super::connection::Connection;
+use super::facts::ServerFacts;
 use super::reply::Reply;
 use crate::{Error, Result};
 
@@ -20,6 +22,9 @@ use crate::{Error, Result};
 pub const USERS: &str = "beside/users.acl";
 pub const SETTINGS: &str = "beside/settings.json";
 pub const MODULES: &str = "beside/modules.json";
+pub const SHARDS: &str = "beside/shards.json";
+/// All of them.
+pub const PATHS: [&str; 4] = [USERS, SETTINGS, MODULES, SHARDS];
 
 /// Settings that are passwords: a repository without encryption would give them away. Whoever
 /// restores has those of the new server.
@@ -33,14 +38,18 @@ pub(super) struct Beside {
 }
 
 impl Beside {
-    pub async fn ask(connection: &mut Connection) -> Result<Beside> {
+    pub async fn ask(connection: &mut Connection, server: &ServerFacts) -> Result<Beside> {
         let mut lacking = Vec::new();
-        let files = Files { steps: files(connection, &mut lacking).await?.into_iter() };
+        let files = Files { steps: files(connection, server, &mut lacking).await?.into_iter() };
         Ok(Beside { files, lacking })
     }
 }
 
-async fn files(connection: &mut Connection, lacking: &mut Vec<Finding>) -> Result<Vec<Step>> {
+async fn files(
+    connection: &mut Connection,
+    server: &ServerFacts,
+    lacking: &mut Vec<Finding>,
+) -> Result<Vec<Step>> {
     let mut steps = Vec::new();
     let mut add = |path, bytes: Vec<u8>| steps.extend(file(path, &bytes.into()));
     let json = |value: serde_json::Result<Vec<u8>>| value.map_err(|source| Error::Facts { source });
@@ -61,7 +70,23 @@ async fn files(connection: &mut Connection, lacking: &mut Vec<Finding>) -> Resul
             parts.map(|module| module.iter().map(Reply::text).collect()).collect();
         add(MODULES, json(serde_json::to_vec_pretty(&modules))?);
     }
+    // The keys of one node are of no use to a cluster that does not know whose they are.
+    if server.is_cluster
+        && let Some(shards) = listing(connection, &["CLUSTER", "SHARDS"], "slots", lacking).await?
+    {
+        let shards: Vec<serde_json::Value> = shards.iter().map(in_json).collect();
+        add(SHARDS, json(serde_json::to_vec_pretty(&shards))?);
+    }
     Ok(steps)
+}
+
+/// Names and values of a map come one behind the other, and stay so.
+fn in_json(reply: &Reply) -> serde_json::Value {
+    match reply {
+        Reply::Array(parts) => parts.iter().map(in_json).collect(),
+        Reply::Integer(number) => (*number).into(),
+        other => other.text().into(),
+    }
 }
 
 /// Nothing, and a finding, where the server has no such command.

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use backstay_model::error::Fault;
 use backstay_model::parts::{ParentFile, PartKind, PartTarget, PartWriter};
 
-use super::base::{MODULES, SETTINGS, USERS};
+use super::beside::{PATHS, USERS};
 use super::error::RedisError;
 use crate::snapshot::RdbCheck;
 use crate::{Error, Result};
@@ -301,7 +301,7 @@ impl PartTarget for Beside {
     fn create(&self, file: &ParentFile) -> Result<Option<Box<dyn PartWriter>>, Fault> {
         let PartKind::File(_) = file.spec.kind else { return Ok(None) };
         // A path out of a repository that somebody else wrote leads nowhere else.
-        if ![USERS, SETTINGS, MODULES].contains(&file.spec.path.as_str()) {
+        if !PATHS.contains(&file.spec.path.as_str()) {
             return Ok(None);
         }
         let path = self.0.join(&file.spec.path);

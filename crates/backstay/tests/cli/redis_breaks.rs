@@ -5,7 +5,7 @@ use std::path::Path;
 
 use backstay_ops::{Clock, SystemClock};
 use serde_json::Value;
-use testkit::{Redis, wait_until};
+use testkit::{Redis, wait_for, wait_until};
 
 use super::redis_streams::{Archive, LIMIT, digest, instant, on_both, restored, write};
 use super::space::on_small_file_system;
@@ -151,5 +151,56 @@ fn what_cannot_be_had_is_one_error_with_what_can() {
         archive.stop();
         let wrong = home.run(["--set", "instance.cache.password=x", "archive", "cache"]);
         assert_ne!(wrong.code, 0, "{wrong:#?}");
+    });
+}
+
+#[test]
+fn a_server_that_still_loads_is_told_and_waited_for_by_the_archive() {
+    // Each key takes two milliseconds, and between a few of them it answers.
+    let settings = [
+        ("repl-diskless-sync-delay", "0"),
+        ("key-load-delay", "2000"),
+        ("loading-process-events-interval-bytes", "1024"),
+    ];
+    on_both(&settings, |server, home| {
+        let mut client = server.client().unwrap();
+        for number in 0..1500 {
+            client.run(&["SET", &format!("key:{number}"), "value"]).unwrap();
+        }
+        client.run(&["SAVE"]).unwrap();
+        server.kill9().unwrap();
+        server.launch().unwrap();
+        let ran = wait_for(LIMIT, "a server that loads", || {
+            let ran = home.run(["backup", "cache"]);
+            (!ran.err.contains("connect to")).then_some(ran)
+        })
+        .unwrap();
+        assert!(ran.code != 0 && ran.err.contains("LOADING") && ran.err.contains("hint: "), "{ran:#?}");
+        let archive = Archive::start(home);
+        archive.says("waiting: ");
+        archive.says("is taken");
+        archive.stop();
+        assert_eq!(home.backups().len(), 1);
+    });
+}
+
+#[test]
+fn a_node_of_a_cluster_is_backed_up_alone_with_the_slots_of_all_and_says_so() {
+    on_both(&[("repl-diskless-sync-delay", "0"), ("cluster-enabled", "yes")], |server, home| {
+        server.run(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]).unwrap();
+        wait_until(LIMIT, "the cluster", || {
+            server.run(&["SET", "a", "b"]).is_ok_and(|reply| reply.text() == "OK")
+        })
+        .unwrap();
+        let ran = home.run(["backup", "cache"]).good();
+        assert!(
+            ran.err.contains("no instant in common") || ran.out.contains("no instant in common"),
+            "{ran:#?}"
+        );
+        let into = home.path("restored");
+        home.run(["restore", "cache", "--into", into.to_str().unwrap()]).good();
+        let shards: Value =
+            serde_json::from_slice(&std::fs::read(into.join("beside/shards.json")).unwrap()).unwrap();
+        assert!(shards.to_string().contains("16383"), "{shards}");
     });
 }

@@ -114,6 +114,12 @@ pub fn restored(server: &Redis, home: &Home, to: &str, digest_of: &str) -> Ran {
     let into = home.path(&format!("restored-{}", to.replace(':', "-")));
     let ran = home.run(["restore", "cache", "--to", to, "--into", into.to_str().unwrap()]).good();
     let appends = ran.out.contains("--appendonly yes");
+    if appends {
+        let manifest = into.join("appendonlydir/appendonly.aof.manifest");
+        let checked = server.installation().tool("check-aof").arg(&manifest).output().unwrap();
+        let said = String::from_utf8_lossy(&checked.stdout).into_owned();
+        assert!(checked.status.success() && said.contains("All AOF files and manifest are valid"), "{said}");
+    }
     let settings: &[(&str, &str)] = if appends {
         &[("appendonly", "yes"), ("replicaof", "127.0.0.1 1")]
     } else {
