@@ -124,6 +124,8 @@ enum Ended {
     Server,
     /// There is another beginning to be made, at once.
     Again,
+    /// A stream without the base that it was to follow.
+    WithoutBase,
 }
 
 /// What one run knows over all of its connections.
@@ -234,7 +236,9 @@ impl Archive<'_> {
                     at_once += 1;
                     continue;
                 }
-                Ok(Ended::Again) => ("the archive begins anew, again and again".to_owned(), Vec::new()),
+                Ok(Ended::Again | Ended::WithoutBase) => {
+                    ("the archive begins anew, again and again".to_owned(), Vec::new())
+                }
                 Ok(Ended::Server) => {
                     wait = RETRY_FIRST;
                     ("the server is shut down".to_owned(), Vec::new())

@@ -160,6 +160,8 @@ struct StreamArchive<'a> {
 struct Known {
     streams: Streams,
     resume: Option<Resume>,
+    /// The store has said what it has.
+    is_whole: bool,
 }
 
 impl StreamArchive<'_> {
@@ -167,13 +169,25 @@ impl StreamArchive<'_> {
     async fn receive_on(&mut self) -> Result<()> {
         let mut wait = RETRY_FIRST;
         let mut at_once = 0;
+        let mut fork_wait = RETRY_FIRST;
         loop {
-            let (reason, hints) = match self.connect().await {
+            let connected = self.connect().await;
+            // Each attempt makes the server fork: whatever keeps the base from the store, it is not asked
+            // for one after the other.
+            if matches!(connected, Ok(Ended::WithoutBase)) {
+                (wait, fork_wait) = (fork_wait, (fork_wait * 2).min(FORK_LAST));
+            } else if connected.is_ok() {
+                fork_wait = RETRY_FIRST;
+            }
+            let (reason, hints) = match connected {
                 Ok(Ended::Asked) => return Ok(()),
                 Err(error) if was_stopped(self.context, &error) => return Ok(()),
                 Ok(Ended::Again) if at_once < AT_ONCE => {
                     at_once += 1;
                     continue;
+                }
+                Ok(Ended::WithoutBase) => {
+                    ("the base with which the stream begins was not stored".to_owned(), Vec::new())
                 }
                 Ok(Ended::Again | Ended::Server) => {
                     wait = RETRY_FIRST;
@@ -200,12 +214,12 @@ impl StreamArchive<'_> {
         let instants = self.instants.clone();
         let last = off_thread(move || Ok(instants.lock().last().map(Resume::from))).await?;
         let index = context.unless_cancelled(within(context.repo.log_index(instance))).await;
-        let index = match index {
-            Ok(index) => index,
-            // It goes on from the spool; what it is called where another server took over has to wait.
+        let (index, is_whole) = match index {
+            Ok(index) => (index, true),
+            // It goes on from the spool, as long as nothing new has to be named.
             Err(error) if gap::is_away(&error) && last.is_some() => {
                 tracing::warn!(%error, "the store does not say what it has");
-                LogIndex::default()
+                (LogIndex::default(), false)
             }
             Err(error) => return Err(error),
         };
@@ -224,13 +238,13 @@ impl StreamArchive<'_> {
                     None => resume::at_base(context, instance, &streams).await?,
                 },
             };
-            Ok(Known { streams, resume })
+            Ok(Known { streams, resume, is_whole })
         };
         context.unless_cancelled(looking).await
     }
 
     async fn connect(&mut self) -> Result<Ended> {
-        let Known { streams, resume } = self.known().await?;
+        let Known { streams, resume, is_whole } = self.known().await?;
         let place = resume.as_ref().map(Resume::place);
         let attaching = async {
             let ChosenSource { address, connection, findings, .. } = source::choose(self.settings).await?;
@@ -240,13 +254,21 @@ impl StreamArchive<'_> {
         for finding in findings {
             self.watcher.see(ArchiveEvent::Told { finding });
         }
+        let unnamed = || Error::StoreSilent { seconds: STORE_LIMIT.as_secs() };
         match attached {
             Attached::Continues(receiver) => {
                 let resume = resume.ok_or_else(|| Error::broken("nothing was to be continued"))?;
+                // Which timeline another server begins is known from those before it alone.
+                let is_another = receiver.place().replication_id != resume.replication_id;
+                if is_another && !is_whole && !streams.knows(&resume.log) {
+                    return Err(unnamed());
+                }
                 let goes_on = self.continued(&streams, resume, &receiver).await?;
                 let looking = self.want_base_where_none_leads(&goes_on);
                 tokio::join!(self.follow(&address, receiver, goes_on), looking).0
             }
+            // Its base could not be stored, and the stream may have a name already.
+            Attached::Full(_) if !is_whole => Err(unnamed()),
             Attached::Full(sync) => {
                 // Named for the case that nothing becomes of the base.
                 let wanted = WantedBase::Stream {
@@ -275,7 +297,7 @@ impl StreamArchive<'_> {
                         }
                         None if cancel.is_cancelled() => Ok(Ended::Asked),
                         // Why it failed is told where the base is.
-                        None => Ok(Ended::Again),
+                        None => Ok(Ended::WithoutBase),
                     }
                 };
                 tokio::join!(following, taking).0
@@ -386,6 +408,9 @@ async fn take(
         }
     }
 }
+
+/// Between two full synchronisations of which no base came.
+const FORK_LAST: Duration = Duration::from_secs(300);
 
 /// A server says something every ten seconds; one that is silent for so long is not there.
 const SILENCE: Duration = Duration::from_secs(60);

@@ -11,10 +11,13 @@
 use std::collections::BTreeSet;
 
 use backstay_engine::postgres::receive::timeline_of;
+use backstay_engine::redis::base::RedisFacts;
 use backstay_model::error::Classified;
 use backstay_model::plan::window::LoggedBase;
 use backstay_model::policy::{LogReason, plan_log, superseded};
-use backstay_model::{BackupRecord, ErrorKind, Finding, InstanceId, LogId, LogSpan, Lsn, TimelineId};
+use backstay_model::{
+    BackupRecord, EngineKind, ErrorKind, Finding, InstanceId, LogId, LogSpan, Lsn, TimelineId,
+};
 use backstay_repo::layout::{GapPlace, ObjectName};
 use backstay_repo::log::{LogObject, SPAN_BYTES_MAX, TimelineLog};
 use serde::Serialize;
@@ -88,6 +91,8 @@ pub(crate) fn judge(
     for record in records {
         match LoggedBase::of(record, &view.known) {
             Some(base) => bases.push(base),
+            // A snapshot without a place in the stream needs none of it.
+            None if is_without_place(record) => {}
             None => {
                 let why = format!("which log backup {} needs is not known", record.id);
                 return Ok(left(instance, &why));
@@ -123,6 +128,11 @@ pub(crate) fn judge(
     Ok(plan)
 }
 
+fn is_without_place(record: &BackupRecord) -> bool {
+    record.engine == EngineKind::Redis
+        && RedisFacts::from_json(&record.facts).is_ok_and(|facts| facts.position().is_none())
+}
+
 /// Those that a complete cut holds as well. The last two cuts are left alone: somebody who
 /// listed the log a moment ago reads their parts.
 fn smaller(timeline: &TimelineLog, taken: &BTreeSet<LogSpan>) -> Vec<LogObject> {
@@ -148,7 +158,11 @@ impl LogPlan {
             return Ok(());
         }
         let mut names = Vec::with_capacity(goes.len() + 1);
-        for object in goes {
+        // By where they end: a part of a larger one goes before that, or, left alone by a stop, it would
+        // have a hole behind it.
+        let mut goes = goes.to_vec();
+        goes.sort_unstable_by_key(|object| (object.span.end, object.span.start));
+        for object in &goes {
             names.push(context.repo.log_object_name(instance, log, object.span)?);
         }
         for place in others.gaps {

@@ -93,6 +93,9 @@ pub(super) async fn drill(
     Ok(())
 }
 
+/// Of a server that says little some have none: the source is counted every ten seconds.
+const LOOKS: usize = 64;
+
 /// All timelines of a stream are one way.
 fn draw_instant(draw: &mut Draw, request: &mut RestoreRequest) -> Result<()> {
     draw.next(request)?;
@@ -108,9 +111,9 @@ async fn witnessed(context: &Context, instance: &Instance) -> Result<Option<(Str
         .timelines()
         .flat_map(|(log, timeline)| timeline.objects.iter().map(move |object| (log, *object)))
         .collect();
-    for _ in 0..redis_proof::LOOKS {
-        let Some(number) = chance()?.checked_rem(objects.len() as u64) else { return Ok(None) };
-        let Some((log, object)) = objects.get(number as usize) else { return Ok(None) };
+    let Some(first) = chance()?.checked_rem(objects.len() as u64) else { return Ok(None) };
+    // Not every object has one: the next that has is as good.
+    for (log, object) in objects.iter().cycle().skip(first as usize).take(objects.len().min(LOOKS)) {
         let glance = context.repo.glance_at_log(&instance.id, log, *object).await?;
         let facts = serde_json::from_value::<SpanFacts>(glance.head.facts);
         let witnesses = facts.map(|facts| facts.witnesses).unwrap_or_default();

@@ -229,11 +229,23 @@ fn starting(directory: &Path, called: &FileNames, facts: &RedisFacts) -> Startin
     let program = facts.server.product.name().to_lowercase();
     let directory: PathBuf = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
     Starting::Command(format!(
-        "{program}-server --dir {} --dbfilename {} --appenddirname {} --appendfilename {} --appendonly {}",
+        "{program}-server --dir {} --dbfilename {} --appenddirname {} --appendfilename {} --appendonly {}{}",
         shell_word(directory.as_os_str()),
         shell_word(OsStr::new(&called.snapshot)),
         shell_word(OsStr::new(&called.append_only_directory)),
         shell_word(OsStr::new(&called.append_only)),
         if called.appends { "yes" } else { "no" },
+        databases(&directory).map(|count| format!(" --databases {count}")).unwrap_or_default(),
     ))
 }
+
+/// Where the source had more than a server has by itself: one that replays commands of a database that
+/// it does not have would run them in another one.
+fn databases(directory: &Path) -> Option<u32> {
+    let settings = std::fs::read(directory.join(SETTINGS)).ok()?;
+    let settings: serde_json::Value = serde_json::from_slice(&settings).ok()?;
+    settings["databases"].as_str()?.parse().ok().filter(|count| *count > USUAL_DATABASES)
+}
+
+/// Of Redis and Valkey.
+const USUAL_DATABASES: u32 = 16;

@@ -61,7 +61,7 @@ fn wherever_a_collection_ends_the_younger_part_of_the_log_is_left_as_a_whole() {
     for _ in 0..40 {
         let collect = home.command(["collect", "--max-share", "100", "--quiet"]);
         let mut left = spans(&home);
-        left.sort_unstable_by_key(|(_, start, end)| (*start, *end));
+        left.sort_unstable_by_key(|(_, start, end)| (*end, *start));
         // As the store names it, below its directory.
         let (stuck, ..) = left.get(2).expect("more than two spans");
         let stuck = stuck.strip_prefix(home.path("store")).unwrap();

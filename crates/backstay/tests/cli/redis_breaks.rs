@@ -204,3 +204,19 @@ fn a_node_of_a_cluster_is_backed_up_alone_with_the_slots_of_all_and_says_so() {
         assert!(shards.to_string().contains("16383"), "{shards}");
     });
 }
+
+#[test]
+fn a_source_with_more_databases_is_started_with_as_many() {
+    on_both(&[("repl-diskless-sync-delay", "0"), ("databases", "64")], |server, home| {
+        let mut client = server.client().unwrap();
+        let archive = Archive::start(home);
+        archive.says("is taken");
+        client.run(&["SELECT", "40"]).unwrap();
+        client.run(&["SET", "far", "away"]).unwrap();
+        archive.holds(server);
+        archive.stop();
+        let into = home.path("restored");
+        let ran = home.run(["restore", "cache", "--into", into.to_str().unwrap()]).good();
+        assert!(ran.out.contains(" --appendonly yes --databases 64"), "{ran:#?}");
+    });
+}

@@ -8,7 +8,7 @@
 use jiff::Timestamp;
 
 use super::judge::{Verdict, Way, Why};
-use super::log::{BasePoint, KnownLog, LineageLog, LogQuestion, Sighting, Sought};
+use super::log::{BasePoint, KnownLog, LineageLog, LogQuestion, Sighting, Sought, Stretch};
 use super::{LogRange, Reached, Recovery, Refusal, RestoreRequest, clock};
 use crate::error::ErrorKind;
 use crate::log::history::{Leg, reachable};
@@ -122,13 +122,19 @@ impl Stream<'_> {
             });
         };
         let Some(last) = seen.before else {
-            // Nothing had come behind the snapshot yet: it is the state, if it was made by then.
-            let is_made = self.point.made_at <= time;
-            return Ok(if is_made && next.at > self.point.at.0 {
-                Verdict::Alone
-            } else {
-                Verdict::No(Why::Before)
-            });
+            // Nothing had come behind the snapshot yet: it is the state, if it was made by then. A mark right
+            // where it stands says so, and one before it may say the contrary, by the clock of the
+            // archive; without either it had been made when it had been sent.
+            let before = Stretch { timeline: self.point.timeline, from: Lsn(0), to: self.point.at };
+            let question =
+                LogQuestion { lineage: self.name.to_owned(), stretches: vec![before], sought: Sought::Last };
+            let is_made = match &self.log.ask(question)?.before {
+                Some(last) if last.time > time => false,
+                Some(last) if last.at == self.point.at.0 => true,
+                _ => self.record.finished_at <= time,
+            };
+            let is_at_once = is_made && next.at > self.point.at.0;
+            return Ok(if is_at_once { Verdict::Alone } else { Verdict::No(Why::Before) });
         };
         if last.at <= self.point.at.0 {
             return Ok(Verdict::Alone);

@@ -167,7 +167,10 @@ impl Instants {
         let mut joined: Vec<Line> = Vec::new();
         for line in self.lines.drain(..) {
             match joined.last_mut() {
-                Some(last) if last.log == line.log && is_done_with(last, &self.sealed) => {
+                // One that begins a connection stays as it is: a span may begin there.
+                Some(last)
+                    if last.log == line.log && !line.marks.is_empty() && is_done_with(last, &self.sealed) =>
+                {
                     let (mut marks, mut witnesses) =
                         (std::mem::take(&mut last.marks), std::mem::take(&mut last.witnesses));
                     marks.extend(&line.marks);
@@ -195,6 +198,8 @@ impl Instants {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
+        // A crash must not bring the other one back when this one has lines that it has not.
+        File::open(&self.directory)?.sync_all()?;
         (self.file, self.number, self.written) = (file, number, text.len() as u64);
         self.grown = grown;
         Ok(())
@@ -350,7 +355,8 @@ mod tests {
         let mut instants = Instants::open(place.path()).unwrap();
         let log = line(0, &[]).log;
         let cut = CUT_BYTES;
-        for (end, mark) in [(7, 0), (50, 50), (90, 80), (cut, cut), (cut + 9, cut + 9), (cut + 20, cut + 18)]
+        for (end, mark) in
+            [(7, 0), (50, 50), (50, 0), (90, 80), (cut, cut), (cut + 9, cut + 9), (cut + 20, cut + 18)]
         {
             let marks = [(mark, mark as i64)];
             instants.add(line(end, if mark == 0 { &[] } else { &marks })).unwrap();
@@ -360,7 +366,7 @@ mod tests {
         instants.join_what_is_sealed();
         assert_eq!(instants.marks(&log, LogSpan { start: 0, end: 2 * cut }), before);
         let ends: Vec<u64> = instants.lines.iter().map(Line::end).collect();
-        assert_eq!(ends, [7, cut, cut + 20]);
+        assert_eq!(ends, [7, 50, 50, cut, cut + 20]);
     }
 
     #[test]

@@ -92,6 +92,10 @@ impl Keeper {
             let taken = batch.bytes.get(before..batch.taken).unwrap_or_default();
             self.reader.push(taken).map_err(|damage| Error::StreamBroken { source: damage })?;
             if self.reader.boundary() > self.last.0 {
+                if self.last.0 > self.marked.0 && came_at - self.last.1 >= MARK_EVERY {
+                    // It had come long before what comes now.
+                    self.mark();
+                }
                 self.last = (self.reader.boundary(), came_at);
             }
             if self.last.0 > self.marked.0 && came_at - self.marked.1 >= MARK_EVERY {

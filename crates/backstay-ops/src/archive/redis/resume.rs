@@ -65,6 +65,11 @@ impl Streams {
         self.0.insert(log, history);
     }
 
+    /// Whether it is known where a timeline came from. The first came from nowhere.
+    pub fn knows(&self, log: &LogId) -> bool {
+        timeline_number(log) == Some(1) || self.0.contains_key(log)
+    }
+
     /// The log whose stream has this id; a new one where none has.
     pub fn log_with(&self, replication_id: &str) -> LogId {
         let known = self.0.iter().find(|(_, history)| history.replication_id == replication_id);
