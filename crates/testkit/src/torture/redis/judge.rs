@@ -92,15 +92,24 @@ impl Scene {
     fn judge_instant(&mut self, witness: &Witness, instant: Timestamp, chance: &mut Chance) -> Result<()> {
         // The store has to have something behind it, which the archive sends within its interval.
         let mut ran = self.restore(&["--to", &instant.to_string()], chance)?;
-        let may_come = self.program.has_receiver() && ran.err.contains("the log ends");
-        if ran.code == Some(UNRECOVERABLE) && may_come {
-            self.wait_for_archive()?;
-            self.let_pass(super::super::program::RPO * 2)?;
+        if self.is_to_come(&ran)? {
             ran = self.restore(&["--to", &instant.to_string()], chance)?;
         }
         self.weigh(witness, &ran, &format!("time {instant}"))?;
         self.verdicts.by_time += usize::from(ran.code == Some(0));
         Ok(())
+    }
+
+    /// Whether a restore was refused for want of log that the archive has, and the store had not yet:
+    /// it has now.
+    fn is_to_come(&mut self, ran: &Ran) -> Result<bool> {
+        let lacks_log = ["the log ends", "no log is archived"].iter().any(|words| ran.err.contains(words));
+        if ran.code != Some(UNRECOVERABLE) || !lacks_log || !self.program.has_receiver() {
+            return Ok(false);
+        }
+        self.wait_for_archive()?;
+        self.let_pass(super::super::program::RPO * 2)?;
+        Ok(true)
     }
 
     fn judge_offset(&mut self, witness: &Witness, chance: &mut Chance) -> Result<()> {
@@ -110,6 +119,9 @@ impl Scene {
             // The number alone may be that of another one.
             false => self.restore_of_its_stream(witness, &to, chance)?,
         };
+        if self.is_to_come(&ran)? {
+            ran = self.restore_of_its_stream(witness, &to, chance)?;
+        }
         if ran.code == Some(INVALID) && ran.err.contains(AMBIGUOUS) {
             self.verdicts.ambiguous += 1;
             ran = self.restore_of_its_stream(witness, &to, chance)?;
