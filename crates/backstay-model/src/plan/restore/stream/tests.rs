@@ -152,3 +152,17 @@ fn without_a_stream_only_the_snapshot_is_there() {
     let plan = plan(&[100], &[], "2026-11-21T10:00:30Z");
     assert!(plan.refusals[0].message.contains("cannot be reached"), "{:?}", plan.refusals);
 }
+
+#[test]
+fn a_snapshot_is_the_state_of_a_time_only_where_a_mark_at_its_place_says_so() {
+    let spans = [(1, 100, 1000)];
+    let at = |to: &str| planned(&[100, 450], &spans, to);
+    // Between two marks nobody knows whether it was made by then: the clock of its server may be any.
+    assert_eq!(at("2026-11-21T10:00:04.5Z"), (0, 400, vec![(1, 100, 400)]));
+    // What came before it came later.
+    assert_eq!(at("2026-11-21T10:00:03.5Z"), (0, 300, vec![(1, 100, 300)]));
+    assert_eq!(at("2026-11-21T10:00:05.5Z"), (1, 500, vec![(1, 450, 500)]));
+    // A hole before it proves nothing, either.
+    let refused = plan(&[100, 450], &[(1, 100, 300), (1, 450, 1000)], "2026-11-21T10:00:04.5Z");
+    assert!(refused.refusals[0].message.contains("has a hole"), "{:?}", refused.refusals);
+}
