@@ -166,13 +166,15 @@ pub async fn run(
     options: &ArchiveOptions,
     watcher: &dyn ArchiveWatcher,
 ) -> Result<()> {
-    if let EngineSettings::Redis(settings) = &instance.engine {
-        return redis::run(context, instance, settings, options, watcher).await;
-    }
     let (wants_base, wanted) = watch::channel(None);
     let over = context.cancel.child_token();
     let receiving = async {
-        let ended = receive(context, instance, options, watcher, wants_base).await;
+        let ended = match &instance.engine {
+            EngineSettings::Redis(settings) => {
+                redis::receive(context, instance, settings, options, watcher, wants_base).await
+            }
+            _ => receive(context, instance, options, watcher, wants_base).await,
+        };
         over.cancel();
         ended
     };

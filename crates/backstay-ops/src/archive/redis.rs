@@ -20,7 +20,7 @@ use backstay_model::LogSpan;
 use backstay_repo::log::LogIndex;
 use tokio::sync::watch;
 
-use super::base::{self, WantedBase};
+use super::base::WantedBase;
 use super::sender::Sender;
 use super::{
     AT_ONCE, ArchiveEvent, ArchiveOptions, ArchiveWatcher, Ended, LAST_SENDING, RETRY_FIRST, STORE_LIMIT,
@@ -42,27 +42,8 @@ mod marking;
 mod resume;
 mod stream;
 
-/// As of the archive: see [`super::run`].
-pub(super) async fn run(
-    context: &Context,
-    instance: &Instance,
-    settings: &RedisSettings,
-    options: &ArchiveOptions,
-    watcher: &dyn ArchiveWatcher,
-) -> Result<()> {
-    let (wants_base, wanted) = watch::channel(None);
-    let over = context.cancel.child_token();
-    let receiving = async {
-        let ended = receive(context, instance, settings, options, watcher, wants_base).await;
-        over.cancel();
-        ended
-    };
-    let of_bases = Context { cancel: over.clone(), ..context.clone() };
-    let taking = base::take_when_wanted(&of_bases, instance, options, watcher, wanted);
-    tokio::join!(receiving, taking).0
-}
-
-async fn receive(
+/// As of every archive: see [`super::run`].
+pub(super) async fn receive(
     context: &Context,
     instance: &Instance,
     settings: &RedisSettings,
