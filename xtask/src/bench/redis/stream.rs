@@ -12,12 +12,9 @@ use crate::bench::wal::running::Running;
 /// A hundred megabytes in a second.
 const RATE: f64 = 100e6;
 const LIMIT: Duration = Duration::from_secs(300);
-/// What one call writes: some two megabytes of the stream, of values that the server makes faster than
-/// it sends them, and that compress to a half.
+/// What is sent before answers are waited for: two megabytes of the stream, in values of some KiB.
 const AT_ONCE: u64 = 500;
-const WRITE: &str = "for i = ARGV[1], ARGV[2] do \
-    local parts = {} for part = 1, 100 do parts[part] = redis.sha1hex(part .. ARGV[3] .. i) end \
-    redis.call('SET', 'stream:' .. i, table.concat(parts)) end";
+const VALUE_BYTES: usize = 4000;
 /// Keys that are written again and again.
 const KEYS: u64 = 20_000;
 
@@ -43,8 +40,16 @@ pub fn measure(bench: &Bench, seconds: u32) -> Result<Measured> {
     let before = bytes_below(&bench.path("store"))?;
     let (from, _) = place(bench)?;
     let mut client = bench.server.client()?;
-    let begun = Instant::now();
     let (mut most_behind, mut number) = (0, 0u64);
+    // Digits of no pattern, which compress to a half.
+    let mut state = 1u64;
+    let digits: Vec<u8> = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        b"0123456789abcdef"[(state >> 60) as usize]
+    })
+    .take(16 << 20)
+    .collect();
+    let begun = Instant::now();
     let mut looked = Instant::now();
     let sent = loop {
         let (sent, taken) = place(bench)?;
@@ -56,10 +61,14 @@ pub fn measure(bench: &Bench, seconds: u32) -> Result<Measured> {
         while ((sent_by(&mut client)? - from) as f64) < RATE * begun.elapsed().as_secs_f64()
             && looked.elapsed() < Duration::from_millis(200)
         {
-            let at = number * AT_ONCE % KEYS;
-            let words =
-                ["EVAL", WRITE, "0", &(at + 1).to_string(), &(at + AT_ONCE).to_string(), &number.to_string()];
-            client.run(&words)?;
+            for one in 0..AT_ONCE {
+                let key = format!("stream:{}", (number * AT_ONCE + one) % KEYS);
+                let at = (number * 7919 + one * 104_729) as usize % (digits.len() - VALUE_BYTES);
+                client.send(&[b"SET", key.as_bytes(), &digits[at..at + VALUE_BYTES]])?;
+            }
+            for _ in 0..AT_ONCE {
+                client.receive()?;
+            }
             number += 1;
         }
         looked = Instant::now();
