@@ -248,8 +248,9 @@ impl StreamArchive<'_> {
                 let looking = self.want_base_where_none_leads(&goes_on);
                 tokio::join!(self.follow(&address, receiver, goes_on), looking).0
             }
-            // Its base could not be stored, and the stream may have a name already.
-            Attached::Full(_) if !is_whole => Err(unnamed()),
+            // Its base could not be stored, and the stream may have a name already. The server has forked
+            // for it: that is not asked for again at once.
+            Attached::Full(_) if !is_whole => Ok(Ended::WithoutBase),
             Attached::Full(sync) => {
                 // Named for the case that nothing becomes of the base.
                 let wanted = WantedBase::Stream {
@@ -390,8 +391,9 @@ async fn take(
     }
 }
 
-/// Between two full synchronisations of which no base came.
-const FORK_LAST: Duration = Duration::from_secs(300);
+/// Between two full synchronisations of which no base came: what is written meanwhile is received by
+/// nobody.
+const FORK_LAST: Duration = Duration::from_secs(60);
 
 /// A server says something every ten seconds; one that is silent for so long is not there.
 const SILENCE: Duration = Duration::from_secs(60);

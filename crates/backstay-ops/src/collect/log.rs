@@ -128,6 +128,14 @@ pub(crate) fn judge(
     Ok(plan)
 }
 
+/// By where they end: a part of a larger one goes before that, or, left alone by a stop, it would have a
+/// hole behind it.
+fn in_order(goes: &[LogObject]) -> Vec<LogObject> {
+    let mut goes = goes.to_vec();
+    goes.sort_unstable_by_key(|object| (object.span.end, object.span.start));
+    goes
+}
+
 fn is_without_place(record: &BackupRecord) -> bool {
     record.engine == EngineKind::Redis
         && RedisFacts::from_json(&record.facts).is_ok_and(|facts| facts.position().is_none())
@@ -158,10 +166,7 @@ impl LogPlan {
             return Ok(());
         }
         let mut names = Vec::with_capacity(goes.len() + 1);
-        // By where they end: a part of a larger one goes before that, or, left alone by a stop, it would
-        // have a hole behind it.
-        let mut goes = goes.to_vec();
-        goes.sort_unstable_by_key(|object| (object.span.end, object.span.start));
+        let goes = in_order(goes);
         for object in &goes {
             names.push(context.repo.log_object_name(instance, log, object.span)?);
         }
@@ -252,4 +257,22 @@ pub(super) fn left(instance: &InstanceId, why: &str) -> LogPlan {
         "`backstay collect` looks again",
     );
     LogPlan { deletions: Vec::new(), findings: vec![finding] }
+}
+
+#[cfg(test)]
+mod tests {
+    use backstay_model::Coverage;
+
+    use super::*;
+
+    #[test]
+    fn wherever_a_deletion_stops_what_is_left_has_no_hole() {
+        let spans = [(0, 40), (0, 100), (40, 70), (70, 90), (100, 130), (100, 200), (130, 190), (190, 260)];
+        let object = |(start, end)| LogObject { span: LogSpan { start, end }, size_bytes: 1 };
+        let goes = in_order(&spans.map(object));
+        for gone in 0..goes.len() {
+            let left: Coverage = goes[gone..].iter().map(|object| object.span).collect();
+            assert_eq!((left.holes(), left.end()), (Vec::new(), Some(260)), "behind {gone}");
+        }
+    }
 }
