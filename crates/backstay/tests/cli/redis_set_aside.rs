@@ -151,11 +151,15 @@ fn a_restore_that_is_cut_leaves_all_of_the_old_or_all_of_the_new_and_can_be_repe
         let Some(mut scene) = Scene::of(version, &APPENDING) else { continue };
         scene.server.stop().unwrap();
         let into = scene.directory();
+        // The directory, the files beside, the snapshot, the append-only files: one thread renames
+        // these, which may have renamed others before.
+        let names = ["backstay-restoring", "beside", "dump.rdb", "appendonlydir"].map(|name| into.join(name));
+        let names = names.each_ref().map(PathBuf::as_path);
         let mut number = 0;
         loop {
             number += 1;
             // As a kill: what follows does not come about either.
-            let ran = scene.cut(&format!(":when={number}+"), &[]);
+            let ran = scene.cut(&format!(":when={number}+"), &names);
             if ran.code == 0 {
                 break;
             }
@@ -173,9 +177,7 @@ fn a_restore_that_is_cut_leaves_all_of_the_old_or_all_of_the_new_and_can_be_repe
                 assert!(aside.join("unfinished.txt").exists(), "{number}");
             }
         }
-        // The directory, the files beside, the snapshot, the append-only files. The probe is counted
-        // with them where one thread makes both.
-        assert!((5..=6).contains(&number), "not every renaming was hit: {number}");
+        assert_eq!(number, names.len() + 1, "not every renaming was hit");
         for settings in [&APPENDING[..], &[]] {
             assert_eq!(scene.digest_in(&into, settings), scene.taken);
         }
