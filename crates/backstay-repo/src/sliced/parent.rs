@@ -12,7 +12,7 @@ use super::{Paths, Run, SliceHash};
 use crate::Result;
 use crate::reader::BackupContents;
 
-/// Slices behind the last one that was found, and before it: some 40 MiB of a stream.
+/// Slices behind the last one that was found, and before it: some 30 MiB of a stream.
 const AHEAD: u64 = 64 << 10;
 const BEHIND: u64 = 16 << 10;
 /// Trays of which the parent uses less than this share are let go, with what is used of them.
