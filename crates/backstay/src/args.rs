@@ -131,13 +131,16 @@ pub struct InitArguments {
     #[arg(long, value_name = "URL", default_value = "file:///var/lib/backstay")]
     pub store: Address,
     /// Write a section for this PostgreSQL server, after checking the connection
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", group = "server")]
     pub postgresql: Option<Address>,
+    /// Write a section for this server of Redis or Valkey, after checking the connection
+    #[arg(long, value_name = "URL", group = "server")]
+    pub redis: Option<Address>,
     /// The name of the instance in that section [default: the database of the URL, or main]
-    #[arg(long, value_name = "NAME", requires = "postgresql")]
+    #[arg(long, value_name = "NAME", requires = "server")]
     pub name: Option<String>,
     /// The server's data directory, when this machine can read it
-    #[arg(long, value_name = "DIR", requires = "postgresql")]
+    #[arg(long, value_name = "DIR", requires = "server")]
     pub data_directory: Option<PathBuf>,
     /// Where to write the recovery kit; must be empty or new [default: beside the configuration]
     #[arg(long, value_name = "DIR")]

@@ -36,8 +36,12 @@ pub enum Error {
     #[error("the store {store} cannot be written as the address of a directory")]
     Store { store: String },
     /// What `init` is told has no place in a file yet.
-    #[error("the server that --postgresql names cannot be used")]
-    Server { source: backstay_ops::Error },
+    #[error("the server that {option} names cannot be used")]
+    Server {
+        /// Of `init`: `--postgresql` or `--redis`.
+        option: &'static str,
+        source: backstay_ops::Error,
+    },
     #[error("read the pass phrase from standard input")]
     Passphrase {
         #[source]
@@ -76,7 +80,7 @@ impl Classified for Error {
         match self {
             Error::Print(_) | Error::Start { .. } => ErrorKind::Unavailable,
             Error::Exists { .. } => ErrorKind::Conflict,
-            Error::Server { source } => source.kind(),
+            Error::Server { source, .. } => source.kind(),
             Error::SeveralStopped { source, .. } => source.kind(),
             Error::Write { source, .. } => match source.kind() {
                 io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => ErrorKind::Denied,
@@ -110,7 +114,7 @@ impl Classified for Error {
                 path.display()
             )),
             Error::Write { .. } => one("run as a user who may write there, or name another file with `--config`".to_owned()),
-            Error::Server { source } => server(source),
+            Error::Server { option, source } => server(option, source),
             Error::Store { .. } => one("write it as `--store file:///var/lib/backstay`".to_owned()),
             Error::Passphrase { .. } | Error::PassphraseShort { .. } => {
                 one("give it on one line: `backstay key add NAME --passphrase < FILE`".to_owned())
@@ -149,13 +153,22 @@ impl Classified for Error {
 }
 
 /// The hints of the engine name settings of a file that `init` has not written yet.
-fn server(error: &backstay_ops::Error) -> Vec<String> {
+fn server(option: &str, error: &backstay_ops::Error) -> Vec<String> {
     use backstay_engine::Error as Engine;
+    use backstay_engine::redis::error::RedisError;
     let backstay_ops::Error::Engine(engine) = error else { return error.hints() };
+    let is_redis = option == "--redis";
     let hint = match engine {
+        Engine::Setting { setting: "url", .. } if is_redis => {
+            "write the address as `--redis redis://backstay@cache.example:6379`, as `--redis \
+             unix:///run/redis/redis.sock`, or with Sentinels as `--redis sentinel://one:26379,two:26379/mymaster`"
+        }
         Engine::Setting { setting: "url", .. } => {
             "write the address as `--postgresql 'postgresql://backstay@db.example:5432/postgres'`, or \
              `--postgresql 'host=/var/run/postgresql user=postgres'` for a socket of this machine"
+        }
+        Engine::Connect { .. } | Engine::ConnectTimeout { .. } if is_redis => {
+            "check host and port in `--redis`, and that the server listens there (`bind`)"
         }
         Engine::Connect { .. } | Engine::ConnectTimeout { .. } => {
             "check host and port in `--postgresql`, and that the server listens there (`listen_addresses`)"
@@ -166,6 +179,12 @@ fn server(error: &backstay_ops::Error) -> Vec<String> {
         }
         Engine::Login { source, .. } if source.code == "3D000" => {
             "name an existing database in `--postgresql`"
+        }
+        Engine::Redis(RedisError::Refused { message, .. })
+            if message.starts_with("NOAUTH") || message.starts_with("WRONGPASS") =>
+        {
+            "give user and password in `--redis` (`redis://USER:PASSWORD@…`, a blank is `%20`), or the password in \
+             the variable `REDISCLI_AUTH`"
         }
         _ => return error.hints(),
     };

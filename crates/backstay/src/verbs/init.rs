@@ -9,6 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use backstay_engine::postgres::PostgresSettings;
+use backstay_engine::redis::RedisSettings;
 use backstay_model::{Fault, InstanceId, Secret};
 use backstay_ops::instance::EngineSettings;
 use backstay_ops::{Instance, Policy, SystemClock};
@@ -37,8 +38,9 @@ pub struct Made {
     pub server: Option<String>,
 }
 
-/// The server that `--postgresql` names.
+/// The server that `--postgresql` or `--redis` names.
 struct Server {
+    engine: Engine,
     name: InstanceId,
     url: Address,
     password: Option<NewPassword>,
@@ -51,8 +53,29 @@ enum NewPassword {
     InVariable(Secret),
 }
 
-/// What libpq and its programs read.
-const PASSWORD_VARIABLE: &str = "PGPASSWORD";
+/// Which of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    Postgresql,
+    Redis,
+}
+
+impl Engine {
+    fn option(self) -> &'static str {
+        match self {
+            Engine::Postgresql => "--postgresql",
+            Engine::Redis => "--redis",
+        }
+    }
+
+    /// What the server's own programs read.
+    fn password_variable(self) -> &'static str {
+        match self {
+            Engine::Postgresql => "PGPASSWORD",
+            Engine::Redis => "REDISCLI_AUTH",
+        }
+    }
+}
 
 pub async fn run(
     global: &GlobalOptions,
@@ -68,7 +91,12 @@ pub async fn run(
         Some(kit) => std::path::absolute(kit).unwrap_or_else(|_| kit.clone()),
         None => usual_recovery_kit(&config),
     };
-    let server = arguments.postgresql.as_ref().map(|url| server(arguments, url, &config)).transpose()?;
+    let named = match (&arguments.postgresql, &arguments.redis) {
+        (Some(url), _) => Some((Engine::Postgresql, url)),
+        (None, Some(url)) => Some((Engine::Redis, url)),
+        (None, None) => None,
+    };
+    let server = named.map(|(engine, url)| server(arguments, engine, url, &config)).transpose()?;
     let mut new_files = vec![config.as_path()];
     if !arguments.no_encryption {
         new_files.push(key.as_path());
@@ -129,13 +157,13 @@ fn store_address(store: &Address) -> Result<Address> {
     }
 }
 
-fn server(arguments: &InitArguments, url: &Address, config: &Path) -> Result<Server, Fault> {
+fn server(arguments: &InitArguments, engine: Engine, url: &Address, config: &Path) -> Result<Server, Fault> {
     let (url, password) = url.split_password();
     let name: InstanceId = match &arguments.name {
         Some(name) => name.parse()?,
-        None => default_name(&url).parse()?,
+        None => default_name(engine, &url).parse()?,
     };
-    let password = match (password, std::env::var(PASSWORD_VARIABLE)) {
+    let password = match (password, std::env::var(engine.password_variable())) {
         (Some(password), _) => {
             let path = config.with_file_name(format!("{name}.password"));
             Some(NewPassword::InFile(path, Secret::new(password)))
@@ -147,14 +175,19 @@ fn server(arguments: &InitArguments, url: &Address, config: &Path) -> Result<Ser
         .data_directory
         .as_ref()
         .map(|directory| std::path::absolute(directory).unwrap_or_else(|_| directory.clone()));
-    Ok(Server { name, url, password, data_directory })
+    Ok(Server { engine, name, url, password, data_directory })
 }
 
-/// The database of the address, which is what people call a server by, unless it says nothing.
-fn default_name(url: &Address) -> &str {
+/// The database of the address, which is what people call a server by, unless it says nothing; of
+/// Sentinels, what they call it.
+fn default_name(engine: Engine, url: &Address) -> &str {
     const FALLBACK: &str = "main";
-    let path =
-        url.as_str().split_once("://").and_then(|(_, rest)| rest.split_once('/')).map(|(_, path)| path);
+    let Some((scheme, rest)) = url.as_str().split_once("://") else { return FALLBACK };
+    // Those of Redis have numbers, and the path of a socket is no name.
+    if engine == Engine::Redis && !scheme.starts_with("sentinel") {
+        return FALLBACK;
+    }
+    let path = rest.split_once('/').map(|(_, path)| path);
     let database = path.and_then(|path| path.split('?').next()).unwrap_or_default();
     if database != "postgres" && database.parse::<InstanceId>().is_ok() { database } else { FALLBACK }
 }
@@ -170,11 +203,12 @@ impl Server {
 
     fn section(&self) -> file::NewInstance<'_> {
         file::NewInstance {
+            engine: self.engine,
             name: self.name.as_str(),
             url: &self.url,
             password: self.password.as_ref().map(|password| match password {
                 NewPassword::InFile(path, _) => SecretSource::File(path.clone()),
-                NewPassword::InVariable(_) => SecretSource::Env(PASSWORD_VARIABLE.to_owned()),
+                NewPassword::InVariable(_) => SecretSource::Env(self.engine.password_variable().to_owned()),
             }),
             data_directory: self.data_directory.as_deref(),
         }
@@ -184,25 +218,29 @@ impl Server {
         let password = self.password.as_ref().map(|password| match password {
             NewPassword::InFile(_, secret) | NewPassword::InVariable(secret) => secret.clone(),
         });
-        Instance {
-            id: self.name.clone(),
-            engine: EngineSettings::Postgresql(PostgresSettings {
-                url: self.url.as_str().to_owned(),
-                password,
-                data_directory: self.data_directory.clone(),
-                ..PostgresSettings::default()
-            }),
-            policy: Policy::default(),
-            environment: None,
-        }
+        let (url, data_directory) = (self.url.as_str().to_owned(), self.data_directory.clone());
+        let engine = match self.engine {
+            Engine::Postgresql => {
+                let usual = PostgresSettings::default();
+                EngineSettings::Postgresql(PostgresSettings { url, password, data_directory, ..usual })
+            }
+            Engine::Redis => {
+                let usual = RedisSettings::default();
+                EngineSettings::Redis(RedisSettings { url, password, data_directory, ..usual })
+            }
+        };
+        Instance { id: self.name.clone(), engine, policy: Policy::default(), environment: None }
     }
 }
 
 /// Whether the server can be backed up, before anything is made for it.
 async fn ask(server: &Server) -> Result<String, Fault> {
-    let checked =
-        backstay_ops::check::run(&server.instance()).await.map_err(|source| Error::Server { source })?;
-    Ok(checked.describe())
+    let instance = server.instance();
+    let described = match &instance.engine {
+        EngineSettings::Redis(settings) => backstay_ops::check::redis(settings).await,
+        _ => backstay_ops::check::run(&instance).await.map(|checked| checked.describe()),
+    };
+    Ok(described.map_err(|source| Error::Server { option: server.engine.option(), source })?)
 }
 
 /// Files of this run, taken away again when it fails.
@@ -248,7 +286,15 @@ mod tests {
             ("postgresql://b@db/Not%20A%20Name", "main"),
             ("host=db user=b", "main"),
         ] {
-            assert_eq!(default_name(&Address::new(url)), name, "{url}");
+            assert_eq!(default_name(Engine::Postgresql, &Address::new(url)), name, "{url}");
+        }
+        for (url, name) in [
+            ("redis://b@cache:6379/3", "main"),
+            ("redis://cache", "main"),
+            ("unix:///run/redis/redis.sock", "main"),
+            ("sentinel://b@one:26379,two:26379/sessions", "sessions"),
+        ] {
+            assert_eq!(default_name(Engine::Redis, &Address::new(url)), name, "{url}");
         }
     }
 

@@ -1,6 +1,7 @@
 //! `init` with a server: what it refuses, before anything is made.
 
 use testkit::postgres::{PASSWORD, SUPERUSER};
+use testkit::{Redis, RedisVersion, require_redis};
 
 use super::program::{Home, Ran, protected, server};
 
@@ -39,5 +40,38 @@ fn what_is_wrong_with_the_address_is_told_in_the_words_of_the_command() {
         let ran = init(&home, url, &[]).refused(code, &["`--postgresql"]);
         assert!(!ran.err.contains("backstay.toml") && !ran.err.contains("config check"), "{ran:#?}");
         assert!(!home.config().exists());
+    }
+}
+
+#[test]
+fn a_server_of_redis_is_asked_before_anything_is_made_and_its_password_gets_a_file() {
+    for version in RedisVersion::ALL {
+        let Some(installation) = require_redis(version) else { continue };
+        let server = Redis::start_new(&installation, &[("requirepass", "four moorings")]).unwrap();
+        let home = Home::new();
+        let redis = |url: &str, more: &[&str]| {
+            let words = ["init", "--store", &home.store_url(), "--redis", url].map(str::to_owned);
+            home.run(words.into_iter().chain(more.iter().map(|word| (*word).to_owned())))
+        };
+        let bare = server.url();
+        let with_password = bare.replace("redis://", "redis://:four%20moorings@");
+        for (url, code, told) in [
+            (bare.as_str(), 5, "REDISCLI_AUTH"),
+            (&bare.replace("redis://", "redis://:four%20meetings@"), 5, "redis://USER:PASSWORD@"),
+            ("redis://127.0.0.1:1", 6, "listens there (`bind`)"),
+            ("http://127.0.0.1", 2, "sentinel://one:26379"),
+        ] {
+            let ran = redis(url, &[]).refused(code, &["that --redis names", told]);
+            assert!(!ran.err.contains("backstay.toml") && !ran.err.contains("meetings"), "{ran:#?}");
+            assert!(!home.config().exists() && !home.path("store").exists(), "something was made");
+        }
+        let both = redis(&bare, &["--postgresql", "postgresql://u@127.0.0.1/x"]);
+        assert_eq!(both.code, 2, "{both:#?}");
+        let made = redis(&with_password, &["--name", "cache"]).good();
+        assert!(made.out.contains("cache: ") && made.out.contains("master, 0 keys"), "{made:#?}");
+        let text = std::fs::read_to_string(home.config()).unwrap();
+        assert!(text.contains("engine = \"redis\"") && !text.contains("moorings"), "{text}");
+        assert_eq!(std::fs::read_to_string(home.path("cache.password")).unwrap(), "four moorings\n");
+        home.run(["backup"]).good();
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::Engine;
 use crate::config::secret::SecretSource;
 use crate::config::values::Address;
 
@@ -16,6 +17,7 @@ pub struct NewFile<'a> {
 }
 
 pub struct NewInstance<'a> {
+    pub engine: Engine,
     pub name: &'a str,
     pub url: &'a Address,
     pub password: Option<SecretSource>,
@@ -67,7 +69,11 @@ keep = { last = 3, daily = 14, weekly = 8, monthly = 12 }    # what `backstay ex
 ";
 
 fn section(instance: &NewInstance<'_>) -> String {
-    let mut text = format!("[instance.{}]\nengine = \"postgresql\"\n", instance.name);
+    let engine = match instance.engine {
+        Engine::Postgresql => "postgresql",
+        Engine::Redis => "redis",
+    };
+    let mut text = format!("[instance.{}]\nengine = \"{engine}\"\n", instance.name);
     text.push_str(&format!("url = {}\n", quoted(instance.url.as_str())));
     match &instance.password {
         Some(SecretSource::File(path)) => {
@@ -106,6 +112,7 @@ mod tests {
             key: Some(Path::new("/etc/backstay/backstay.key")),
             recovery_kit: Some(Path::new("/media/safe/kit")),
             instance: Some(NewInstance {
+                engine: Engine::Postgresql,
                 name: "orders",
                 url: &url,
                 password: Some(SecretSource::File("/etc/backstay/orders.password".into())),
