@@ -40,7 +40,7 @@ pub enum Error {
     Server {
         /// Of `init`: `--postgresql` or `--redis`.
         option: &'static str,
-        source: backstay_ops::Error,
+        source: Box<backstay_ops::Error>,
     },
     #[error("read the pass phrase from standard input")]
     Passphrase {

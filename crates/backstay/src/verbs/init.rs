@@ -240,7 +240,7 @@ async fn ask(server: &Server) -> Result<String, Fault> {
         EngineSettings::Redis(settings) => backstay_ops::check::redis(settings).await,
         _ => backstay_ops::check::run(&instance).await.map(|checked| checked.describe()),
     };
-    Ok(described.map_err(|source| Error::Server { option: server.engine.option(), source })?)
+    Ok(described.map_err(|source| Error::Server { option: server.engine.option(), source: source.into() })?)
 }
 
 /// Files of this run, taken away again when it fails.
