@@ -13,13 +13,15 @@ const EXIT_INTERRUPTED: i32 = 130;
 /// Listens until the process ends, in a thread of its own: the second Ctrl-C must be
 /// heard also while the runtime of the verb shuts down and waits for a thread that
 /// stands in a read of a file server that is away.
-pub fn watch(cancel: CancellationToken, output: Output) -> std::io::Result<()> {
+///
+/// `left` says what becomes of what the verb was at.
+pub fn watch(cancel: CancellationToken, output: Output, left: &'static str) -> std::io::Result<()> {
     let runtime = Builder::new_current_thread().enable_io().build()?;
     let signals = {
         let _inside = runtime.enter();
         Signals::register()?
     };
-    let listening = move || runtime.block_on(signals.listen(&cancel, output));
+    let listening = move || runtime.block_on(signals.listen(&cancel, output, left));
     std::thread::Builder::new().name("signals".to_owned()).spawn(listening).map(drop)
 }
 
@@ -43,9 +45,9 @@ impl Signals {
         })
     }
 
-    async fn listen(mut self, cancel: &CancellationToken, output: Output) {
+    async fn listen(mut self, cancel: &CancellationToken, output: Output, left: &str) {
         self.next().await;
-        output.note("stopping: what is half done is left invisible; press Ctrl-C again to leave at once");
+        output.note(&format!("stopping: {left}; press Ctrl-C again to leave at once"));
         cancel.cancel();
         self.next().await;
         if critical::is_inside() {

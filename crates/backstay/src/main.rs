@@ -96,7 +96,11 @@ fn run(arguments: Arguments, output: Output) -> Result<u8, Fault> {
         return Ok(code);
     }
     let cancel = CancellationToken::new();
-    interrupt::watch(cancel.clone(), output).map_err(|source| Error::Start { source })?;
+    let left = match &arguments.verb {
+        Verb::Archive(_) => "what was received goes to the store first, and the rest with the next run",
+        _ => "what is half done is left invisible",
+    };
+    interrupt::watch(cancel.clone(), output, left).map_err(|source| Error::Start { source })?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
