@@ -95,7 +95,18 @@ pub enum Error {
         backup: BackupId,
         into: PathBuf,
         instead: Instead,
-        remains: Remains,
+        remains: Box<Remains>,
+        #[source]
+        source: Box<Error>,
+    },
+    /// Of Redis, where a place that is left half done may serve a server still, with what it had.
+    #[error("the restore of backup {backup} into {} was not finished", into.display())]
+    SnapshotNotPlaced {
+        instance: InstanceId,
+        backup: BackupId,
+        into: PathBuf,
+        instead: Instead,
+        remains: Box<Remains>,
         #[source]
         source: Box<Error>,
     },
@@ -258,7 +269,9 @@ impl Classified for Error {
             Error::LogDamaged { .. } | Error::StreamBroken { .. } => ErrorKind::Corrupt,
             Error::Refused { refusal } => refusal.kind,
             Error::NoSuchBackup { .. } => ErrorKind::NotFound,
-            Error::RestoreFailed { source, .. } | Error::HalfRestored { source, .. } => source.kind(),
+            Error::RestoreFailed { source, .. }
+            | Error::SnapshotNotPlaced { source, .. }
+            | Error::HalfRestored { source, .. } => source.kind(),
             Error::RestoreInterrupted { .. }
             | Error::RestoreRunning { .. }
             | Error::TablespaceNotEmpty { .. }

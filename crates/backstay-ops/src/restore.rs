@@ -328,12 +328,13 @@ async fn failed(
             chosen.unwrap_or(Instead::Unsaid)
         }
     };
-    Error::RestoreFailed {
-        instance: record.instance.clone(),
-        backup: record.id.clone(),
-        into: options.into.clone(),
-        instead,
-        remains: Remains::of(mark::remains(&options.into)),
-        source: Box::new(source),
+    let (instance, backup) = (record.instance.clone(), record.id.clone());
+    let (into, source) = (options.into.clone(), Box::new(source));
+    if record.engine == EngineKind::Redis {
+        let left = backstay_engine::redis::place::remains(&into);
+        let remains = Remains::of(left.into_iter().collect()).into();
+        return Error::SnapshotNotPlaced { instance, backup, into, instead, remains, source };
     }
+    let remains = Remains::of(mark::remains(&options.into)).into();
+    Error::RestoreFailed { instance, backup, into, instead, remains, source }
 }

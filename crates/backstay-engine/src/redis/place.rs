@@ -49,6 +49,11 @@ pub fn check(directory: &Path, needed: u64) -> Result<()> {
     }
 }
 
+/// What a restore that was not finished has left there.
+pub fn remains(directory: &Path) -> Option<PathBuf> {
+    Some(directory.join(UNFINISHED)).filter(|left| left.exists())
+}
+
 fn room(directory: &Path, needed: u64) -> Result<()> {
     let above = directory.ancestors().find(|above| above.exists()).unwrap_or(Path::new("/"));
     let unusable =

@@ -63,7 +63,8 @@ pub(super) fn of(error: &Error) -> Vec<String> {
         ],
         Error::Refused { refusal } => refusal.hints.clone(),
         Error::NoSuchBackup { .. } => vec!["`backstay list` shows the ids of all backups".to_owned()],
-        Error::RestoreFailed { instance, instead, remains, source, .. } => {
+        Error::RestoreFailed { instance, instead, remains, source, .. }
+        | Error::SnapshotNotPlaced { instance, instead, remains, source, .. } => {
             let mut hints = source.hints();
             match instead {
                 Instead::Unsaid => {}

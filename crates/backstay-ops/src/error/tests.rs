@@ -20,7 +20,7 @@ fn all() -> Vec<Error> {
                 is_older: true,
                 arguments: "orders --backup 20261120T024300Z-7q3f --into /srv/a --start".into(),
             })),
-            remains: Remains::loose(&["/srv/a"]),
+            remains: Remains::loose(&["/srv/a"]).into(),
             source: Box::new(Error::Cancelled),
         },
         Error::RestoreInterrupted {

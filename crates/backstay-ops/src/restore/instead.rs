@@ -98,8 +98,8 @@ fn arguments(record: &BackupRecord, options: &RestoreOptions, with_log: bool) ->
             words.extend(["--tablespace".to_owned(), word(Path::new(&moved))]);
         }
     }
-    if options.start {
-        words.push("--start".to_owned());
+    for (option, is_given) in [("--set-aside", options.set_aside), ("--start", options.start)] {
+        words.extend(is_given.then(|| option.to_owned()));
     }
     words.join(" ")
 }

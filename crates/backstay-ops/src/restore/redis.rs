@@ -13,13 +13,13 @@ use backstay_model::drill::{DrillReport, Proof};
 use backstay_model::parts::PartTarget;
 use backstay_model::plan::RestorePlan;
 use backstay_model::plan::restore::Refusal;
-use backstay_model::{ErrorKind, Finding};
+use backstay_model::{ErrorKind, Finding, VerifyLevel};
 use backstay_repo::manifest::Manifest;
 use backstay_repo::reader::{BackupContents, BackupReader, Depth, OnDamage, RestoreOptions as ReadOptions};
 use backstay_repo::sliced::{SlicedPlace, SlicedTarget};
 
 use super::stream::Stream;
-use super::{RestoreOptions, RestoreReport, redis_proof};
+use super::{RestoreOptions, RestoreReport, damage, failed, redis_proof};
 use crate::clock::Stopwatch;
 use crate::context::{Context, off_thread, workers};
 use crate::error::{Error, Result};
@@ -114,7 +114,11 @@ pub(super) async fn run(
 ) -> Result<RestoreReport> {
     let clock = Stopwatch::start();
     let way = if options.set_aside { Standing::SetAside } else { Standing::Empty };
-    let mut placed = place(context, manifest, &options.into, way, &mut plan).await?;
+    let placing = place(context, manifest.clone(), &options.into, way, &mut plan).await;
+    let mut placed = match placing {
+        Ok(placed) => placed,
+        Err(error) => return Err(failed(context, options, &manifest, plan.recovery.is_some(), error).await),
+    };
     let (mut proof, mut recovery_time_seconds) = (None, None);
     if options.start {
         let EngineSettings::Redis(settings) = &instance.engine else {
@@ -156,8 +160,27 @@ pub(crate) enum Standing {
     SetAside,
 }
 
-/// Puts a base into a directory, with what the plan says of the stream.
+/// Puts a base into a directory, with what the plan says of the stream. Stored data of the base that
+/// turns out to be damaged is noted.
 pub(crate) async fn place(
+    context: &Context,
+    manifest: Manifest,
+    into: &Path,
+    standing: Standing,
+    plan: &mut RestorePlan,
+) -> Result<Placed> {
+    let placed = put(context, manifest.clone(), into, standing, plan).await;
+    if let Err(error) = &placed
+        && let Some(seen) = damage::seen_in(error, &manifest)
+        // What the stream lacks is no damage of the base.
+        && !seen.damaged_objects.is_empty()
+    {
+        damage::note(context, &manifest.record.instance, VerifyLevel::Digest, seen).await;
+    }
+    placed
+}
+
+async fn put(
     context: &Context,
     manifest: Manifest,
     into: &Path,

@@ -59,23 +59,27 @@ impl Taken {
         line.unwrap().to_owned()
     }
 
-    /// What a person does who types the command of the first hint.
     fn follow(&self, ran: &Ran) -> Ran {
-        let hint = ran.err.lines().find_map(|line| line.strip_prefix("  hint: `")).unwrap();
-        let line = hint.split('`').next().unwrap();
-        let program = PathBuf::from(env!("CARGO_BIN_EXE_backstay"));
-        let path = format!("{}:{}", program.parent().unwrap().display(), std::env::var("PATH").unwrap());
-        let template = self.home.command([""; 0]);
-        let mut shell = Command::new("sh");
-        shell.args(["-c", line]).env("PATH", path).current_dir(template.get_current_dir().unwrap());
-        for (name, value) in template.get_envs() {
-            match value {
-                Some(value) => shell.env(name, value),
-                None => shell.env_remove(name),
-            };
-        }
-        run(&mut shell)
+        follow(&self.home, ran)
     }
+}
+
+/// What a person does who types the command of the first hint.
+pub fn follow(home: &Home, ran: &Ran) -> Ran {
+    let hint = ran.err.lines().find_map(|line| line.strip_prefix("  hint: `")).unwrap();
+    let line = hint.split('`').next().unwrap();
+    let program = PathBuf::from(env!("CARGO_BIN_EXE_backstay"));
+    let path = format!("{}:{}", program.parent().unwrap().display(), std::env::var("PATH").unwrap());
+    let template = home.command([""; 0]);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", line]).env("PATH", path).current_dir(template.get_current_dir().unwrap());
+    for (name, value) in template.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    run(&mut shell)
 }
 
 fn offers(ran: &Ran, backup: &str) -> bool {

@@ -63,6 +63,7 @@ mod recovery_kit;
 mod redis_bases;
 mod redis_breaks;
 mod redis_cut_restores;
+mod redis_damage;
 mod redis_dumps;
 mod redis_lineages;
 mod redis_replicas;

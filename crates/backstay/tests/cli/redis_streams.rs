@@ -64,7 +64,11 @@ impl<'a> Archive<'a> {
         rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
         let ended = wait_for(LIMIT, "the archive to end", || self.child.try_wait().unwrap()).unwrap();
         assert_eq!(ended.code(), Some(0), "{}", self.text());
-        assert!(self.text().contains("stopping: what was received goes to the store first"), "{}", self.text());
+        assert!(
+            self.text().contains("stopping: what was received goes to the store first"),
+            "{}",
+            self.text()
+        );
     }
 
     pub fn kill(mut self) {
