@@ -22,7 +22,7 @@ use crate::status::with_causes;
 /// How long a wait for the next piece is: then what is due is done.
 const LOOK: Duration = Duration::from_millis(100);
 /// What is taken from the socket while what came before is written.
-const BATCH_BYTES: usize = 4 << 20;
+const BATCH_BYTES: usize = 2 << 20;
 /// What came is durable so soon, or when there is so much.
 const FLUSH: Duration = Duration::from_millis(250);
 const FLUSH_BYTES: u64 = 16 << 20;
