@@ -25,6 +25,12 @@ pub enum RedisError {
     NoDataThere { server: String, mode: String },
     #[error("the server closed the connection while it sent its snapshot, after {received} bytes")]
     SnapshotBroken { received: u64 },
+    #[error("the server closed the connection over which it sent its stream, at offset {offset}")]
+    StreamEnded {
+        offset: u64,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     #[error("{} is not the directory of the server, which is {}", named.display(), own.display())]
     DirectoryOfOther { named: PathBuf, own: PathBuf },
     #[error("the server could not save its snapshot: {reason}")]
@@ -159,7 +165,9 @@ impl RedisError {
             RedisError::Refused { message, .. } => kind_of(message),
             RedisError::UnsupportedVersion { .. } => ErrorKind::Unsupported,
             RedisError::NoDataThere { .. } => ErrorKind::Invalid,
-            RedisError::SnapshotBroken { .. } | RedisError::SaveFailed { .. } => ErrorKind::Unavailable,
+            RedisError::SnapshotBroken { .. }
+            | RedisError::StreamEnded { .. }
+            | RedisError::SaveFailed { .. } => ErrorKind::Unavailable,
             RedisError::DirectoryOfOther { .. } | RedisError::FileOfOther { .. } => ErrorKind::Invalid,
             RedisError::Served { .. }
             | RedisError::MayBeServed { .. }
@@ -203,6 +211,11 @@ impl RedisError {
             RedisError::SnapshotBroken { .. } => {
                 "see the log of the server: it says whether it was restarted, or gave the connection up because \
                  `client-output-buffer-limit replica` was passed"
+            }
+            // It tells nobody else: of the connection only the end comes.
+            RedisError::StreamEnded { .. } => {
+                "see the log of the server: it says whether it was stopped, or gave the connection up because \
+                 `client-output-buffer-limit replica` or `repl-timeout` was passed"
             }
             RedisError::DirectoryOfOther { .. } | RedisError::FileOfOther { .. } => {
                 "correct `data_directory` of the instance: `CONFIG GET dir` says what it is at the server; without \
@@ -319,6 +332,7 @@ mod tests {
             RedisError::UnsupportedVersion { product: "Redis", version: "6.2.1".into() },
             RedisError::NoDataThere { server: "one:1".into(), mode: "sentinel".into() },
             RedisError::SnapshotBroken { received: 1 },
+            RedisError::StreamEnded { offset: 1, source: "it ended".into() },
             ended(false, true),
             ended(true, false),
         ] {

@@ -280,6 +280,14 @@ impl<'a, 'b> Stream<'a, 'b> {
 
     async fn report(&mut self) -> Result<()> {
         self.last_report = Instant::now();
-        Ok(self.receiver.acknowledge(self.durable.max(self.harmless)).await?)
+        match self.receiver.acknowledge(self.durable.max(self.harmless)).await {
+            // What a server has sent before it closed the connection may still be read, and it may not
+            // send it again. Behind that comes the end.
+            Err(error @ backstay_engine::Error::ConnectionLost { .. }) => {
+                tracing::debug!(%error, "the server does not hear how far this side is");
+                Ok(())
+            }
+            told => Ok(told?),
+        }
     }
 }
