@@ -59,8 +59,16 @@ pub enum RedisError {
         /// The one that was set.
         directory: Option<PathBuf>,
     },
-    #[error("`{}` is of {}, and not of {}", program.display(), known(found), expected.name())]
-    ProgramOfOther { program: PathBuf, found: String, expected: Product },
+    #[error(
+        "`{}` is of {}, and does not read what {} {version} wrote", program.display(), known(found), expected.name()
+    )]
+    ProgramOfOther {
+        program: PathBuf,
+        found: String,
+        expected: Product,
+        /// Of the server that wrote the data.
+        version: String,
+    },
     #[error("`{}` is of {} {found}, older than the {needed} that wrote the data", program.display(), product.name())]
     ProgramTooOld { program: PathBuf, product: Product, found: String, needed: String },
     #[error("the scratch server did not {what}; its log ends with: {log}")]
@@ -256,14 +264,19 @@ impl RedisError {
                     "install the package `{package}`, or name the directory with `bin_directory` of the instance"
                 )];
             }
-            RedisError::ProgramOfOther { expected, .. } => {
+            RedisError::ProgramOfOther { expected, version, .. } => {
+                let package = program_of(*expected);
                 return vec![format!(
-                    "name the directory of `{}` with `bin_directory` of the instance",
-                    program_of(*expected)
+                    "install the package `{package}` in {version} or newer, or name the directory of one with \
+                     `bin_directory` of the instance"
                 )];
             }
-            RedisError::ProgramTooOld { .. } => {
-                "install a newer one, and name its directory with `bin_directory` of the instance"
+            RedisError::ProgramTooOld { product, needed, .. } => {
+                let package = program_of(*product);
+                return vec![format!(
+                    "install the package `{package}` in {needed} or newer, or name the directory of one with \
+                     `bin_directory` of the instance"
+                )];
             }
             RedisError::Scratch { log, .. } => of_log(log).1,
             RedisError::TlsEnded { has_certificate: false, .. } => {
@@ -360,7 +373,12 @@ mod tests {
             RedisError::NoExchange { directory: "/x".into() },
             RedisError::Refused { action: saving::ACTION, message: "NOPERM x".to_owned() },
             RedisError::ProgramMissing { product, release: (8, 1), directory: None },
-            RedisError::ProgramOfOther { program: "/x".into(), found: String::new(), expected: product },
+            RedisError::ProgramOfOther {
+                program: "/x".into(),
+                found: String::new(),
+                expected: product,
+                version: "8.1.0".into(),
+            },
             RedisError::ProgramTooOld {
                 program: "/x".into(),
                 product,

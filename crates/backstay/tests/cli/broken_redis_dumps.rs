@@ -45,7 +45,7 @@ fn a_server_that_dies_while_it_sends_leaves_no_dump_and_no_obstacle() {
         let dump = home.start(["dump", "cache"]);
         wait_until(LIMIT, "the snapshot to be on its way", || is_sending(server)).unwrap();
         server.kill9().unwrap();
-        Ran::from(&dump.wait_with_output().unwrap()).refused(6, &["the snapshot"]);
+        Ran::from(&dump.wait_with_output().unwrap()).refused(6, &["its snapshot"]);
         nothing_there(&home, "a server that died");
         home.run(["dump", "cache"]).refused(6, &["connect"]);
         server.start().unwrap();

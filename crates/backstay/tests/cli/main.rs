@@ -66,6 +66,7 @@ mod redis_breaks;
 mod redis_cut_restores;
 mod redis_dumps;
 mod redis_lineages;
+mod redis_programs;
 mod redis_replicas;
 mod redis_saved;
 mod redis_set_aside;
