@@ -39,6 +39,7 @@ pub(crate) mod instants;
 mod keeper;
 mod lacking;
 mod marking;
+pub(crate) mod quiet;
 mod resume;
 mod stream;
 

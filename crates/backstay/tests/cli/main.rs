@@ -65,6 +65,7 @@ mod redis_bases;
 mod redis_breaks;
 mod redis_cut_restores;
 mod redis_dumps;
+mod redis_idle;
 mod redis_lineages;
 mod redis_programs;
 mod redis_replicas;

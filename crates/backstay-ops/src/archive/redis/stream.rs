@@ -194,6 +194,7 @@ impl<'a, 'b> Stream<'a, 'b> {
     fn hand_on(&mut self, mut keeper: Keeper, mut piece: Piece, flush: bool) {
         self.working.spawn_blocking(move || {
             let full = keeper.keep(&mut piece)?.map(Box::new);
+            keeper.note_quiet();
             let durable = if flush || full.is_some() { Some(keeper.flush()?) } else { None };
             Ok(Done { keeper, piece, full, durable })
         });
