@@ -133,8 +133,9 @@ async fn check(program: PathBuf, source: &ServerFacts) -> Result<RedisPrograms> 
         let found = said.lines().next().unwrap_or_default().to_owned();
         return Err(of_other(program, found, source));
     };
-    let (is_same, is_valkey) = (product == source.product, product == Product::Valkey);
-    if !is_same && !(is_valkey && valkey_reads(source)) {
+    let is_same = product == source.product;
+    let reads = is_same || product == Product::Valkey && valkey_reads(source);
+    if !reads {
         return Err(of_other(program, format!("{} {version}", product.name()), source));
     }
     // Within one release the formats stay, and a distribution's fix is not always that of the source.
