@@ -3,6 +3,8 @@
 //! A server that is away does not make the status fail: that is the hour at which
 //! somebody asks for it.
 
+use std::path::PathBuf;
+
 use backstay_engine::postgres::BackupFacts;
 use backstay_model::drill::DrillReport;
 use backstay_model::status::{ArchiveStatus, Health, Hole, InstanceStatus, LastDrill};
@@ -17,6 +19,7 @@ use crate::known::Known;
 use crate::log_view::LogView;
 use crate::log_view::bases::state_at;
 
+mod idle;
 pub(crate) mod reach;
 mod source;
 
@@ -31,6 +34,8 @@ pub struct ArchiveExpected {
     pub is_configured: bool,
     /// How much the server may hold for it.
     pub max_lag: Option<LagLimit>,
+    /// Where an archive of this machine keeps a stream before it is stored.
+    pub spool: Option<PathBuf>,
 }
 
 /// `expected` is `None` where no log of this engine can be archived.
@@ -56,7 +61,12 @@ pub async fn run(
         EngineSettings::Redis(settings) => source::probe_redis(settings).await,
         _ => source::probe(instance.postgres()?, expected).await,
     };
-    let archive = source::archive(&probed, &reach, expected, now);
+    let mut archive = source::archive(&probed, &reach, expected, now);
+    if let (Some(stream), Some(spool)) =
+        (&probed.stream, expected.and_then(|expected| expected.spool.as_ref()))
+    {
+        idle::settle(context, &mut archive, stream, spool).await?;
+    }
     reach.holes.extend(open_hole(&archive, &reach));
 
     let recovery_point_age_seconds = recovery_point_age(&sound, &reach, &archive, now);

@@ -297,15 +297,11 @@ impl Session {
             InstanceSettings::Redis(settings) => settings.archive.spool.as_ref(),
             InstanceSettings::Influxdb(_) => return Err(Error::NoLog { instance: id.to_string() }.into()),
         };
-        let spool = match spool {
-            Some(spool) => self.config.beside(spool),
-            None => usual_spool(|name| std::env::var_os(name), rustix::process::geteuid().is_root())
-                .ok_or_else(|| Error::NoSpool { instance: id.to_string() })?,
-        };
+        let spool = self.spool(id, spool).ok_or_else(|| Error::NoSpool { instance: id.to_string() })?;
         let repository = &self.config.settings.repository;
         let of_a_stream = ArchiveOptions {
             slot: String::new(),
-            spool: spool.join(id.as_str()),
+            spool,
             rpo: policy.rpo.map_or(DEFAULT_RPO, |rpo| rpo.0),
             synchronous: false,
             compression_level: repository.level(),
@@ -328,6 +324,13 @@ impl Session {
         })
     }
 
+    /// Nothing for a user without a home where nobody said it.
+    fn spool(&self, id: &InstanceId, named: Option<&PathBuf>) -> Option<PathBuf> {
+        let usual = || usual_spool(|name| std::env::var_os(name), rustix::process::geteuid().is_root());
+        let spool = named.map(|spool| self.config.beside(spool)).or_else(usual)?;
+        Some(spool.join(id.as_str()))
+    }
+
     /// How many segments go ahead of the one that the server gives away.
     pub fn push_ahead(&self, id: &InstanceId) -> u32 {
         match self.config.instance(id.as_str()) {
@@ -344,7 +347,8 @@ impl Session {
             InstanceSettings::Postgresql(settings) => settings,
             InstanceSettings::Redis(settings) => {
                 let is_configured = settings.archive != StreamArchiveSettings::default();
-                return Some(ArchiveExpected { slot: String::new(), is_configured, max_lag: None });
+                let spool = self.spool(id, settings.archive.spool.as_ref());
+                return Some(ArchiveExpected { slot: String::new(), is_configured, max_lag: None, spool });
             }
             InstanceSettings::Influxdb(_) => return None,
         };
@@ -353,6 +357,7 @@ impl Session {
             slot: settings.archive.slot(id),
             is_configured,
             max_lag: settings.archive.limit(),
+            spool: None,
         })
     }
 

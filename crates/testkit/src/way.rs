@@ -17,6 +17,8 @@ struct State {
     stranded_below: u64,
     /// What clients with a lower number say is lost.
     silent_below: u64,
+    /// The first connection whose server says so much has one bit of it changed.
+    spoiled_at: Option<usize>,
     next_number: u64,
     is_over: bool,
     open: Vec<TcpStream>,
@@ -44,6 +46,7 @@ impl Way {
             is_stalled: false,
             stranded_below: 0,
             silent_below: 0,
+            spoiled_at: None,
             next_number: 0,
             is_over: false,
             open: Vec::new(),
@@ -87,6 +90,17 @@ impl Way {
     pub fn silence(&self) {
         let mut state = self.shared.state();
         state.silent_below = state.next_number;
+    }
+
+    /// Changes one bit of the byte at this place of what the server says, of the first connection that
+    /// gets so far, and never again.
+    pub fn spoil(&self, at: usize) {
+        self.shared.state().spoiled_at = Some(at);
+    }
+
+    /// Whether a bit was changed since.
+    pub fn has_spoiled(&self) -> bool {
+        self.shared.state().spoiled_at.is_none()
     }
 
     /// Ends every connection that there is.
@@ -141,13 +155,20 @@ impl Shared {
     }
 
     fn pass(&self, number: u64, is_of_client: bool, mut from: TcpStream, mut to: TcpStream) {
-        let mut piece = vec![0; PIECE_BYTES];
+        let (mut piece, mut passed) = (vec![0; PIECE_BYTES], 0);
         loop {
             let count = from.read(&mut piece).unwrap_or(0);
             self.wait_while_stalled(number);
             if count > 0 && is_of_client && number < self.state().silent_below {
                 continue;
             }
+            if !is_of_client {
+                let spoiled = &mut self.state().spoiled_at;
+                if let Some(at) = spoiled.take_if(|at| (passed..passed + count).contains(at)) {
+                    piece[at - passed] ^= 1;
+                }
+            }
+            passed += count;
             if count == 0 || to.write_all(&piece[..count]).is_err() {
                 break;
             }

@@ -127,6 +127,11 @@ impl CommandReader {
     }
 
     /// Whether anything but the server's own words came since this was asked.
+    pub fn has_changes(&self) -> bool {
+        self.has_changes
+    }
+
+    /// The same, and nothing is left of it.
     pub fn take_changes(&mut self) -> bool {
         std::mem::take(&mut self.has_changes)
     }

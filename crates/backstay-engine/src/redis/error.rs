@@ -25,6 +25,12 @@ pub enum RedisError {
     NoDataThere { server: String, mode: String },
     #[error("the server closed the connection while it sent its snapshot, after {received} bytes")]
     SnapshotBroken { received: u64 },
+    #[error("the server closed the connection over which it sent its stream, at offset {offset}")]
+    StreamEnded {
+        offset: u64,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     #[error("{} is not the directory of the server, which is {}", named.display(), own.display())]
     DirectoryOfOther { named: PathBuf, own: PathBuf },
     #[error("the server could not save its snapshot: {reason}")]
@@ -53,8 +59,16 @@ pub enum RedisError {
         /// The one that was set.
         directory: Option<PathBuf>,
     },
-    #[error("`{}` is of {}, and not of {}", program.display(), known(found), expected.name())]
-    ProgramOfOther { program: PathBuf, found: String, expected: Product },
+    #[error(
+        "`{}` is of {}, and does not read what {} {version} wrote", program.display(), known(found), expected.name()
+    )]
+    ProgramOfOther {
+        program: PathBuf,
+        found: String,
+        expected: Product,
+        /// Of the server that wrote the data.
+        version: String,
+    },
     #[error("`{}` is of {} {found}, older than the {needed} that wrote the data", program.display(), product.name())]
     ProgramTooOld { program: PathBuf, product: Product, found: String, needed: String },
     #[error("the scratch server did not {what}; its log ends with: {log}")]
@@ -159,7 +173,9 @@ impl RedisError {
             RedisError::Refused { message, .. } => kind_of(message),
             RedisError::UnsupportedVersion { .. } => ErrorKind::Unsupported,
             RedisError::NoDataThere { .. } => ErrorKind::Invalid,
-            RedisError::SnapshotBroken { .. } | RedisError::SaveFailed { .. } => ErrorKind::Unavailable,
+            RedisError::SnapshotBroken { .. }
+            | RedisError::StreamEnded { .. }
+            | RedisError::SaveFailed { .. } => ErrorKind::Unavailable,
             RedisError::DirectoryOfOther { .. } | RedisError::FileOfOther { .. } => ErrorKind::Invalid,
             RedisError::Served { .. }
             | RedisError::MayBeServed { .. }
@@ -204,6 +220,11 @@ impl RedisError {
                 "see the log of the server: it says whether it was restarted, or gave the connection up because \
                  `client-output-buffer-limit replica` was passed"
             }
+            // It tells nobody else: of the connection only the end comes.
+            RedisError::StreamEnded { .. } => {
+                "see the log of the server: it says whether it was stopped, or gave the connection up because \
+                 `client-output-buffer-limit replica` or `repl-timeout` was passed"
+            }
             RedisError::DirectoryOfOther { .. } | RedisError::FileOfOther { .. } => {
                 "correct `data_directory` of the instance: `CONFIG GET dir` says what it is at the server; without \
                  it bases come over the network"
@@ -243,14 +264,19 @@ impl RedisError {
                     "install the package `{package}`, or name the directory with `bin_directory` of the instance"
                 )];
             }
-            RedisError::ProgramOfOther { expected, .. } => {
+            RedisError::ProgramOfOther { expected, version, .. } => {
+                let package = program_of(*expected);
                 return vec![format!(
-                    "name the directory of `{}` with `bin_directory` of the instance",
-                    program_of(*expected)
+                    "install the package `{package}` in {version} or newer, or name the directory of one with \
+                     `bin_directory` of the instance"
                 )];
             }
-            RedisError::ProgramTooOld { .. } => {
-                "install a newer one, and name its directory with `bin_directory` of the instance"
+            RedisError::ProgramTooOld { product, needed, .. } => {
+                let package = program_of(*product);
+                return vec![format!(
+                    "install the package `{package}` in {needed} or newer, or name the directory of one with \
+                     `bin_directory` of the instance"
+                )];
             }
             RedisError::Scratch { log, .. } => of_log(log).1,
             RedisError::TlsEnded { has_certificate: false, .. } => {
@@ -319,6 +345,7 @@ mod tests {
             RedisError::UnsupportedVersion { product: "Redis", version: "6.2.1".into() },
             RedisError::NoDataThere { server: "one:1".into(), mode: "sentinel".into() },
             RedisError::SnapshotBroken { received: 1 },
+            RedisError::StreamEnded { offset: 1, source: "it ended".into() },
             ended(false, true),
             ended(true, false),
         ] {
@@ -346,7 +373,12 @@ mod tests {
             RedisError::NoExchange { directory: "/x".into() },
             RedisError::Refused { action: saving::ACTION, message: "NOPERM x".to_owned() },
             RedisError::ProgramMissing { product, release: (8, 1), directory: None },
-            RedisError::ProgramOfOther { program: "/x".into(), found: String::new(), expected: product },
+            RedisError::ProgramOfOther {
+                program: "/x".into(),
+                found: String::new(),
+                expected: product,
+                version: "8.1.0".into(),
+            },
             RedisError::ProgramTooOld {
                 program: "/x".into(),
                 product,

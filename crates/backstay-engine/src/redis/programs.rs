@@ -1,14 +1,17 @@
 //! Finds the program that runs a server of Redis or Valkey on this machine.
 //!
-//! A server reads what one of its own product wrote that is as old or older. The two products
-//! have gone apart since Redis 7.2, and what either makes of the other's files is nobody's promise,
-//! so a program of the other product is as good as none, whatever its name is: both are found
-//! under the name `redis-server`.
+//! A server reads what one of its own product wrote that is as old or older. Valkey began as Redis
+//! 7.2 and reads what that one and those before it wrote; since then the two have gone apart, and
+//! what either makes of the other's newer files is nobody's promise. Which product a program is of, it
+//! says itself: both are found under the name `redis-server`.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
+
+use backstay_model::Finding;
+use backstay_model::error::Classified;
 
 use super::error::RedisError;
 use super::facts::{Product, ServerFacts, numbers};
@@ -23,12 +26,14 @@ const USUAL_PLACES: [&str; 4] = ["/usr/bin", "/usr/local/bin", "/usr/sbin", "/op
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RedisPrograms {
     server: PathBuf,
+    product: Product,
     version: String,
 }
 
 impl RedisPrograms {
     /// Looks into the directory that was set and nowhere else, or, when none was, along the search
-    /// path and in the usual places. The first that will do is taken.
+    /// path and in the usual places. The first that will do is taken, and one of the other product only
+    /// where there is none of the same.
     ///
     /// # Errors
     ///
@@ -39,7 +44,7 @@ impl RedisPrograms {
             Some(directory) => vec![directory.to_owned()],
             None => search_places(std::env::var_os("PATH").as_deref()),
         };
-        let mut unfit = None;
+        let (mut unfit, mut other) = (None, None);
         // All places by the product's own name come first: under the other one lies a link at best.
         for name in names(source.product) {
             for directory in &directories {
@@ -48,10 +53,14 @@ impl RedisPrograms {
                     continue;
                 }
                 match check(program, source).await {
-                    Ok(programs) => return Ok(programs),
+                    Ok(programs) if programs.product == source.product => return Ok(programs),
+                    Ok(programs) => other = other.or(Some(programs)),
                     Err(error) => unfit = unfit.or(Some(error)),
                 }
             }
+        }
+        if let Some(other) = other {
+            return Ok(other);
         }
         Err(unfit.unwrap_or_else(|| {
             let (product, release) = (source.product, source.release());
@@ -64,16 +73,50 @@ impl RedisPrograms {
         &self.server
     }
 
+    pub fn product(&self) -> Product {
+        self.product
+    }
+
+    /// What a person should know of it: it proves what it loads, and the server of that product was
+    /// not tried.
+    pub fn finding(&self, source: &ServerFacts) -> Option<Finding> {
+        let RedisPrograms { product, version, .. } = self;
+        let (of, name) = (&source.version, source.product.name());
+        (*product != source.product).then(|| {
+            Finding::info(
+                "the private server",
+                format!("it is of {} {version}, which reads what {name} {of} wrote", product.name()),
+                format!("`bin_directory` of the instance names the directory of a server of {name}"),
+            )
+        })
+    }
+
     /// What it says of itself.
     pub fn version(&self) -> &str {
         &self.version
     }
 }
 
+/// Of programs that there are, and of which none will do.
+pub fn unfit(error: &Error) -> Option<Finding> {
+    let is_there =
+        matches!(error, Error::Redis(RedisError::ProgramOfOther { .. } | RedisError::ProgramTooOld { .. }));
+    let hint = error.hints().into_iter().next().filter(|_| is_there)?;
+    Some(Finding::warning("the server of this machine", error.to_string(), hint))
+}
+
+/// The last release of Redis that Valkey grew out of: both write version 11 of the format at most.
+const LAST_IN_COMMON: (u32, u32) = (7, 2);
+
+/// Whether every server of Valkey reads what a server wrote.
+pub fn valkey_reads(source: &ServerFacts) -> bool {
+    source.product == Product::Valkey || source.release() <= LAST_IN_COMMON
+}
+
 /// What the server's program may be called: Valkey's own build leaves links with the old names.
 fn names(product: Product) -> &'static [&'static str] {
     match product {
-        Product::Redis => &["redis-server"],
+        Product::Redis => &["redis-server", "valkey-server"],
         Product::Valkey => &["valkey-server", "redis-server"],
     }
 }
@@ -87,19 +130,25 @@ fn search_places(search_path: Option<&OsStr>) -> Vec<PathBuf> {
 async fn check(program: PathBuf, source: &ServerFacts) -> Result<RedisPrograms> {
     let said = ask_version(&program).await?;
     let Some((product, version)) = parse_version(&said) else {
-        let (expected, found) = (source.product, said.lines().next().unwrap_or_default().to_owned());
-        return Err(RedisError::ProgramOfOther { program, found, expected }.into());
+        let found = said.lines().next().unwrap_or_default().to_owned();
+        return Err(of_other(program, found, source));
     };
-    if product != source.product {
-        let found = format!("{} {version}", product.name());
-        return Err(RedisError::ProgramOfOther { program, found, expected: source.product }.into());
+    let is_same = product == source.product;
+    let reads = is_same || product == Product::Valkey && valkey_reads(source);
+    if !reads {
+        return Err(of_other(program, format!("{} {version}", product.name()), source));
     }
     // Within one release the formats stay, and a distribution's fix is not always that of the source.
-    if numbers(&version) < source.release() {
+    if is_same && numbers(&version) < source.release() {
         let needed = source.version.clone();
         return Err(RedisError::ProgramTooOld { program, product, found: version, needed }.into());
     }
-    Ok(RedisPrograms { server: program, version })
+    Ok(RedisPrograms { server: program, product, version })
+}
+
+fn of_other(program: PathBuf, found: String, source: &ServerFacts) -> Error {
+    let (expected, version) = (source.product, source.version.clone());
+    RedisError::ProgramOfOther { program, found, expected, version }.into()
 }
 
 async fn ask_version(program: &Path) -> Result<String> {
@@ -140,10 +189,14 @@ mod tests {
     /// A directory with a program that says what it is told to.
     fn place(name: &str, says: &str) -> tempfile::TempDir {
         let place = tempfile::tempdir().unwrap();
-        let program = place.path().join(name);
+        program(place.path(), name, says);
+        place
+    }
+
+    fn program(place: &Path, name: &str, says: &str) {
+        let program = place.join(name);
         fs::write(&program, format!("#!/bin/sh\necho '{says}'\n")).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-        place
     }
 
     const REDIS: &str = "Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc-5.3.0 bits=64 build=a";
@@ -173,9 +226,35 @@ mod tests {
         let found = RedisPrograms::find(&source(Product::Valkey, "8.0.2"), Some(place.path())).await.unwrap();
         assert_eq!(found.server(), place.path().join("redis-server"));
         let error =
-            RedisPrograms::find(&source(Product::Redis, "7.0.1"), Some(place.path())).await.unwrap_err();
-        assert!(error.to_string().ends_with("is of Valkey 8.1.1, and not of Redis"), "{error}");
+            RedisPrograms::find(&source(Product::Redis, "7.4.0"), Some(place.path())).await.unwrap_err();
+        assert!(
+            error.to_string().contains("is of Valkey 8.1.1, and does not read what Redis 7.4.0"),
+            "{error}"
+        );
         assert!(error.hints()[0].contains("`bin_directory`"), "{:?}", error.hints());
+    }
+
+    #[tokio::test]
+    async fn valkey_reads_what_redis_wrote_before_they_parted_where_there_is_none_of_redis() {
+        let place = place("valkey-server", VALKEY);
+        for version in ["7.0.15", "7.2.9"] {
+            let source = source(Product::Redis, version);
+            let found = RedisPrograms::find(&source, Some(place.path())).await.unwrap();
+            assert_eq!(found.product(), Product::Valkey, "{version}");
+            assert!(found.finding(&source).unwrap().message.contains("Valkey 8.1.1"), "{version}");
+        }
+        program(place.path(), "redis-server", REDIS);
+        let source = source(Product::Redis, "7.0.15");
+        let found = RedisPrograms::find(&source, Some(place.path())).await.unwrap();
+        assert_eq!((found.product(), found.finding(&source)), (Product::Redis, None));
+    }
+
+    #[tokio::test]
+    async fn redis_does_not_read_what_valkey_wrote() {
+        let place = place("redis-server", REDIS.replace("7.0.15", "8.2.0").as_str());
+        let error =
+            RedisPrograms::find(&source(Product::Valkey, "7.2.4"), Some(place.path())).await.unwrap_err();
+        assert!(matches!(error, Error::Redis(RedisError::ProgramOfOther { .. })), "{error}");
     }
 
     #[tokio::test]

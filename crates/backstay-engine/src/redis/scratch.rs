@@ -25,7 +25,7 @@ use tracing::{info, warn};
 
 use super::connection::Connection;
 use super::error::RedisError;
-use super::facts::{Info, ServerFacts};
+use super::facts::{Info, Product, ServerFacts};
 use super::place::FileNames;
 use super::programs::RedisPrograms;
 use super::settings::{Address, CONNECT_LIMIT};
@@ -80,6 +80,7 @@ pub struct ScratchServer {
     names: FileNames,
     /// Socket, log and view; removed at the end.
     private: PathBuf,
+    product: Product,
     version: String,
     /// It is at work on a file in the directory.
     is_saving: bool,
@@ -109,6 +110,7 @@ impl ScratchServer {
             names: names.clone(),
             // A server of Redis runs as anybody, and only reads.
             private: private_directory(None)?,
+            product: programs.product(),
             version: programs.version().to_owned(),
             is_saving: false,
         };
@@ -194,6 +196,11 @@ impl ScratchServer {
 
     pub fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// Of the program that runs, which may be another than that of the source.
+    pub fn product(&self) -> Product {
+        self.product
     }
 
     /// Of the program that runs.

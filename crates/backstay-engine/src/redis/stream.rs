@@ -8,8 +8,9 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use super::connection::Connection;
+use super::error::RedisError;
 use super::sync::StreamPlace;
-use crate::Result;
+use crate::{Error, Result};
 
 const RECEIVE: &str = "receive the stream";
 const REPORT: &str = "tell the server how far this side is";
@@ -43,10 +44,17 @@ impl StreamReceiver {
     ///
     /// # Errors
     ///
-    /// [`Error::ConnectionLost`](crate::Error::ConnectionLost).
+    /// [`RedisError::StreamEnded`].
     pub async fn next(&mut self, limit: Duration) -> Result<Option<Bytes>> {
-        if self.connection.incoming().is_empty() && !self.connection.read_within(RECEIVE, limit).await? {
-            return Ok(None);
+        if self.connection.incoming().is_empty() {
+            let offset = self.place.offset;
+            let read = self.connection.read_within(RECEIVE, limit).await.map_err(|error| match error {
+                Error::ConnectionLost { source, .. } => RedisError::StreamEnded { offset, source }.into(),
+                error => error,
+            });
+            if !read? {
+                return Ok(None);
+            }
         }
         let held: &mut BytesMut = self.connection.incoming();
         let piece = held.split_to(held.len().min(PIECE)).freeze();

@@ -98,7 +98,7 @@ impl FullSync {
     /// [`RedisError::SnapshotBroken`] where the connection ends first.
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
         if matches!(self.rest, Rest::Unknown) {
-            self.rest = self.announced().await?;
+            self.rest = self.announced().await.map_err(|error| self.broken(error))?;
         }
         loop {
             let held = self.connection.incoming();
@@ -129,10 +129,14 @@ impl FullSync {
                 Rest::Bytes(_) | Rest::Until(_) => {}
             }
             let read = self.connection.read_more(RECEIVE, SILENCE).await;
-            read.map_err(|error| match error {
-                Error::ConnectionLost { .. } => RedisError::SnapshotBroken { received: self.received }.into(),
-                error => error,
-            })?;
+            read.map_err(|error| self.broken(error))?;
+        }
+    }
+
+    fn broken(&self, error: Error) -> Error {
+        match error {
+            Error::ConnectionLost { .. } => RedisError::SnapshotBroken { received: self.received }.into(),
+            error => error,
         }
     }
 

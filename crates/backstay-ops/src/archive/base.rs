@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use backstay_model::error::Classified;
 use backstay_model::{LogGap, Lsn, TimelineId};
 use tokio::sync::watch;
 
@@ -63,7 +64,7 @@ pub(super) async fn take_when_wanted(
                 Err(_) if context.cancel.is_cancelled() => return,
                 Err(error) => error,
             };
-            watcher.see(ArchiveEvent::BaseFailed { reason: with_causes(&error) });
+            watcher.see(ArchiveEvent::BaseFailed { reason: with_causes(&error), hints: error.hints() });
             tokio::select! {
                 () = context.cancel.cancelled() => return,
                 () = tokio::time::sleep(wait) => {}

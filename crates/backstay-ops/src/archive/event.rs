@@ -16,6 +16,12 @@ pub enum ArchiveEvent {
         log: LogId,
         from: u64,
     },
+    /// The server does not go on behind this position, and sends everything anew.
+    Broken {
+        from: u64,
+        /// It began another stream, as after a restart. Else it has let go of what follows.
+        is_another: bool,
+    },
     /// What a person should know of the server that it comes from.
     Told {
         finding: Finding,
@@ -71,6 +77,7 @@ pub enum ArchiveEvent {
     /// It is tried again.
     BaseFailed {
         reason: String,
+        hints: Vec<String>,
     },
 }
 

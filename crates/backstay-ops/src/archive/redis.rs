@@ -39,6 +39,7 @@ pub(crate) mod instants;
 mod keeper;
 mod lacking;
 mod marking;
+pub(crate) mod quiet;
 mod resume;
 mod stream;
 
@@ -252,6 +253,14 @@ impl StreamArchive<'_> {
             // for it: that is not asked for again at once.
             Attached::Full(_) if !is_whole => Ok(Ended::WithoutBase),
             Attached::Full(sync) => {
+                // A replica that is behind sends again what is here, and nothing is missing.
+                let is_missing = |place: &&StreamPlace| {
+                    place.replication_id != sync.place.replication_id || place.offset < sync.place.offset
+                };
+                if let Some(place) = place.as_ref().filter(is_missing) {
+                    let is_another = place.replication_id != sync.place.replication_id;
+                    self.watcher.see(ArchiveEvent::Broken { from: place.offset, is_another });
+                }
                 // Named for the case that nothing becomes of the base.
                 let wanted = WantedBase::Stream {
                     replication_id: sync.place.replication_id.clone(),
@@ -385,7 +394,8 @@ async fn take(
         }
         Err(_) if context.cancel.is_cancelled() => true,
         Err(error) => {
-            watcher.see(ArchiveEvent::BaseFailed { reason: crate::status::with_causes(&error) });
+            let reason = crate::status::with_causes(&error);
+            watcher.see(ArchiveEvent::BaseFailed { reason, hints: error_hints(&error) });
             false
         }
     }

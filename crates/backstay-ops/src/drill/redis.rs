@@ -2,7 +2,9 @@
 //! its own, and compared with that.
 
 use backstay_engine::redis::RedisSettings;
+use backstay_engine::redis::base::RedisFacts;
 use backstay_engine::redis::place;
+use backstay_engine::redis::programs::RedisPrograms;
 use backstay_model::plan::RestoreRequest;
 use backstay_model::{BackupId, BackupRecord, EngineKind, RecoveryTarget, StopOptions, TargetTimeline};
 
@@ -72,6 +74,9 @@ pub(super) async fn drill(
         return Err(Error::broken("a backup is of another engine than its instance"));
     }
     course.backup = Some(manifest.record.id.clone());
+    // Whoever cannot start it need not read it first.
+    let source = RedisFacts::from_json(&manifest.record.facts)?.server;
+    let programs = RedisPrograms::find(&source, settings.bin_directory.as_deref()).await?;
     let watch = Stopwatch::start();
     let replayed: u64 = plan.log.iter().map(|range| range.bytes).sum();
     let needed = manifest.record.statistics.logical_bytes + replayed;
@@ -81,6 +86,7 @@ pub(super) async fn drill(
     (course.place_seconds, course.restored_bytes) = (Some(watch.seconds()), placed.bytes);
     let expected = redis_proof::expected_at(context, &plan, &placed).await?;
     course.findings = plan.findings;
+    course.findings.extend(programs.finding(&source));
     let watch = Stopwatch::start();
     let mut server = redis_proof::start(context, settings, &placed).await?;
     course.recover_seconds = Some(watch.seconds());

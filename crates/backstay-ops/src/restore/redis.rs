@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use backstay_engine::postgres::starting::{Starting, shell_word};
 use backstay_engine::redis::base::{RedisFacts, SETTINGS, SNAPSHOT};
+use backstay_engine::redis::facts::Product;
 use backstay_engine::redis::place::{self, FileNames, RedisPlace};
-use backstay_engine::redis::programs::RedisPrograms;
+use backstay_engine::redis::programs::{self, RedisPrograms};
 use backstay_model::drill::{DrillReport, Proof};
 use backstay_model::parts::PartTarget;
 use backstay_model::plan::RestorePlan;
@@ -44,14 +45,16 @@ pub(super) async fn look(
     } else if let Err(error) = place::check(&options.into, plan.bytes) {
         plan.refuse(Refusal::from_error(&error));
     }
-    if options.start {
-        let bin_directory = match &instance.engine {
-            EngineSettings::Redis(settings) => settings.bin_directory.as_deref(),
-            _ => None,
-        };
-        if let Err(error) = RedisPrograms::find(&facts.server, bin_directory).await {
-            plan.refuse(Refusal::from_error(&error));
-        }
+    let bin_directory = match &instance.engine {
+        EngineSettings::Redis(settings) => settings.bin_directory.as_deref(),
+        _ => None,
+    };
+    match RedisPrograms::find(&facts.server, bin_directory).await {
+        Ok(programs) if options.start => plan.findings.extend(programs.finding(&facts.server)),
+        Err(error) if options.start => plan.refuse(Refusal::from_error(&error)),
+        // The directory may be meant for another machine.
+        Err(error) => plan.findings.extend(programs::unfit(&error)),
+        Ok(_) => {}
     }
     for (option, is_given) in
         [("--standby", options.standby.is_some()), ("--tablespace", !options.tablespaces.is_empty())]
@@ -62,11 +65,17 @@ pub(super) async fn look(
             plan.refuse(Refusal::new(ErrorKind::Unsupported, message, vec![hint.to_owned()]));
         }
     }
-    let (product, version) = (facts.server.product.name(), &facts.server.version);
+    let (product, version, format) = (facts.server.product.name(), &facts.server.version, facts.rdb_version);
+    let or_valkey = match facts.server.product == Product::Redis && programs::valkey_reads(&facts.server) {
+        true => ", or Valkey,",
+        false => "",
+    };
     plan.findings.push(Finding::info(
         "the server",
-        format!("the snapshot is of {product} {version}"),
-        format!("start {product} of this version or a newer one on it: an older one does not load it"),
+        format!("the snapshot is of {product} {version}, in version {format} of the format"),
+        format!(
+            "start {product} of this version or a newer one{or_valkey} on it: an older one does not load it"
+        ),
     ));
     let (fact, remedy) = match plan.log.is_empty() {
         true => (
@@ -129,7 +138,9 @@ pub(super) async fn run(
         recovery_time_seconds = Some(clock.seconds());
         let found = redis_proof::ask(context, &mut server, &expected).await?;
         let is_sound = found.is_sound();
-        if is_sound && plan.recovery.is_some() && !placed.source_appends {
+        // A snapshot that another product writes is its own, and what wrote the data may not load it.
+        let is_same = server.product() == placed.facts.server.product;
+        if is_sound && plan.recovery.is_some() && !placed.source_appends && is_same {
             context.progress.enter("write the snapshot");
             let writing = async { Ok(server.write_snapshot(SNAPSHOT_LIMIT).await?) };
             context.unless_cancelled(writing).await?;

@@ -92,6 +92,14 @@ impl ArchiveWatcher for Telling {
             ArchiveEvent::Timeline { log, from } => {
                 format!("timeline {} goes on from {}", number(&log), Lsn(from))
             }
+            ArchiveEvent::Broken { from, is_another: true } => format!(
+                "warning: the server began another stream, as after a restart: what it may have done behind offset \
+                 {from} of the one before did not come"
+            ),
+            ArchiveEvent::Broken { from, is_another: false } => format!(
+                "error: the server has let go of what follows offset {from}: the stream has a hole there\n  \
+                 hint: raise `repl-backlog-size` of the server, and `client-output-buffer-limit replica` with it"
+            ),
             ArchiveEvent::Told { finding } => {
                 let mut told = self.told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 if !told.contains(&finding) {
@@ -113,14 +121,13 @@ impl ArchiveWatcher for Telling {
                 }
                 return;
             }
-            ArchiveEvent::Waiting { reason, .. } | ArchiveEvent::BaseFailed { reason }
+            ArchiveEvent::Waiting { reason, .. } | ArchiveEvent::BaseFailed { reason, .. }
                 if last.as_ref() == Some(&reason) =>
             {
                 return;
             }
             ArchiveEvent::Waiting { reason, hints } => {
-                let hints: String = hints.iter().map(|hint| format!("\n  hint: {hint}")).collect();
-                let said = format!("waiting: {reason}{hints}");
+                let said = format!("waiting: {reason}{}", listed(&hints));
                 *last = Some(reason);
                 said
             }
@@ -146,13 +153,18 @@ impl ArchiveWatcher for Telling {
             ArchiveEvent::BaseTaken { id, finished_at } => {
                 format!("base {id} is taken: restores reach every instant from {finished_at} on")
             }
-            ArchiveEvent::BaseFailed { reason } => {
-                *last = Some(reason.clone());
-                format!("error: the base failed, and is tried again: {reason}")
+            ArchiveEvent::BaseFailed { reason, hints } => {
+                let said = format!("error: the base failed, and is tried again: {reason}{}", listed(&hints));
+                *last = Some(reason);
+                said
             }
         };
         self.output.note(&format!("{instance}: {said}"));
     }
+}
+
+fn listed(hints: &[String]) -> String {
+    hints.iter().map(|hint| format!("\n  hint: {hint}")).collect()
 }
 
 fn of_lag(level: LagLevel, held_bytes: u64, limit: LagLimit) -> String {

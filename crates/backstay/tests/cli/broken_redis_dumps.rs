@@ -1,12 +1,11 @@
 //! Dumps of Redis and Valkey that do not end well, and those that are spoiled afterwards: one error,
 //! and nothing that looks like a dump, or like what a dump restores.
 
-use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
+use testkit::way::Way;
 use testkit::{Redis, RedisVersion, require_redis, wait_until};
 
 use super::dumps::shown;
@@ -46,7 +45,7 @@ fn a_server_that_dies_while_it_sends_leaves_no_dump_and_no_obstacle() {
         let dump = home.start(["dump", "cache"]);
         wait_until(LIMIT, "the snapshot to be on its way", || is_sending(server)).unwrap();
         server.kill9().unwrap();
-        Ran::from(&dump.wait_with_output().unwrap()).refused(6, &["the snapshot"]);
+        Ran::from(&dump.wait_with_output().unwrap()).refused(6, &["its snapshot"]);
         nothing_there(&home, "a server that died");
         home.run(["dump", "cache"]).refused(6, &["connect"]);
         server.start().unwrap();
@@ -78,39 +77,13 @@ fn a_dump_that_is_cancelled_or_killed_leaves_nothing_and_the_server_stops_sendin
     });
 }
 
-/// A way to the server on which one bit of what it says is another.
-fn spoiling(server: u16) -> u16 {
-    const AT: usize = 3 << 20;
-    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let port = listener.local_addr().unwrap().port();
-    std::thread::spawn(move || {
-        for mut client in listener.incoming().flatten() {
-            let Ok(mut server) = TcpStream::connect(("127.0.0.1", server)) else { return };
-            let (mut asks, mut asked) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-            std::thread::spawn(move || {
-                std::io::copy(&mut asks, &mut asked).map(|_| asked.shutdown(Shutdown::Both))
-            });
-            let (mut piece, mut passed) = (vec![0; 64 << 10], 0);
-            while let Ok(count @ 1..) = server.read(&mut piece) {
-                if (passed..passed + count).contains(&AT) {
-                    piece[AT - passed] ^= 1;
-                }
-                passed += count;
-                if client.write_all(&piece[..count]).is_err() {
-                    break;
-                }
-            }
-            let _ = client.shutdown(Shutdown::Both);
-        }
-    });
-    port
-}
-
 #[test]
 fn a_snapshot_that_is_damaged_on_its_way_gets_no_name() {
     on_both(&[], |server, _| {
         let home = dumping(server, "tiers");
-        let url = format!("instance.cache.url=redis://127.0.0.1:{}", spoiling(server.port()));
+        let way = Way::to(server.port()).unwrap();
+        way.spoil(3 << 20);
+        let url = format!("instance.cache.url=redis://127.0.0.1:{}", way.port);
         let ran = home.run(["dump", "cache", "--set", &url]);
         assert!(ran.code == 8 && ran.err.contains("its sum is another"), "{ran:#?}");
         nothing_there(&home, "a damaged snapshot");

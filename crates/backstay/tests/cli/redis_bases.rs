@@ -170,7 +170,7 @@ fn a_server_that_dies_while_it_is_backed_up_leaves_no_backup_and_no_obstacle() {
         .unwrap();
         server.kill9().unwrap();
         let ran = Ran::from(&backup.wait_with_output().unwrap());
-        assert!(ran.code == 6 && ran.err.contains("the snapshot"), "{ran:#?}");
+        assert!(ran.code == 6 && ran.err.contains("its snapshot"), "{ran:#?}");
         assert!(home.backups().is_empty());
         server.start().unwrap();
         home.run(["backup", "cache", "--quiet"]).good();

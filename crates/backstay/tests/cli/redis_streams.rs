@@ -49,10 +49,8 @@ impl<'a> Archive<'a> {
     }
 
     pub fn says(&self, words: &str) {
-        wait_until(LIMIT, format!("the archive to say {words:?}: {}", self.text()), || {
-            self.text().contains(words)
-        })
-        .unwrap();
+        let said = wait_until(LIMIT, format!("the archive to say {words:?}"), || self.text().contains(words));
+        said.unwrap_or_else(|late| panic!("{late}: {}", self.text()));
     }
 
     pub fn text(&self) -> String {

@@ -126,6 +126,10 @@ impl Instants {
         Ok(instants)
     }
 
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// Where the stream goes on.
     pub fn last(&self) -> Option<&Line> {
         self.lines.last()
@@ -260,7 +264,7 @@ fn reserve(file: &File, bytes: u64) -> io::Result<()> {
     }
 }
 
-fn sum(json: &str) -> u32 {
+pub(super) fn sum(json: &str) -> u32 {
     checksum(CrcAlgorithm::Crc32Iscsi, json.as_bytes()) as u32
 }
 

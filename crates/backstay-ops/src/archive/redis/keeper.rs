@@ -11,6 +11,7 @@ use backstay_model::LogId;
 use jiff::Timestamp;
 
 use super::instants::{Instants, Line, Witness};
+use super::quiet::Quiet;
 use crate::archive::keeping::Batch;
 use crate::archive::{CUT_BYTES, Spool};
 use crate::error::{Error, Result};
@@ -49,6 +50,7 @@ pub(super) struct Keeper {
     last: (u64, i64),
     marked: (u64, i64),
     lines: u32,
+    quiet: Quiet,
 }
 
 impl Keeper {
@@ -61,6 +63,7 @@ impl Keeper {
         reader: CommandReader,
     ) -> Keeper {
         let last = (reader.boundary(), 0);
+        let quiet = Quiet::from(replication_id.clone(), reader.at());
         Keeper {
             spool,
             instants,
@@ -72,6 +75,7 @@ impl Keeper {
             last,
             marked: last,
             lines: 0,
+            quiet,
         }
     }
 
@@ -110,6 +114,18 @@ impl Keeper {
             }
         }
         Ok(None)
+    }
+
+    /// Behind each piece: whoever asks for the status learns that nothing is missing.
+    pub fn note_quiet(&mut self) {
+        if self.reader.has_changes() {
+            self.quiet.since = self.reader.at();
+        } else if self.reader.boundary() > self.quiet.until {
+            self.quiet.until = self.reader.boundary();
+            if let Err(error) = self.quiet.write(self.instants.lock().directory()) {
+                tracing::debug!(%error, "that the server is idle is not written down");
+            }
+        }
     }
 
     fn mark(&mut self) {

@@ -194,6 +194,7 @@ impl<'a, 'b> Stream<'a, 'b> {
     fn hand_on(&mut self, mut keeper: Keeper, mut piece: Piece, flush: bool) {
         self.working.spawn_blocking(move || {
             let full = keeper.keep(&mut piece)?.map(Box::new);
+            keeper.note_quiet();
             let durable = if flush || full.is_some() { Some(keeper.flush()?) } else { None };
             Ok(Done { keeper, piece, full, durable })
         });
@@ -280,6 +281,14 @@ impl<'a, 'b> Stream<'a, 'b> {
 
     async fn report(&mut self) -> Result<()> {
         self.last_report = Instant::now();
-        Ok(self.receiver.acknowledge(self.durable.max(self.harmless)).await?)
+        match self.receiver.acknowledge(self.durable.max(self.harmless)).await {
+            // What a server has sent before it closed the connection may still be read, and it may not
+            // send it again. Behind that comes the end.
+            Err(error @ backstay_engine::Error::ConnectionLost { .. }) => {
+                tracing::debug!(%error, "the server does not hear how far this side is");
+                Ok(())
+            }
+            told => Ok(told?),
+        }
     }
 }
