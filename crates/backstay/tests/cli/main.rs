@@ -68,6 +68,7 @@ mod redis_lineages;
 mod redis_replicas;
 mod redis_saved;
 mod redis_set_aside;
+mod redis_slow_stores;
 mod redis_streams;
 mod reloads;
 mod second_life;
