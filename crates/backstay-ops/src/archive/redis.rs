@@ -66,6 +66,7 @@ pub(super) async fn receive(
         instants,
         sender,
         wants_base,
+        streams: Streams::default(),
         has_forked: false,
         fork_wait: RETRY_FIRST,
         has_lost_snapshot: false,
@@ -145,6 +146,8 @@ struct StreamArchive<'a> {
     instants: SharedInstants,
     sender: Sender<'a>,
     wants_base: watch::Sender<Option<WantedBase>>,
+    /// The timelines, as the store had them when it last said so, and those that began since.
+    streams: Streams,
     /// The server has forked for this connection, and nothing has become of it yet.
     has_forked: bool,
     /// Between two of those.
@@ -204,7 +207,7 @@ impl StreamArchive<'_> {
     }
 
     /// What is there says where it goes on, before the server is asked.
-    async fn known(&self) -> Result<Known> {
+    async fn known(&mut self) -> Result<Known> {
         let (context, instance) = (self.context, &self.instance.id);
         let instants = self.instants.clone();
         let last = off_thread(move || Ok(instants.lock().last().map(Resume::from))).await?;
@@ -219,7 +222,10 @@ impl StreamArchive<'_> {
             Err(error) => return Err(error),
         };
         let looking = async {
-            let mut streams = Streams::of(context, instance, &index).await?;
+            let mut streams = match is_whole {
+                true => Streams::of(context, instance, &index).await?,
+                false => self.streams.clone(),
+            };
             for (log, text) in self.spool.with(|spool| Ok(spool.histories()?)).await? {
                 let text = String::from_utf8_lossy(&text).into_owned();
                 if let Some(history) = crate::log_view::streams::history_of(&log, Some(&text)) {
@@ -235,7 +241,9 @@ impl StreamArchive<'_> {
             };
             Ok(Known { streams, resume, is_whole })
         };
-        context.unless_cancelled(looking).await
+        let known = context.unless_cancelled(looking).await?;
+        self.streams = known.streams.clone();
+        Ok(known)
     }
 
     async fn connect(&mut self) -> Result<Ended> {
@@ -286,6 +294,7 @@ impl StreamArchive<'_> {
         }
         let (log, history) = streams.next(&resume, id);
         self.sender.history(log.clone(), history.to_text().into_bytes().into()).await?;
+        self.streams.add(log.clone(), history);
         self.sender.over(&resume.log);
         let event = ArchiveEvent::Timeline { log: log.clone(), from: resume.reader.at() };
         self.watcher.see(event);
