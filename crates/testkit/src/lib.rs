@@ -26,7 +26,7 @@ pub mod workspace;
 
 pub use engines::{require_postgres, require_programs, require_rescue_python, require_timescaledb};
 pub use port::free_port;
-pub use postgres::clock::require_settable_clock;
+pub use postgres::clock::{prepare_clock, require_settable_clock, set_clock, with_clock};
 pub use postgres::{Postgres, PostgresOptions, StopMode};
 pub use redis::{Redis, RedisInstallation, RedisVersion, require_redis};
 pub use servers::{Installation, PostgresVersion};

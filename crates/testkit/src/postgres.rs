@@ -97,7 +97,7 @@ impl Postgres {
         server.command_line.push("listen_addresses=127.0.0.1".to_owned());
         if options.has_own_clock {
             let clock = server.workspace.path().join("clock");
-            clock::prepare(&clock)?;
+            clock::prepare_clock(&clock)?;
             server.clock = Some(clock);
         }
         server.start_first()?;
@@ -225,7 +225,7 @@ impl Postgres {
         }
         self.owner.apply(&mut command);
         if let Some(clock) = &self.clock {
-            clock::apply(&mut command, clock);
+            clock::with_clock(&mut command, clock);
         }
         command.stdin(Stdio::null()).stdout(File::try_clone(&log)?).stderr(log).current_dir("/");
         // A shell that runs the tests sends Ctrl-C to its whole foreground group.

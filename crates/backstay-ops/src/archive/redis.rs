@@ -10,8 +10,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use backstay_engine::redis::RedisSettings;
-use backstay_engine::redis::base::RedisBase;
-use backstay_engine::redis::commands::CommandReader;
 use backstay_engine::redis::settings::Address;
 use backstay_engine::redis::source::{self, ChosenSource};
 use backstay_engine::redis::stream::StreamReceiver;
@@ -26,7 +24,6 @@ use super::{
     AT_ONCE, ArchiveEvent, ArchiveOptions, ArchiveWatcher, Ended, LAST_SENDING, RETRY_FIRST, STORE_LIMIT,
     Spool, gap, is_worth_another_try, room, was_stopped, within,
 };
-use crate::backup::{self, BackupOptions};
 use crate::context::{Context, off_thread};
 use crate::error::{Error, Result};
 use crate::instance::Instance;
@@ -34,6 +31,7 @@ use instants::Instants;
 use keeper::{Keeper, SharedInstants};
 use resume::{Resume, Streams};
 
+mod beginning;
 mod headroom;
 pub(crate) mod instants;
 mod keeper;
@@ -59,8 +57,21 @@ pub(super) async fn receive(
     let mut sender =
         Sender::new(context, instance, options, watcher, spool.clone(), Arc::new(instants.clone()))?;
     context.unless_cancelled(sender.take_over()).await?;
-    let mut archive =
-        StreamArchive { context, instance, settings, options, watcher, spool, instants, sender, wants_base };
+    let mut archive = StreamArchive {
+        context,
+        instance,
+        settings,
+        options,
+        watcher,
+        spool,
+        instants,
+        sender,
+        wants_base,
+        streams: Streams::default(),
+        has_forked: false,
+        fork_wait: RETRY_FIRST,
+        has_lost_snapshot: false,
+    };
     let outcome = archive.receive_on().await;
     let left = tokio::time::timeout(LAST_SENDING, archive.sender.finish()).await;
     archive.sender.end().await;
@@ -136,6 +147,14 @@ struct StreamArchive<'a> {
     instants: SharedInstants,
     sender: Sender<'a>,
     wants_base: watch::Sender<Option<WantedBase>>,
+    /// The timelines, as the store had them when it last said so, and those that began since.
+    streams: Streams,
+    /// The server has forked for this connection, and nothing has become of it yet.
+    has_forked: bool,
+    /// Between two of those.
+    fork_wait: Duration,
+    /// The last snapshot was not received to its end while it was stored.
+    has_lost_snapshot: bool,
 }
 
 /// What is known of where the stream ended.
@@ -151,15 +170,13 @@ impl StreamArchive<'_> {
     async fn receive_on(&mut self) -> Result<()> {
         let mut wait = RETRY_FIRST;
         let mut at_once = 0;
-        let mut fork_wait = RETRY_FIRST;
         loop {
             let connected = self.connect().await;
-            // Each attempt makes the server fork: whatever keeps the base from the store, it is not asked
-            // for one after the other.
-            if matches!(connected, Ok(Ended::WithoutBase)) {
-                (wait, fork_wait) = (fork_wait, (fork_wait * 2).min(FORK_LAST));
-            } else if connected.is_ok() {
-                fork_wait = RETRY_FIRST;
+            // Each attempt makes the server fork: whatever keeps the stream from its beginning, it is not
+            // asked for one after the other.
+            if std::mem::take(&mut self.has_forked) {
+                wait = self.fork_wait;
+                self.fork_wait = (wait * 2).min(FORK_LAST);
             }
             let (reason, hints) = match connected {
                 Ok(Ended::Asked) => return Ok(()),
@@ -191,7 +208,7 @@ impl StreamArchive<'_> {
     }
 
     /// What is there says where it goes on, before the server is asked.
-    async fn known(&self) -> Result<Known> {
+    async fn known(&mut self) -> Result<Known> {
         let (context, instance) = (self.context, &self.instance.id);
         let instants = self.instants.clone();
         let last = off_thread(move || Ok(instants.lock().last().map(Resume::from))).await?;
@@ -206,7 +223,10 @@ impl StreamArchive<'_> {
             Err(error) => return Err(error),
         };
         let looking = async {
-            let mut streams = Streams::of(context, instance, &index).await?;
+            let mut streams = match is_whole {
+                true => Streams::of(context, instance, &index).await?,
+                false => self.streams.clone(),
+            };
             for (log, text) in self.spool.with(|spool| Ok(spool.histories()?)).await? {
                 let text = String::from_utf8_lossy(&text).into_owned();
                 if let Some(history) = crate::log_view::streams::history_of(&log, Some(&text)) {
@@ -222,7 +242,9 @@ impl StreamArchive<'_> {
             };
             Ok(Known { streams, resume, is_whole })
         };
-        context.unless_cancelled(looking).await
+        let known = context.unless_cancelled(looking).await?;
+        self.streams = known.streams.clone();
+        Ok(known)
     }
 
     async fn connect(&mut self) -> Result<Ended> {
@@ -249,9 +271,6 @@ impl StreamArchive<'_> {
                 let looking = self.want_base_where_none_leads(&goes_on);
                 tokio::join!(self.follow(&address, receiver, goes_on), looking).0
             }
-            // Its base could not be stored, and the stream may have a name already. The server has forked
-            // for it: that is not asked for again at once.
-            Attached::Full(_) if !is_whole => Ok(Ended::WithoutBase),
             Attached::Full(sync) => {
                 // A replica that is behind sends again what is here, and nothing is missing.
                 let is_missing = |place: &&StreamPlace| {
@@ -261,37 +280,12 @@ impl StreamArchive<'_> {
                     let is_another = place.replication_id != sync.place.replication_id;
                     self.watcher.see(ArchiveEvent::Broken { from: place.offset, is_another });
                 }
-                // Named for the case that nothing becomes of the base.
-                let wanted = WantedBase::Stream {
-                    replication_id: sync.place.replication_id.clone(),
-                    offset: sync.place.offset,
-                };
-                let beginning = RedisBase::with_stream(&address, sync, self.context.cancel.child_token());
-                let (base, behind) = self.context.unless_cancelled(async { Ok(beginning.await?) }).await?;
-                self.watcher.see(ArchiveEvent::BaseBegun { is_behind_gap: false });
-                let taking = take(self.context, self.instance, self.options, self.watcher, base);
-                let wants_base = self.wants_base.clone();
-                let taking = async {
-                    if !taking.await {
-                        wants_base.send_replace(Some(wanted));
-                    }
-                };
-                let cancel = self.context.cancel.clone();
-                let following = async {
-                    let receiver = tokio::select! {
-                        receiver = behind => receiver.ok(),
-                        () = cancel.cancelled() => None,
-                    };
-                    match receiver {
-                        Some(receiver) => {
-                            self.follow_new(&address, &streams, receiver, resume.as_ref()).await
-                        }
-                        None if cancel.is_cancelled() => Ok(Ended::Asked),
-                        // Why it failed is told where the base is.
-                        None => Ok(Ended::WithoutBase),
-                    }
-                };
-                tokio::join!(following, taking).0
+                self.has_forked = true;
+                match is_whole {
+                    true => self.begin_anew(&address, sync, &streams, resume.as_ref()).await,
+                    // Its base could not be stored, and the stream may have a name already.
+                    false => Ok(Ended::WithoutBase),
+                }
             }
         }
     }
@@ -309,6 +303,7 @@ impl StreamArchive<'_> {
         }
         let (log, history) = streams.next(&resume, id);
         self.sender.history(log.clone(), history.to_text().into_bytes().into()).await?;
+        self.streams.add(log.clone(), history);
         self.sender.over(&resume.log);
         let event = ArchiveEvent::Timeline { log: log.clone(), from: resume.reader.at() };
         self.watcher.see(event);
@@ -335,31 +330,6 @@ impl StreamArchive<'_> {
         }
     }
 
-    /// Behind a full synchronisation.
-    async fn follow_new(
-        &mut self,
-        address: &Address,
-        streams: &Streams,
-        receiver: StreamReceiver,
-        before: Option<&Resume>,
-    ) -> Result<Ended> {
-        let place = receiver.place().clone();
-        let log = streams.log_with(&place.replication_id);
-        if let Some(before) = before.filter(|before| before.log != log) {
-            self.sender.over(&before.log);
-        }
-        // A replica that is behind sends again what is here.
-        let is_here = |before: &&Resume| {
-            before.replication_id == place.replication_id && before.reader.at() >= place.offset
-        };
-        let from = before.filter(is_here).cloned().unwrap_or_else(|| Resume {
-            log,
-            reader: CommandReader::new(place.offset, receiver.database()),
-            replication_id: place.replication_id,
-        });
-        self.follow(address, receiver, from).await
-    }
-
     async fn follow(&mut self, address: &Address, receiver: StreamReceiver, from: Resume) -> Result<Ended> {
         let keeper = Keeper::new(
             self.spool.clone(),
@@ -376,29 +346,6 @@ impl StreamArchive<'_> {
 fn error_hints(error: &Error) -> Vec<String> {
     use backstay_model::error::Classified;
     error.hints()
-}
-
-/// Whether the base behind which a stream begins was taken.
-async fn take(
-    context: &Context,
-    instance: &Instance,
-    options: &ArchiveOptions,
-    watcher: &dyn ArchiveWatcher,
-    base: RedisBase,
-) -> bool {
-    let backup = BackupOptions { full: false, compression_level: Some(options.compression_level) };
-    match backup::run_on(context, instance, &backup, base).await {
-        Ok(summary) => {
-            watcher.see(ArchiveEvent::BaseTaken { id: summary.id, finished_at: summary.finished_at });
-            true
-        }
-        Err(_) if context.cancel.is_cancelled() => true,
-        Err(error) => {
-            let reason = crate::status::with_causes(&error);
-            watcher.see(ArchiveEvent::BaseFailed { reason, hints: error_hints(&error) });
-            false
-        }
-    }
 }
 
 /// Between two full synchronisations of which no base came: what is written meanwhile is received by

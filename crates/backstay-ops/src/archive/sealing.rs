@@ -62,8 +62,8 @@ pub(super) trait Marking: Send + Sync {
     /// The marks of a span, in ascending order. The bytes are those from `start` to its end.
     fn marks(&self, log: &LogId, bytes: &[u8], start: u64, span: LogSpan) -> Vec<LogMark>;
 
-    /// What is stored with a span.
-    fn facts(&self, log: &LogId, span: LogSpan) -> serde_json::Value;
+    /// What is stored with a span, of the same bytes.
+    fn facts(&self, log: &LogId, bytes: &[u8], start: u64, span: LogSpan) -> serde_json::Value;
 }
 
 /// The log of PostgreSQL says it all by itself.
@@ -78,7 +78,7 @@ impl Marking for Records {
         marks_of(bytes, start, span)
     }
 
-    fn facts(&self, _: &LogId, _: LogSpan) -> serde_json::Value {
+    fn facts(&self, _: &LogId, _: &[u8], _: u64, _: LogSpan) -> serde_json::Value {
         serde_json::Value::Null
     }
 }
@@ -103,7 +103,7 @@ impl Sending {
         let (content, marks, facts) = off_thread(move || {
             let bytes = lying.read()?;
             let marks = marking.marks(&of, &bytes, start, span);
-            let facts = marking.facts(&of, span);
+            let facts = marking.facts(&of, &bytes, start, span);
             Ok((Bytes::from(bytes).slice((span.start - start) as usize..), marks, facts))
         })
         .await?;

@@ -20,20 +20,25 @@ const GAP: &str = "max_lag = \"32MiB\"\non_max_lag = \"gap\"\n";
 /// A store that does not take or show anything of the instance, until it is dropped.
 pub struct Away {
     store: PathBuf,
+    instance: &'static str,
 }
 
 impl Away {
     pub fn begin(home: &Home) -> Self {
+        Away::of(home, "orders")
+    }
+
+    pub fn of(home: &Home, instance: &'static str) -> Self {
         // It leads to itself when it has the other name: whoever opens it meets an error.
-        std::os::unix::fs::symlink("orders", home.path("store/away")).unwrap();
-        let away = Away { store: home.path("store") };
+        std::os::unix::fs::symlink(instance, home.path("store/away")).unwrap();
+        let away = Away { store: home.path("store"), instance };
         away.exchange();
         away
     }
 
     /// At once: no moment has neither.
     fn exchange(&self) {
-        let (one, other) = (self.store.join("orders"), self.store.join("away"));
+        let (one, other) = (self.store.join(self.instance), self.store.join("away"));
         renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE).unwrap();
     }
 }

@@ -7,6 +7,7 @@ use backstay_ops::{Clock, SystemClock};
 use serde_json::Value;
 use testkit::{Redis, wait_for, wait_until};
 
+use super::cut_leashes::Away;
 use super::redis_streams::{Archive, LIMIT, digest, instant, on_both, restored, write};
 use super::space::on_small_file_system;
 
@@ -93,15 +94,10 @@ fn a_store_that_is_away_keeps_the_stream_in_the_spool() {
         let mut client = server.client().unwrap();
         let archive = Archive::start(home);
         archive.says("is taken");
-        let (store, away) = (home.path("store"), home.path("away"));
-        let moved = |from: &Path, to: &Path| {
-            let done = std::process::Command::new("mv").args([from, to]).status();
-            assert!(done.unwrap().success());
-        };
-        moved(&store, &away);
+        let away = Away::of(home, "cache");
         (1..4).for_each(|round| write(&mut client, round));
         archive.kill();
-        moved(&away, &store);
+        drop(away);
         let archive = Archive::start(home);
         archive.says("receiving the stream");
         let instant = instant(server, &archive);

@@ -41,9 +41,17 @@ pub struct Archive<'a> {
 
 impl<'a> Archive<'a> {
     pub fn start(home: &'a Home) -> Archive<'a> {
+        Archive::start_with(home, &[])
+    }
+
+    pub fn start_with(home: &'a Home, words: &[&str]) -> Archive<'a> {
+        Archive::run(home, home.command([&["archive", "cache"], words].concat()))
+    }
+
+    /// With what its command is to have around it.
+    pub fn run(home: &'a Home, mut command: Command) -> Archive<'a> {
         let log = home.path("archive.log");
         let file = std::fs::File::create(&log).unwrap();
-        let mut command: Command = home.command(["archive", "cache"]);
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file).spawn().unwrap();
         Archive { child, home, log }
     }

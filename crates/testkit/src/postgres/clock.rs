@@ -38,12 +38,17 @@ fn library() -> Option<PathBuf> {
         .find(|library| library.is_file())
 }
 
-pub(super) fn prepare(clock: &Path) -> Result<()> {
+/// Writes down that a clock goes right.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn prepare_clock(clock: &Path) -> Result<()> {
     fs::write(clock, words(0)).context("make a clock")
 }
 
-/// Only what a calendar shows: timeouts go on as they are.
-pub(super) fn apply(command: &mut Command, clock: &Path) {
+/// The program sees the time of this file from now on. Only what a calendar shows: timeouts go on as
+/// they are.
+pub fn with_clock(command: &mut Command, clock: &Path) {
     let Some(library) = library() else { return };
     command
         .env("LD_PRELOAD", library)
@@ -57,6 +62,15 @@ fn words(hours: i32) -> String {
     format!("{hours:+05}h")
 }
 
+/// From now on whoever has this clock sees the time of the machine and so many hours more or less.
+///
+/// # Errors
+/// When it was not prepared.
+pub fn set_clock(clock: &Path, hours: i32) -> Result<()> {
+    let mut file = fs::OpenOptions::new().write(true).open(clock)?;
+    file.write_all(words(hours).as_bytes()).context("set a clock")
+}
+
 impl Postgres {
     /// From now on the server sees the time of the machine and so many hours more or less.
     ///
@@ -64,7 +78,6 @@ impl Postgres {
     /// When the server was not started with [`super::PostgresOptions::with_settable_clock`].
     pub fn set_clock(&self, hours: i32) -> Result<()> {
         let clock = self.clock.as_ref().context("this server has the clock of the machine")?;
-        let mut file = fs::OpenOptions::new().write(true).open(clock)?;
-        file.write_all(words(hours).as_bytes()).context("set a clock")
+        set_clock(clock, hours)
     }
 }

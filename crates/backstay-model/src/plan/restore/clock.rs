@@ -11,7 +11,7 @@ use super::RestoreRequest;
 use super::log::{SetBack, Sighting, USUAL_DISORDER};
 use crate::finding::Finding;
 use crate::lsn::Lsn;
-use crate::record::BackupRecord;
+use crate::record::{BackupRecord, EngineKind};
 
 /// What is to be told of the clock, for a base that ended at `stop` and what was seen behind it.
 pub(super) fn doubt(
@@ -20,6 +20,7 @@ pub(super) fn doubt(
     stop: Lsn,
     seen: &Sighting,
 ) -> Option<Finding> {
+    let words = if base.engine == EngineKind::Redis { OF_STREAM } else { OF_RECORDS };
     let fact = match (seen.set_back, &seen.before) {
         (Some(SetBack { from, to }), _) => {
             format!(
@@ -34,19 +35,35 @@ pub(super) fn doubt(
             }
             let behind = SignedDuration::from_secs(behind.as_secs());
             format!(
-                "it was {behind:#} behind that of this program: a transaction behind the end of backup {} ended at {}, \
-                 and the backup began at {}",
-                base.id, last.time, base.started_at
+                "it was {behind:#} behind that of this program: {} behind the end of backup {} ended at {}, and the \
+                 backup began at {}",
+                words.one, base.id, last.time, base.started_at
             )
         }
         _ => return None,
     };
+    let stops = words.stops;
     Some(Finding::warning(
         format!("the clock of {}", request.instance),
-        format!(
-            "{fact}; the server stops at the first transaction that ended after {} by its own clock",
-            request.target
-        ),
-        "the lines above name what is there and what is not; `--to lsn:…` or `--to xid:…` depends on no clock",
+        format!("{fact}; {stops} after {} by that clock", request.target),
+        words.hint,
     ))
 }
+
+struct Words {
+    one: &'static str,
+    stops: &'static str,
+    hint: &'static str,
+}
+
+const OF_RECORDS: Words = Words {
+    one: "a transaction",
+    stops: "the server stops at the first transaction that ended",
+    hint: "the lines above name what is there and what is not; `--to lsn:…` or `--to xid:…` depends on no clock",
+};
+/// A stream has the times of the archive.
+const OF_STREAM: Words = Words {
+    one: "a command",
+    stops: "the restore stops before the first command that came",
+    hint: "the lines above name what is there and what is not; `--to offset:…` depends on no clock",
+};

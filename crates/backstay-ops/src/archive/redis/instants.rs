@@ -23,8 +23,9 @@ use crc_fast::{CrcAlgorithm, checksum};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::super::CUT_BYTES;
 use crate::error::{Error, Result};
+
+mod joining;
 
 /// One is written, and another one takes over what is still needed when it has grown.
 const FILES: [&str; 2] = ["instants-a", "instants-b"];
@@ -82,8 +83,6 @@ pub(super) struct Instants {
     written: u64,
     /// When it has grown so far, it is written anew.
     grown: u64,
-    /// What was sealed last of each log: of what lies before it, only the times matter.
-    sealed: BTreeMap<LogId, u64>,
 }
 
 impl Instants {
@@ -105,15 +104,8 @@ impl Instants {
             }
         }
         let file = begin(&directory.join(FILES[1 - number])).map_err(failed)?;
-        let mut instants = Instants {
-            directory: directory.to_owned(),
-            lines,
-            file,
-            number,
-            written: 0,
-            grown: GROWN,
-            sealed: BTreeMap::new(),
-        };
+        let mut instants =
+            Instants { directory: directory.to_owned(), lines, file, number, written: 0, grown: GROWN };
         match instants.write_anew() {
             // Without room for another one, the one that is there serves.
             Err(error) if !instants.lines.is_empty() && error.kind() == io::ErrorKind::StorageFull => {
@@ -158,33 +150,11 @@ impl Instants {
         if self.written < self.grown {
             return;
         }
-        self.join_what_is_sealed();
+        joining::join(&mut self.lines, spooled);
         if let Err(error) = self.write_anew() {
             // It grows on where it is.
             tracing::warn!(%error, "what is known of the stream is not written anew");
         }
-    }
-
-    /// A server that says little fills a cut for months, with a line for each minute: its marks are
-    /// needed until the cut is sealed as a whole, and of the states that of its beginning.
-    fn join_what_is_sealed(&mut self) {
-        let mut joined: Vec<Line> = Vec::new();
-        for line in self.lines.drain(..) {
-            match joined.last_mut() {
-                // One that begins a connection stays as it is: a span may begin there.
-                Some(last)
-                    if last.log == line.log && !line.marks.is_empty() && is_done_with(last, &self.sealed) =>
-                {
-                    let (mut marks, mut witnesses) =
-                        (std::mem::take(&mut last.marks), std::mem::take(&mut last.witnesses));
-                    marks.extend(&line.marks);
-                    witnesses.extend(line.witnesses.iter().cloned());
-                    *last = Line { marks, witnesses, ..line };
-                }
-                _ => joined.push(line),
-            }
-        }
-        self.lines = joined;
     }
 
     /// Into the other file, which is whole before this one goes. It has its room from the beginning:
@@ -223,29 +193,25 @@ impl Instants {
         marks
     }
 
-    /// Of a span that is sealed now; nothing where it is not known.
-    pub fn facts(&mut self, log: &LogId, span: LogSpan) -> Option<SpanFacts> {
-        self.sealed.insert(log.clone(), span.start);
-        let own = || self.lines.iter().filter(|line| line.log == *log);
-        let line = own().find(|line| line.end() == span.start)?;
-        let witnesses = own().flat_map(|line| &line.witnesses);
+    /// The nearest state that is known at a place or before it, and not before `from`.
+    pub fn state_before(&self, log: &LogId, from: u64, at: u64) -> Option<(String, CommandReader)> {
+        let own = self.lines.iter().filter(|line| line.log == *log && (from..=at).contains(&line.end()));
+        own.max_by_key(|line| line.end()).map(|line| (line.replication_id.clone(), line.reader.clone()))
+    }
+
+    /// Of a span: one that is somewhere in it is enough.
+    pub fn witnesses(&self, log: &LogId, span: LogSpan) -> Vec<Witness> {
+        let own = self.lines.iter().filter(|line| line.log == *log).flat_map(|line| &line.witnesses);
         let within = |witness: &&Witness| span.start < witness.offset && witness.offset <= span.end;
-        let mut witnesses: Vec<Witness> = witnesses.filter(within).cloned().collect();
-        // One that is somewhere in it is enough.
-        let behind_the_first = witnesses.len().saturating_sub(WITNESSES);
-        witnesses.drain(..behind_the_first);
-        Some(SpanFacts {
-            replication_id: line.replication_id.clone(),
-            reader: line.reader.clone(),
-            witnesses,
-        })
+        let mut witnesses: Vec<Witness> = own.filter(within).cloned().collect();
+        keep_newest(&mut witnesses);
+        witnesses
     }
 }
 
-/// Whether nobody asks for the state of this line any more.
-fn is_done_with(line: &Line, sealed: &BTreeMap<LogId, u64>) -> bool {
-    let begins_a_cut = line.end().is_multiple_of(CUT_BYTES) || line.marks.is_empty();
-    !begins_a_cut && sealed.get(&line.log).is_some_and(|sealed| line.end() < *sealed)
+fn keep_newest(witnesses: &mut Vec<Witness>) {
+    let too_many = witnesses.len().saturating_sub(WITNESSES);
+    witnesses.drain(..too_many);
 }
 
 fn spool_error(path: &Path, source: io::Error) -> Error {
@@ -285,131 +251,4 @@ fn parse(bytes: &[u8]) -> Vec<Line> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn line(end: u64, marks: &[(u64, i64)]) -> Line {
-        let log = LogId { lineage: "a".repeat(40), timeline: "00000001".to_owned() };
-        Line {
-            log,
-            replication_id: "a".repeat(40),
-            reader: CommandReader::new(end, 3),
-            marks: marks.to_vec(),
-            witnesses: Vec::new(),
-        }
-    }
-
-    #[test]
-    fn what_was_written_down_is_there_again_as_far_as_it_was_whole() {
-        let place = tempfile::tempdir().unwrap();
-        let mut instants = Instants::open(place.path()).unwrap();
-        assert_eq!(instants.last(), None);
-        let lines = [line(10, &[]), line(50, &[(20, 5), (45, 9)]), line(90, &[(90, 12)])];
-        for line in &lines {
-            instants.add(line.clone()).unwrap();
-        }
-        let log = &lines[0].log;
-        drop(instants);
-        let path = place.path().join(FILES[1]);
-        assert!(!place.path().join(FILES[0]).exists());
-        let written = fs::read(&path).unwrap();
-        let written = &written[..written.iter().rposition(|byte| *byte == b'\n').unwrap() + 1];
-        for cut in 0..written.len() {
-            fs::write(&path, &written[..cut]).unwrap();
-            let whole = written[..cut].iter().filter(|byte| **byte == b'\n').count();
-            assert_eq!(parse(&fs::read(&path).unwrap()), lines[..whole], "{cut}");
-        }
-        fs::write(&path, written).unwrap();
-        // One that was begun and not written to its end.
-        fs::write(place.path().join(FILES[0]), &written[..written.len() / 2]).unwrap();
-        let mut instants = Instants::open(place.path()).unwrap();
-        assert_eq!(instants.lines, lines);
-        let at = |start, end| {
-            let marks = instants.marks(log, LogSpan { start, end });
-            marks.iter().map(|mark| (mark.at, mark.time.as_microsecond())).collect::<Vec<_>>()
-        };
-        assert_eq!((at(20, 90), at(10, 20)), (vec![(45, 9), (90, 12)], vec![(20, 5)]));
-        let facts = |instants: &mut Instants, start| instants.facts(log, LogSpan { start, end: 90 });
-        assert_eq!(facts(&mut instants, 50).unwrap().reader.database(), 3);
-        assert_eq!(facts(&mut instants, 45), None);
-    }
-
-    #[test]
-    fn what_follows_a_line_that_had_no_room_is_read_again() {
-        let place = tempfile::tempdir().unwrap();
-        let mut instants = Instants::open(place.path()).unwrap();
-        let lines = [line(10, &[]), line(20, &[(15, 3)]), line(30, &[(25, 4)])];
-        instants.add(lines[0].clone()).unwrap();
-        // One that cannot be written to; then as much of the line as there was room for.
-        let unwritable = File::open(place.path().join(FILES[1])).unwrap();
-        let file = std::mem::replace(&mut instants.file, unwritable);
-        assert!(instants.add(lines[1].clone()).is_err());
-        instants.file = file;
-        instants.file.write_all_at(&text_of(&lines[1]).as_bytes()[..20], instants.written).unwrap();
-        for line in &lines[1..] {
-            instants.add(line.clone()).unwrap();
-        }
-        drop(instants);
-        assert_eq!(Instants::open(place.path()).unwrap().lines, lines);
-    }
-
-    #[test]
-    fn of_what_is_sealed_the_times_stay_and_one_state_of_each_cut() {
-        let place = tempfile::tempdir().unwrap();
-        let mut instants = Instants::open(place.path()).unwrap();
-        let log = line(0, &[]).log;
-        let cut = CUT_BYTES;
-        for (end, mark) in
-            [(7, 0), (50, 50), (50, 0), (90, 80), (cut, cut), (cut + 9, cut + 9), (cut + 20, cut + 18)]
-        {
-            let marks = [(mark, mark as i64)];
-            instants.add(line(end, if mark == 0 { &[] } else { &marks })).unwrap();
-        }
-        instants.facts(&log, LogSpan { start: cut + 20, end: cut + 30 }).unwrap();
-        let before = instants.marks(&log, LogSpan { start: 0, end: 2 * cut });
-        instants.join_what_is_sealed();
-        assert_eq!(instants.marks(&log, LogSpan { start: 0, end: 2 * cut }), before);
-        let ends: Vec<u64> = instants.lines.iter().map(Line::end).collect();
-        assert_eq!(ends, [7, 50, 50, cut, cut + 20]);
-    }
-
-    #[test]
-    fn what_is_not_needed_goes_when_it_is_much_and_the_last_line_stays() {
-        let place = tempfile::tempdir().unwrap();
-        let mut instants = Instants::open(place.path()).unwrap();
-        let marks: Vec<(u64, i64)> = (0..100).map(|at| (at, at as i64)).collect();
-        let log = line(0, &[]).log;
-        let from = |start, end| {
-            let span = LogSpan { start, end };
-            [SpooledSpan { log: log.clone(), span, last_file: start, is_certain: true }]
-        };
-        for number in 1..=3000u64 {
-            instants.add(line(number * 10, &marks)).unwrap();
-            instants.forget(&from(number * 10 - 5, number * 10));
-        }
-        assert_eq!(instants.lines.len(), 1);
-        assert!(instants.written < GROWN);
-        // Of another stream nothing lies there any more.
-        let other = LogId { timeline: "00000002".to_owned(), ..log.clone() };
-        instants.add(Line { log: other, ..line(30_001, &[]) }).unwrap();
-        instants.forget(&[]);
-        assert_eq!(instants.lines.len(), 1);
-        drop(instants);
-        assert_eq!(Instants::open(place.path()).unwrap().last().unwrap().end(), 30_001);
-    }
-
-    #[test]
-    fn a_line_that_was_not_written_to_its_end_is_written_over() {
-        let place = tempfile::tempdir().unwrap();
-        let mut instants = Instants::open(place.path()).unwrap();
-        let long: Vec<(u64, i64)> = (0..100).map(|at| (at, at as i64)).collect();
-        instants.add(line(10, &[])).unwrap();
-        // As a write ends that fails half-way.
-        let half = text_of(&line(20, &long));
-        instants.file.write_all_at(&half.as_bytes()[..half.len() - 9], instants.written).unwrap();
-        instants.add(line(30, &[(25, 7)])).unwrap();
-        drop(instants);
-        let instants = Instants::open(place.path()).unwrap();
-        assert_eq!(instants.lines, [line(10, &[]), line(30, &[(25, 7)])]);
-    }
-}
+mod tests;

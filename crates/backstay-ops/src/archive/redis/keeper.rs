@@ -17,7 +17,7 @@ use crate::archive::{CUT_BYTES, Spool};
 use crate::error::{Error, Result};
 
 /// Between two marks, in microseconds: a busy server would have thousands in a second.
-const MARK_EVERY: i64 = 10_000;
+pub(super) const MARK_EVERY: i64 = 10_000;
 /// So often what is no longer needed is looked for.
 const LINES: u32 = 256;
 

@@ -3,6 +3,7 @@
 use backstay_model::{LogId, LogMark, LogSpan};
 use backstay_repo::log::LogForm;
 
+use super::instants::SpanFacts;
 use super::keeper::SharedInstants;
 use crate::archive::sealing::Marking;
 
@@ -15,8 +16,17 @@ impl Marking for SharedInstants {
         self.lock().marks(log, span)
     }
 
-    fn facts(&self, log: &LogId, span: LogSpan) -> serde_json::Value {
-        let facts = self.lock().facts(log, span);
-        facts.and_then(|facts| serde_json::to_value(facts).ok()).unwrap_or_default()
+    /// Of most places no state is written down (see [`super::instants`]): it is read from the one before.
+    fn facts(&self, log: &LogId, bytes: &[u8], start: u64, span: LogSpan) -> serde_json::Value {
+        let (state, witnesses) = {
+            let instants = self.lock();
+            (instants.state_before(log, start, span.start), instants.witnesses(log, span))
+        };
+        let facts = state.and_then(|(replication_id, mut reader)| {
+            let between = (reader.at() - start) as usize..(span.start - start) as usize;
+            reader.push(bytes.get(between)?).ok()?;
+            serde_json::to_value(SpanFacts { replication_id, reader, witnesses }).ok()
+        });
+        facts.unwrap_or_default()
     }
 }

@@ -43,7 +43,7 @@ impl From<&Line> for Resume {
 }
 
 /// The histories of the store, by log: whose names are known.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Streams(BTreeMap<LogId, StreamHistory>);
 
 impl Streams {
