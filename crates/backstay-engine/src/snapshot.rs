@@ -24,7 +24,7 @@ mod place;
 mod rdb;
 
 pub use self::influx::{InfluxFacts, may_be_head, may_be_member, members};
-use self::place::Files;
+pub(crate) use self::place::Files;
 pub use self::place::Placed;
 pub use self::rdb::{RdbCheck, RdbChecksum, RdbFacts};
 
