@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::postgres::chunks::Chunks;
 use crate::postgres::tar_end::Ending;
+use crate::redis::aof::AofFacts;
 use crate::{Error, Result};
 
 mod influx;
@@ -45,6 +46,7 @@ pub enum SnapshotKind {
 pub enum SnapshotFacts {
     Rdb(RdbFacts),
     Influx(InfluxFacts),
+    AppendOnly(Box<AofFacts>),
 }
 
 /// A snapshot that is being read.
