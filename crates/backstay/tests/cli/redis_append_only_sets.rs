@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 use testkit::{Redis, wait_until};
@@ -355,6 +355,51 @@ fn what_waits_for_its_deletion_is_neither_a_part_of_a_set_nor_a_dump() {
         home.run(["restore", "cache", "--into", into.to_str().unwrap()]).good();
         let manifest = fs::read_to_string(into.join("appendonlydir").join(MANIFEST)).unwrap();
         assert!(manifest.lines().count() == 2 && !manifest.contains("type h"), "{manifest}");
+        starts_with(server, &into, &[], &taken);
+    });
+}
+
+/// In 2023.
+fn written_before(path: &Path) {
+    let file = fs::File::options().write(true).open(path).unwrap();
+    file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000)).unwrap();
+}
+
+#[test]
+fn a_set_goes_as_a_whole_and_never_in_part() {
+    on_both(&APPENDS, |server, _| {
+        rewrite(server);
+        let taken = write_more(server);
+        let home = copied(server, "new");
+        home.append("[instance.cache.dump]\nkeep = { daily = { count = 1 } }\n");
+        let (old, new) = (home.path("dumps/old"), home.path("dumps/new"));
+        let base = "appendonly.aof.2.base.rdb";
+        // Somebody was not done with the copy, and the base is a snapshot like others.
+        fs::create_dir_all(home.path("copying")).unwrap();
+        copy(&new, &home.path("copying"));
+        fs::remove_dir_all(&new).unwrap();
+        fs::create_dir_all(&new).unwrap();
+        fs::copy(home.path("copying").join(base), new.join(base)).unwrap();
+        let told = adopt(&home).good().json();
+        assert_eq!(only(&told)["record"]["format"], "rdb", "{told:#}");
+        for name in names(&home.path("copying")).iter().filter(|name| *name != base) {
+            fs::copy(home.path("copying").join(name), new.join(name)).unwrap();
+        }
+        copy(&home.path("copying"), &old);
+        fs::write(old.join("notes.txt"), "mine").unwrap();
+        edit(&increment(&old), |bytes| bytes.extend(b"*1\r\n$4\r\nPING\r\n"));
+        shown(&old).iter().for_each(|path| written_before(path));
+
+        let told = adopt(&home).good().json();
+        assert_eq!((told["files"].as_array().unwrap().len(), &told["others"]), (2, &1.into()), "{told:#}");
+        let before = names(&new);
+        let ran = home.run(["expire", "cache"]).good();
+        assert_eq!(names(&old), ["notes.txt"], "{ran:#?}");
+        assert_eq!(names(&new), before, "{ran:#?}");
+        assert!(ran.out.contains("is not whole without it"), "{ran:#?}");
+        home.run(["verify", "cache"]).good();
+        let into = home.path("restored");
+        home.run(["restore", "cache", "--into", into.to_str().unwrap()]).good();
         starts_with(server, &into, &[], &taken);
     });
 }
