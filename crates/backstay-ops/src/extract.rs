@@ -218,6 +218,7 @@ impl Prepared<'_> {
         let bytes = of_members(record) + record.stored_bytes;
         if record.shape.format == DumpFormat::AppendOnly {
             let (facts, placed) = self.copy_append_only().await?;
+            self.run.progress.done(of_members(record));
             return Ok((SnapshotFacts::AppendOnly(Box::new(facts)), Some(placed), bytes));
         }
         let mut names = Vec::new();

@@ -27,7 +27,7 @@ mod naming;
 mod standing;
 
 pub use file_names::FileNames;
-pub use standing::check_stopped;
+pub use standing::{check_stopped, holder};
 
 /// Everything lies in there until it is whole.
 const UNFINISHED: &str = "backstay-restoring";

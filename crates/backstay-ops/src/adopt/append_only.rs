@@ -2,12 +2,13 @@
 //! others and bears the sidecar.
 //!
 //! Refuses a set of which a server would not start, one with a file that no server calls so, and
-//! one that changes while it is read. What a rewrite left beside a set, or what waits there for its
+//! one that its server is at work in, as far as this user sees it. What a rewrite left beside a set, or what waits there for its
 //! deletion, is neither a part of it nor a dump.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use backstay_engine::redis::aof::{self, AofManifest};
+use backstay_engine::redis::place::holder;
 use backstay_engine::snapshot::SnapshotFacts;
 use backstay_model::dump::DumpMember;
 use backstay_repo::dump::DumpInside;
@@ -95,20 +96,27 @@ impl Adopting<'_> {
         Ok((read, members))
     }
 
-    /// A file that is another one than was read: its server is at work in it.
-    pub(super) async fn changing(&self, head: &ShelfPath, members: &[DumpMember]) -> Option<Fate> {
-        for member in members {
-            let path = self.request.directory.join(head.as_str()).with_file_name(&member.file);
-            let now = off_thread(move || Ok(std::fs::metadata(path).map(|there| there.len()).ok())).await;
-            if !matches!(now, Ok(Some(length)) if length == member.stored_bytes) {
-                let reason = format!(
-                    "{} changed while it was read: a server is at work in it; copy its directory, and run \
-                     `backstay adopt` on the copy",
-                    member.file
-                );
-                return Some(Fate::Closed { reason });
+    /// Why a set is not taken in that its server may still be at work in: what is taken in is let go
+    /// one day, and must be nobody's by then.
+    pub(super) async fn in_use(&self, head: &ShelfPath, members: &[DumpMember]) -> Result<Option<Fate>> {
+        let directory = append_only::parent(&self.request.directory, head);
+        let mut files: Vec<(PathBuf, u64)> =
+            members.iter().map(|member| (directory.join(&member.file), member.stored_bytes)).collect();
+        let look = move || {
+            let other = |(path, length): &&(PathBuf, u64)| {
+                !std::fs::metadata(path).is_ok_and(|now| now.len() == *length)
+            };
+            if let Some((path, _)) = files.iter().find(other) {
+                return Ok(Some(format!("{} changed while it was read", path.display())));
             }
-        }
-        None
+            let paths: Vec<PathBuf> = files.drain(..).map(|(path, _)| path).collect();
+            let holder = holder(&paths)?;
+            Ok(holder.map(|(process, program)| format!("process {process} ({program}) has files of it open")))
+        };
+        let reason = off_thread(look).await?;
+        Ok(reason.map(|reason| {
+            let reason = format!("{reason}: copy the directory, and run `backstay adopt` on the copy");
+            Fate::Closed { reason }
+        }))
     }
 }

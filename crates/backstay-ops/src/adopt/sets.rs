@@ -141,7 +141,7 @@ impl Adopting<'_> {
             true => self.read_append_only(&head.path).await?,
             false => self.read_set(head, names).await?,
         };
-        if let Some(fate) = self.changing(&head.path, &members).await {
+        if is_append_only && let Some(fate) = self.in_use(&head.path, &members).await? {
             return Ok(fate);
         }
         let format = if is_append_only { DumpFormat::AppendOnly } else { DumpFormat::Influxdb };

@@ -232,6 +232,24 @@ fn a_torn_end_is_told_and_a_restore_leaves_out_what_a_server_would() {
     });
 }
 
+#[test]
+fn the_files_of_a_server_at_work_are_not_taken_in() {
+    on_both(&APPENDS, |server, _| {
+        let home = dumping(server, "plain");
+        let before = names(server.data_directory());
+        let ran = home.run(["adopt", server.data_directory().to_str().unwrap(), "--json"]);
+        assert_eq!(ran.code, 20, "{ran:#?}");
+        let told = ran.json();
+        assert_eq!(only(&told)["fate"], "closed", "{told:#}");
+        let reason = only(&told)["reason"].as_str().unwrap();
+        assert!(reason.contains("has files of it open") && reason.contains("copy the directory"), "{reason}");
+        assert_eq!(names(server.data_directory()), before);
+        server.stop().unwrap();
+        let told = home.run(["adopt", server.data_directory().to_str().unwrap(), "--json"]).good().json();
+        assert_eq!(only(&told)["fate"], "adopted", "{told:#}");
+    });
+}
+
 fn edit(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
     let mut bytes = fs::read(path).unwrap();
     change(&mut bytes);

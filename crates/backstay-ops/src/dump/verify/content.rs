@@ -122,7 +122,8 @@ impl<'a> Contents<'a> {
             }
             looks.push(look);
         }
-        Ok((seen.read.stored_bytes, looks))
+        let of_members: u64 = first.record().members.iter().map(|member| member.stored_bytes).sum();
+        Ok((seen.read.stored_bytes + of_members, looks))
     }
 
     /// `None` when it opens and was not to be read further.
