@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::postgres::chunks::Chunks;
 use crate::postgres::tar_end::Ending;
+use crate::redis::aof::AofFacts;
 use crate::{Error, Result};
 
 mod influx;
@@ -24,7 +25,7 @@ mod place;
 mod rdb;
 
 pub use self::influx::{InfluxFacts, may_be_head, may_be_member, members};
-use self::place::Files;
+pub(crate) use self::place::Files;
 pub use self::place::Placed;
 pub use self::rdb::{RdbCheck, RdbChecksum, RdbFacts};
 
@@ -45,6 +46,7 @@ pub enum SnapshotKind {
 pub enum SnapshotFacts {
     Rdb(RdbFacts),
     Influx(InfluxFacts),
+    AppendOnly(Box<AofFacts>),
 }
 
 /// A snapshot that is being read.

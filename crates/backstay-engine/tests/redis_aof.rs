@@ -147,6 +147,23 @@ fn a_torn_end_is_told_and_anything_else_that_is_broken_is_refused() {
         let facts = read(&set, None).unwrap();
         assert_eq!((facts.torn_bytes, digest_of_copy(&server, "cut", &facts)), (0, whole));
 
+        // Nothing has its name before it is all there, and nothing stays of what was given up.
+        let into = server.workspace().path().join("restored");
+        let (copied, placed) = aof::copy(&set, MANIFEST, &into, &CancellationToken::new()).unwrap();
+        assert_eq!(copied, facts);
+        let named =
+            || fs::read_dir(into.join("appendonlydir")).unwrap().map(|entry| entry.unwrap().file_name());
+        assert!(named().count() == 3 && named().all(|name| name.to_string_lossy().ends_with(".unfinished")));
+        drop(placed);
+        assert!(!into.exists());
+        let placed = aof::copy(&set, MANIFEST, &into, &CancellationToken::new()).unwrap().1;
+        let names = placed.commit().unwrap();
+        assert!(names.last().unwrap().ends_with(MANIFEST), "{names:?}");
+        assert!(matches!(
+            aof::copy(&set, MANIFEST, &into, &CancellationToken::new()).map(drop),
+            Err(Error::TargetNotEmpty { .. })
+        ));
+
         let manifest = fs::read_to_string(set.join(MANIFEST)).unwrap();
         let torn = file.file_name().unwrap().to_str().unwrap();
         fs::write(&file, &bytes[..bytes.len() - 3]).unwrap();
@@ -162,8 +179,10 @@ fn a_torn_end_is_told_and_anything_else_that_is_broken_is_refused() {
         let mut broken = fs::read(&base).unwrap();
         *broken.last_mut().unwrap() ^= 1;
         fs::write(&base, &broken).unwrap();
-        assert!(matches!(read(&set, None), Err(Error::Snapshot { .. })));
+        let error = read(&set, None).unwrap_err().to_string();
+        assert!(error.contains("base.rdb") && error.contains("its sum is another"), "{error}");
         fs::remove_file(&base).unwrap();
-        assert!(matches!(read(&set, None), Err(Error::Read { .. })));
+        let error = read(&set, None).unwrap_err().to_string();
+        assert!(error.contains("names appendonly.aof.1.base.rdb, which is not there"), "{error}");
     });
 }

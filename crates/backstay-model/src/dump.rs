@@ -54,6 +54,9 @@ pub enum DumpFormat {
     Rdb,
     /// Not of `pg_dump`: a backup set of InfluxDB. Only adopted.
     Influxdb,
+    /// Not of `pg_dump`: the append-only files of Redis or Valkey with their manifest. Only adopted.
+    #[serde(rename = "append-only")]
+    AppendOnly,
 }
 
 impl DumpFormat {
@@ -115,7 +118,8 @@ words!(
     Plain = "plain",
     Directory = "directory",
     Rdb = "rdb",
-    Influxdb = "influxdb"
+    Influxdb = "influxdb",
+    AppendOnly = "append-only"
 );
 words!(
     DumpCompression,
@@ -143,6 +147,7 @@ impl DumpShape {
             DumpFormat::Plain => "sql",
             DumpFormat::Directory | DumpFormat::Influxdb => "tar",
             DumpFormat::Rdb => "rdb",
+            DumpFormat::AppendOnly => "aof",
         };
         let packed = match self.compression {
             DumpCompression::None | DumpCompression::Inside => "",
@@ -165,6 +170,7 @@ impl DumpShape {
             DumpFormat::Directory => "tar -x and pg_restore --format=directory",
             DumpFormat::Rdb => "redis-server",
             DumpFormat::Influxdb => "tar -x and influxd restore",
+            DumpFormat::AppendOnly => "redis-server --appendonly yes",
         })
     }
 
@@ -345,7 +351,8 @@ pub struct DumpRecord {
     pub needs: BTreeMap<String, StatementNeeds>,
     #[serde(default)]
     pub warnings: Vec<DumpWarning>,
-    /// The other files of a dump that is several, as InfluxDB writes it. They come and go with it.
+    /// The other files of a dump that is several, as InfluxDB and a Redis that appends write it: the
+    /// record is beside the one that names them. They come and go with it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub members: Vec<DumpMember>,
     /// Taken in from what others left, rather than made by Backstay.

@@ -34,6 +34,7 @@ use crate::error::{Error, Result};
 use crate::instance::Instance;
 use crate::run::Run;
 
+mod append_only;
 mod sets;
 
 /// The sidecar where the layout's own name is taken by somebody else's.
@@ -131,7 +132,13 @@ pub async fn run(
             run.progress.done(file.size_bytes);
             continue;
         }
+        if sets.is_aside(&file.path) {
+            run.progress.done(file.size_bytes);
+            report.others += 1;
+            continue;
+        }
         if let Some(members) = sets.members(&file.path) {
+            let file = ShelfFile { modified: sets.newest(&file.path).or(file.modified), ..file };
             let adopted = adopting.adopt_set(&file, members, &sidecars, &mut ids).await;
             let fate = adopted.or_else(sets::fate)?;
             report.files.push(AdoptedFile { path: file.path.to_string(), fate });

@@ -7,6 +7,7 @@
 //!
 //! Needs no repository: whoever lost the key of his can still take dumps and read them.
 
+pub(crate) mod append_only;
 mod complete;
 pub mod expire;
 pub(crate) mod inside;

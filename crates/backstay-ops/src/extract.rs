@@ -28,6 +28,8 @@ use crate::instance::Instance;
 use crate::reload::choose::{self, Chosen};
 use crate::run::Run;
 
+mod append_only;
+
 #[derive(Debug, Clone)]
 pub struct ExtractRequest {
     /// The newest good one when none is named.
@@ -105,6 +107,7 @@ pub async fn prepare<'a>(
         DumpFormat::Rdb => {
             format!("check {} to its end, and write {into}/dump.rdb, also as append-only files", chosen.path)
         }
+        DumpFormat::AppendOnly => append_only::step(record, chosen.path.as_str(), &into),
         _ => format!("check {} to its end, and unpack it to {into}", chosen.path),
     };
     let mut findings = chosen.findings.clone();
@@ -116,7 +119,7 @@ pub async fn prepare<'a>(
         file: chosen.path.to_string(),
         content: record.content.clone(),
         into,
-        raw_bytes: record.raw_bytes,
+        raw_bytes: record.raw_bytes + of_members(record),
         steps: vec![what, "tell what to run then; no server is touched".to_owned()],
         refusals,
         findings,
@@ -124,9 +127,14 @@ pub async fn prepare<'a>(
     Ok(Prepared { plan, run, policy, request, chosen })
 }
 
+/// Of the files besides the one that names them.
+fn of_members(record: &DumpRecord) -> u64 {
+    record.members.iter().map(|member| member.stored_bytes).sum()
+}
+
 /// What has cost others their data at this step.
 fn of_snapshot(record: &DumpRecord, into: &str) -> Vec<Finding> {
-    if record.shape.format != DumpFormat::Rdb {
+    if !matches!(record.shape.format, DumpFormat::Rdb | DumpFormat::AppendOnly) {
         return Vec::new();
     }
     let version = record.server_version.as_ref().map(|version| {
@@ -136,6 +144,9 @@ fn of_snapshot(record: &DumpRecord, into: &str) -> Vec<Finding> {
             "start this version or a newer one on it: an older one does not load it",
         )
     });
+    if record.shape.format == DumpFormat::AppendOnly {
+        return version.into_iter().chain(append_only::findings(record, into)).collect();
+    }
     let trap = Finding::warning(
         "dump.rdb",
         "a server with `appendonly yes` does not read it: it starts with its append-only file, or empty, \
@@ -167,7 +178,7 @@ impl Prepared<'_> {
         };
         Ok(ExtractReport {
             files: files.iter().map(|path| path.display().to_string()).collect(),
-            next: next(&facts, &self.request.into),
+            next: next(&self.chosen.record, &facts, &self.request.into),
             restored_bytes,
             duration_seconds: watch.seconds(),
             plan: self.plan,
@@ -198,7 +209,18 @@ impl Prepared<'_> {
     /// Of a dump that is several files, in the directory where they lie.
     async fn copy(&self) -> Result<(SnapshotFacts, Option<Placed>, u64)> {
         let Chosen { shelf, path, record, directory, .. } = &self.chosen;
-        self.run.progress.begin("restore", record.members.iter().map(|member| member.stored_bytes).sum());
+        self.run.progress.begin("restore", of_members(record));
+        // That its other files are what they were, each copy shows.
+        let head = self.run.unless_cancelled(whole(shelf, path)).await?;
+        if head.sha256 != record.sha256 {
+            return Err(other_sum(path.as_str(), head.stored_bytes));
+        }
+        let bytes = of_members(record) + record.stored_bytes;
+        if record.shape.format == DumpFormat::AppendOnly {
+            let (facts, placed) = self.copy_append_only().await?;
+            self.run.progress.done(of_members(record));
+            return Ok((SnapshotFacts::AppendOnly(Box::new(facts)), Some(placed), bytes));
+        }
         let mut names = Vec::new();
         for member in &record.members {
             let path = path.sibling(&member.file).map_err(backstay_repo::Error::from)?;
@@ -214,8 +236,6 @@ impl Prepared<'_> {
         let (into, cancel) = (self.request.into.clone(), self.run.cancel.clone());
         let copied = move || Ok(snapshot::influx_files(&directory, &names, Some(&into), &cancel)?);
         let (facts, placed) = off_thread(copied).await?;
-        let bytes =
-            record.members.iter().map(|member| member.stored_bytes).sum::<u64>() + record.stored_bytes;
         Ok((SnapshotFacts::Influx(facts), placed, bytes))
     }
 }
@@ -231,7 +251,7 @@ fn other_sum(file: &str, offset_bytes: u64) -> Error {
 }
 
 /// What brings it into a server.
-fn next(facts: &SnapshotFacts, into: &Path) -> Vec<String> {
+fn next(record: &DumpRecord, facts: &SnapshotFacts, into: &Path) -> Vec<String> {
     let word = |path: &Path| shell_word(OsStr::new(path)).into_owned();
     match facts {
         SnapshotFacts::Rdb(facts) => {
@@ -251,6 +271,7 @@ fn next(facts: &SnapshotFacts, into: &Path) -> Vec<String> {
                 format!("{own}-server /etc/{own}/{own}.conf --appendonly no"),
             ]
         }
+        SnapshotFacts::AppendOnly(facts) => append_only::next(record, facts, into),
         SnapshotFacts::Influx(facts) => {
             let mut directories: Vec<PathBuf> =
                 facts.heads.iter().map(|head| into.join(head.parent().unwrap_or(Path::new("")))).collect();

@@ -11,30 +11,40 @@
 //! annotation and no base tells.
 
 use std::fs::File;
-use std::io::Read;
+use std::io;
+use std::io::Write as _;
 use std::path::Path;
 
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use super::aux_fields::{AuxFields, HEAD_BYTES};
-use super::commands::CommandReader;
-use crate::snapshot::{RdbCheck, RdbFacts};
+use super::place::{FileNames, GUARD};
+use crate::snapshot::{Files, Placed, RdbFacts};
 use crate::{Error, Result};
 
+mod file;
 mod manifest;
+mod preamble;
 
-pub use manifest::{AofFile, AofManifest};
-
-const PIECE: usize = 1 << 20;
-/// Of one with ten thousand increments; a server keeps a handful.
-const MANIFEST_MAX: u64 = 4 << 20;
+use file::{FileReader, Seen};
+pub use manifest::{AofFile, AofManifest, may_be_manifest, may_be_member, set_name};
 
 const UNDATED: &str = "nothing says when its first commands came (`aof-timestamp-enabled yes` writes it)";
+
+/// A file of a set as it lies there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AofRead {
+    pub name: String,
+    pub length: u64,
+    /// In hexadecimal digits.
+    pub sha256: String,
+}
 
 /// What a set holds, up to the instant that is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AofFacts {
+    /// Those that were read to their end, in the order in which a server loads them.
+    pub files: Vec<AofRead>,
     /// Nothing where the base is made of commands, or there is none.
     pub snapshot: Option<RdbFacts>,
     /// When the base was made, by the clock of the server.
@@ -53,116 +63,151 @@ pub struct AofFacts {
 ///
 /// # Errors
 ///
-/// [`Error::Malformed`] where a server would not start on it or nothing tells what was there by
-/// then, [`Error::Snapshot`] for a base that is not whole, [`Error::Read`].
+/// [`Error::Malformed`] where a server would not start on it, a file is not whole, or nothing tells
+/// what was there by then; [`Error::Read`].
 pub fn read(
     directory: &Path,
     manifest: &str,
     until: Option<Timestamp>,
     cancel: &CancellationToken,
 ) -> Result<AofFacts> {
-    let path = directory.join(manifest);
-    let unread = |source| Error::Read { path: path.clone(), source };
-    let mut text = String::new();
-    File::open(&path).and_then(|file| file.take(MANIFEST_MAX).read_to_string(&mut text)).map_err(unread)?;
-    let malformed = |reason: String| Error::Malformed { path: path.clone(), reason };
-    let listed = AofManifest::parse(&text).map_err(malformed)?;
-    let mut facts = AofFacts {
-        snapshot: None,
-        made_at: None,
-        replayed: Vec::new(),
-        torn_bytes: 0,
-        last_at: None,
-        is_cut: false,
-    };
-    let until_second = until.map(Timestamp::as_second);
-    let mut commands: Vec<&AofFile> = listed.increments.iter().collect();
-    if let Some(base) = &listed.base {
-        match read_snapshot(&directory.join(&base.name), cancel)? {
-            Some((found, made_at)) => (facts.snapshot, facts.made_at) = (Some(found), made_at),
-            None => commands.insert(0, base),
-        }
-    }
-    if let Some((made_at, until)) = facts.made_at.zip(until).filter(|(made_at, until)| made_at > until) {
-        return Err(malformed(format!("its base was made at {made_at}, which is later than {until}")));
-    }
-    let mut is_annotated = false;
-    let count = commands.len();
-    for (number, file) in commands.into_iter().enumerate() {
-        let path = directory.join(&file.name);
-        let reader = read_commands(&path, until_second, cancel)?;
-        let said = reader.annotations().cloned().unwrap_or_default();
-        let malformed = |reason: &str| Error::Malformed { path: path.clone(), reason: reason.to_owned() };
-        // One is written when the second changes: what stands before it is of the second before.
-        is_annotated |= said.first.zip(until_second).is_some_and(|(first, until)| first <= until);
-        if until.is_some() && !is_annotated {
-            if said.first_at > 0 || said.first.is_none() && reader.at() > 0 {
-                return Err(malformed(UNDATED));
-            }
-            if said.first.is_some() && facts.made_at.is_none() {
-                return Err(malformed("it begins later than wanted, and nothing before it says when it was"));
-            }
-        }
-        let torn = if said.is_later { 0 } else { reader.at() - reader.boundary() };
-        if torn > 0 && number + 1 < count {
-            return Err(malformed("it ends within a command or a transaction, and is not the last"));
-        }
-        facts.torn_bytes = torn;
-        facts.last_at = said.last.and_then(|last| Timestamp::from_second(last).ok()).or(facts.last_at);
-        facts.replayed.push((file.name.clone(), reader.boundary()));
-        if said.is_later {
-            facts.is_cut = true;
-            break;
-        }
-    }
-    Ok(facts)
+    let listed = AofManifest::read(directory, manifest)?;
+    Reading { directory, manifest, until, cancel }.all(&listed, None)
 }
 
-/// Nothing for a file that is none: then it is made of commands.
-fn read_snapshot(path: &Path, cancel: &CancellationToken) -> Result<Option<(RdbFacts, Option<Timestamp>)>> {
-    let (mut check, mut head) = (RdbCheck::default(), Vec::new());
-    let mut is_none = false;
-    pieces(path, cancel, |piece| {
-        let room = HEAD_BYTES.saturating_sub(head.len());
-        head.extend_from_slice(piece.get(..room.min(piece.len())).unwrap_or_default());
-        is_none = !["REDIS", "VALKEY"].iter().any(|magic| head.starts_with(magic.as_bytes()));
-        check.push(piece);
-        Ok(!is_none)
-    })?;
-    if is_none {
-        return Ok(None);
-    }
-    Ok(Some((check.finish()?, AuxFields::of(&head).made_at())))
-}
-
-fn read_commands(path: &Path, until: Option<i64>, cancel: &CancellationToken) -> Result<CommandReader> {
-    let mut reader = CommandReader::of_file(until);
-    pieces(path, cancel, |piece| {
-        let read = reader.push(piece);
-        read.map_err(|broken| Error::Malformed { path: path.to_owned(), reason: broken.to_string() })?;
-        // What comes later is nobody's concern.
-        Ok(!reader.annotations().is_some_and(|said| said.is_later))
-    })?;
-    Ok(reader)
-}
-
-/// As long as they are wanted.
-fn pieces(
-    path: &Path,
+/// Reads a set to its end, and puts it into an empty or new directory that a server starts on: each
+/// file up to where the server would read it, and the manifest last. Files that wait for their
+/// deletion stay behind. Blocks.
+///
+/// # Errors
+///
+/// Those of [`read`], [`Error::TargetNotEmpty`], [`Error::Write`].
+pub fn copy(
+    directory: &Path,
+    manifest: &str,
+    into: &Path,
     cancel: &CancellationToken,
-    mut wanted: impl FnMut(&[u8]) -> Result<bool>,
-) -> Result<()> {
-    let unread = |source| Error::Read { path: path.to_owned(), source };
-    let mut file = File::open(path).map_err(unread)?;
-    let mut piece = vec![0; PIECE];
-    loop {
-        if cancel.is_cancelled() {
-            return Err(Error::Cancelled);
+) -> Result<(AofFacts, Placed)> {
+    let listed = AofManifest::read(directory, manifest)?;
+    let mut files = Files::begin(into)?;
+    let reading = Reading { directory, manifest, until: None, cancel };
+    let facts = reading.all(&listed, Some(&mut files))?;
+    let names = FileNames::default();
+    let append_only = Path::new(&names.append_only_directory);
+    let written = |name: &Path, file: &mut Files, text: &str| {
+        let written = file.create(name)?.write_all(text.as_bytes());
+        written.map_err(|source| Error::Write { path: into.join(name), source })
+    };
+    let base = listed.base.as_ref().filter(|_| facts.is_snapshot_alone());
+    match base {
+        Some(base) => files.twice(&append_only.join(&base.name), Path::new(&names.snapshot))?,
+        None => written(Path::new(&names.snapshot), &mut files, GUARD)?,
+    }
+    written(&append_only.join(manifest), &mut files, &listed.text())?;
+    files.sync()?;
+    Ok((facts, Placed::of(files)))
+}
+
+impl AofFacts {
+    /// A server that does not append finds all of it in the snapshot.
+    fn is_snapshot_alone(&self) -> bool {
+        self.snapshot.is_some() && self.replayed.iter().all(|(_, length)| *length == 0)
+    }
+}
+
+struct Reading<'a> {
+    directory: &'a Path,
+    manifest: &'a str,
+    until: Option<Timestamp>,
+    cancel: &'a CancellationToken,
+}
+
+impl Reading<'_> {
+    fn malformed(&self, name: &str, reason: impl Into<String>) -> Error {
+        Error::Malformed { path: self.directory.join(name), reason: reason.into() }
+    }
+
+    fn all(&self, listed: &AofManifest, mut copies: Option<&mut Files>) -> Result<AofFacts> {
+        let mut facts = AofFacts {
+            files: Vec::new(),
+            snapshot: None,
+            made_at: None,
+            replayed: Vec::new(),
+            torn_bytes: 0,
+            last_at: None,
+            is_cut: false,
+        };
+        let until = self.until.map(Timestamp::as_second);
+        let mut is_annotated = false;
+        let count = listed.loaded().count();
+        for (number, file) in listed.loaded().enumerate() {
+            let is_base = listed.base.as_ref() == Some(file);
+            let seen = self.one(file, is_base, copies.as_deref_mut())?;
+            let Seen { snapshot, commands, commands_at, length, sha256 } = seen;
+            facts.files.extend(sha256.map(|sha256| AofRead { name: file.name.clone(), length, sha256 }));
+            if let Some((found, made_at)) = snapshot {
+                (facts.snapshot, facts.made_at) = (Some(found), made_at);
+            }
+            let times = facts.made_at.zip(self.until);
+            if let Some((made_at, until)) = times.filter(|(made_at, until)| is_base && made_at > until) {
+                let reason = format!("its base was made at {made_at}, which is later than {until}");
+                return Err(self.malformed(self.manifest, reason));
+            }
+            let Some(reader) = commands else { continue };
+            let said = reader.annotations().cloned().unwrap_or_default();
+            // One is written when the second changes: what stands before it is of the second before.
+            is_annotated |= said.first.zip(until).is_some_and(|(first, until)| first <= until);
+            if until.is_some() && !is_annotated {
+                if said.first_at > commands_at || said.first.is_none() && reader.at() > commands_at {
+                    return Err(self.malformed(&file.name, UNDATED));
+                }
+                if said.first.is_some() && facts.made_at.is_none() {
+                    let reason = "it begins later than wanted, and nothing before it says when it was";
+                    return Err(self.malformed(&file.name, reason));
+                }
+            }
+            let torn = if said.is_later { 0 } else { reader.at() - reader.boundary() };
+            if torn > 0 && number + 1 < count {
+                let reason = "it ends within a command or a transaction, and is not the last";
+                return Err(self.malformed(&file.name, reason));
+            }
+            facts.torn_bytes = torn;
+            facts.last_at = said.last.and_then(|last| Timestamp::from_second(last).ok()).or(facts.last_at);
+            facts.replayed.push((file.name.clone(), reader.boundary()));
+            if said.is_later {
+                facts.is_cut = true;
+                break;
+            }
         }
-        let count = file.read(&mut piece).map_err(unread)?;
-        let read = piece.get(..count).unwrap_or_default();
-        if read.is_empty() || !wanted(read)? {
-            return Ok(());
+        Ok(facts)
+    }
+
+    /// A copy has no byte that a server would not load.
+    fn one(&self, file: &AofFile, is_base: bool, copies: Option<&mut Files>) -> Result<Seen> {
+        let path = self.directory.join(&file.name);
+        let opened = File::open(&path).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => {
+                self.malformed(self.manifest, format!("it names {}, which is not there", file.name))
+            }
+            _ => Error::Read { path: path.clone(), source },
+        })?;
+        let until = self.until.map(Timestamp::as_second);
+        let reader = match is_base {
+            true => FileReader::of_base(&path, until),
+            false => FileReader::of_increment(&path, until),
+        };
+        // Which of the files it is.
+        let named = |error: Error| match error {
+            Error::Snapshot { reason } => self.malformed(&file.name, reason),
+            other => other,
+        };
+        let Some(copies) = copies else { return reader.read(opened, None, self.cancel).map_err(named) };
+        let name = Path::new(&FileNames::default().append_only_directory).join(&file.name);
+        let mut copy = copies.create(&name)?;
+        let seen = reader.read(opened, Some(&mut copy), self.cancel).map_err(named)?;
+        if let Some(commands) = &seen.commands {
+            copy.set_len(commands.boundary()).map_err(|source| Error::Write { path: name, source })?;
         }
+        Ok(seen)
     }
 }

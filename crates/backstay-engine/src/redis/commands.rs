@@ -100,10 +100,10 @@ impl CommandReader {
         }
     }
 
-    /// Of an append-only file, up to the last second that is wanted.
-    pub fn of_file(until: Option<i64>) -> CommandReader {
+    /// Of an append-only file whose commands begin there, up to the last second that is wanted.
+    pub fn of_file(at: u64, until: Option<i64>) -> CommandReader {
         let annotations = Annotations { until, ..Annotations::default() };
-        CommandReader { annotations: Some(annotations), ..CommandReader::new(0, 0) }
+        CommandReader { annotations: Some(annotations), ..CommandReader::new(at, 0) }
     }
 
     /// What they said so far.
@@ -176,8 +176,13 @@ impl CommandReader {
                     }
                     None => {
                         line.extend(bytes.iter().take(LINE_MAX * 2).map(|byte| *byte as char));
-                        if line.len() > LINE_MAX {
+                        let (is_long, first) = (line.len() > LINE_MAX, line.chars().next());
+                        if is_long {
                             return Err(self.broken("a line does not end"));
+                        }
+                        // The end of a file may be all that comes of it.
+                        if first.is_some_and(|first| !self.may_begin_with(first)) {
+                            return Err(self.not_to_begin());
                         }
                         bytes.len()
                     }
@@ -198,12 +203,12 @@ impl CommandReader {
             None if line.starts_with('#') && self.annotations.is_some() => self.annotated(line),
             None => {
                 let count = number('*', ARGUMENTS_MAX).filter(|count| *count > 0);
-                self.left = Some(count.ok_or_else(|| self.broken("a command was to begin"))?);
+                self.left = Some(count.ok_or_else(|| self.not_to_begin())?);
                 self.words.clear();
             }
             Some(_) => {
                 let length = number('$', BULK_MAX);
-                let length = length.ok_or_else(|| self.broken("an argument was to begin"))?;
+                let length = length.ok_or_else(|| self.not_to_begin())?;
                 if self.words.len() < 2 {
                     self.words.push(String::new());
                 } else if let Some(word) = self.words.last_mut() {
@@ -266,6 +271,20 @@ impl CommandReader {
             self.boundary = self.at;
             self.database = self.selected;
         }
+    }
+
+    fn may_begin_with(&self, first: char) -> bool {
+        match self.left {
+            None => first == '*' || first == '#' && self.annotations.is_some(),
+            Some(_) => first == '$',
+        }
+    }
+
+    fn not_to_begin(&self) -> BrokenStream {
+        self.broken(match self.left {
+            None => "a command was to begin",
+            Some(_) => "an argument was to begin",
+        })
     }
 
     fn broken(&self, reason: &str) -> BrokenStream {

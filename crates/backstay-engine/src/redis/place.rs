@@ -27,13 +27,13 @@ mod naming;
 mod standing;
 
 pub use file_names::FileNames;
-pub use standing::check_stopped;
+pub use standing::{check_stopped, holder};
 
 /// Everything lies in there until it is whole.
 const UNFINISHED: &str = "backstay-restoring";
 /// A snapshot cannot say what the stream behind it made. A server that does not append would start
 /// empty without one: of this it says that it is none, and ends.
-const GUARD: &str = "no snapshot: what was restored lies in the append-only files beside it, \
+pub(super) const GUARD: &str = "no snapshot: what was restored lies in the append-only files beside it, \
     so start the server with `appendonly yes`\n";
 const PIECE: usize = 1 << 20;
 

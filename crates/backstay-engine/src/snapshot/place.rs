@@ -14,7 +14,7 @@ use crate::{Error, Result};
 const UNFINISHED: &str = ".unfinished";
 
 /// What is being put into a directory; taken back when it is dropped.
-pub(super) struct Files {
+pub(crate) struct Files {
     directory: PathBuf,
     /// Made for this, the directory itself among them, from the outside in.
     directories: Vec<PathBuf>,
@@ -181,7 +181,7 @@ fn unfinished(path: &Path) -> PathBuf {
 pub struct Placed(Files);
 
 impl Placed {
-    pub(super) fn of(files: Files) -> Self {
+    pub(crate) fn of(files: Files) -> Self {
         Self(files)
     }
 

@@ -25,14 +25,14 @@ fn looked(kind: SnapshotKind, bytes: &[u8]) -> Result<SnapshotFacts> {
 fn rdb(bytes: &[u8]) -> Result<RdbFacts> {
     match looked(SnapshotKind::Rdb, bytes)? {
         SnapshotFacts::Rdb(facts) => Ok(facts),
-        SnapshotFacts::Influx(_) => unreachable!(),
+        _ => unreachable!(),
     }
 }
 
 fn influx(bytes: &[u8]) -> Result<InfluxFacts> {
     match looked(SnapshotKind::InfluxInTar, bytes)? {
         SnapshotFacts::Influx(facts) => Ok(facts),
-        SnapshotFacts::Rdb(_) => unreachable!(),
+        _ => unreachable!(),
     }
 }
 

@@ -60,7 +60,9 @@ fn a_database_comes_back_equal_in_every_format() {
                         let options = ReloadOptions { input, ..ReloadOptions::default() };
                         reload(&target, &name, &options, &[]).await.unwrap();
                     }
-                    DumpFormat::Rdb | DumpFormat::Influxdb => panic!("{format} is of another engine"),
+                    DumpFormat::Rdb | DumpFormat::Influxdb | DumpFormat::AppendOnly => {
+                        panic!("{format} is of another engine")
+                    }
                 }
                 assert!(!target.is_empty(&name).await.unwrap());
                 let analysed =

@@ -1,5 +1,5 @@
-//! Backups of InfluxDB that lie in a directory as they were written: several files, of
-//! which one names the others and bears the sidecar.
+//! Dumps that are several files, of which one names the others and bears the sidecar: backups of
+//! InfluxDB that lie in a directory as they were written, and append-only files of Redis.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -10,8 +10,9 @@ use backstay_model::error::Classified;
 use backstay_model::{BackupId, EngineKind, ErrorKind};
 use backstay_repo::dump::DumpInside;
 use backstay_repo::shelf::{ShelfFile, ShelfPath};
+use jiff::Timestamp;
 
-use super::{Adopting, Fate, Read};
+use super::{Adopting, Fate, Read, append_only};
 use crate::context::off_thread;
 use crate::dump::inside::Found;
 use crate::error::{Error, Result};
@@ -23,13 +24,25 @@ const MANIFEST: &str = ".manifest";
 /// The heads of the sets, and what belongs to each, or why that is not known.
 #[derive(Debug, Default)]
 pub(super) struct Sets {
-    heads: BTreeMap<ShelfPath, Result<Vec<String>, Fate>>,
-    members: BTreeSet<ShelfPath>,
+    pub heads: BTreeMap<ShelfPath, Result<Vec<String>, Fate>>,
+    pub members: BTreeSet<ShelfPath>,
+    /// What lies beside a set and looks like a part of it, and is neither that nor a dump.
+    pub aside: BTreeSet<ShelfPath>,
+    /// Of a set by its head: when the newest of its files was written.
+    pub newest: BTreeMap<ShelfPath, Timestamp>,
 }
 
 impl Sets {
     pub fn is_member(&self, path: &ShelfPath) -> bool {
         self.members.contains(path)
+    }
+
+    pub fn is_aside(&self, path: &ShelfPath) -> bool {
+        self.aside.contains(path)
+    }
+
+    pub fn newest(&self, head: &ShelfPath) -> Option<Timestamp> {
+        self.newest.get(head).copied()
     }
 
     pub fn members(&self, head: &ShelfPath) -> Option<&Result<Vec<String>, Fate>> {
@@ -38,10 +51,15 @@ impl Sets {
 }
 
 pub(super) async fn find(directory: &Path, engine: EngineKind, files: &[ShelfFile]) -> Result<Sets> {
-    let mut sets = Sets::default();
-    if engine != EngineKind::Influxdb {
-        return Ok(sets);
+    match engine {
+        EngineKind::Influxdb => of_influxdb(directory, files).await,
+        EngineKind::Redis => append_only::find(directory, files).await,
+        EngineKind::Postgresql => Ok(Sets::default()),
     }
+}
+
+async fn of_influxdb(directory: &Path, files: &[ShelfFile]) -> Result<Sets> {
+    let mut sets = Sets::default();
     for head in files.iter().filter(|file| snapshot::may_be_head(file.path.file_name())) {
         let own = parent(directory, &head.path);
         let beside = files.iter().filter(|file| parent(directory, &file.path) == own);
@@ -118,8 +136,16 @@ impl Adopting<'_> {
             Ok(names) => names,
             Err(fate) => return Ok(fate.clone()),
         };
-        let (read, members) = self.read_set(head, names).await?;
-        let mut record = self.record(head, &read, DumpFormat::Influxdb)?;
+        let is_append_only = self.instance.kind() == EngineKind::Redis;
+        let (read, members) = match is_append_only {
+            true => self.read_append_only(&head.path).await?,
+            false => self.read_set(head, names).await?,
+        };
+        if is_append_only && let Some(fate) = self.in_use(&head.path, &members).await? {
+            return Ok(fate);
+        }
+        let format = if is_append_only { DumpFormat::AppendOnly } else { DumpFormat::Influxdb };
+        let mut record = self.record(head, &read, format)?;
         record.members = members;
         let digest = digest(&record);
         if let Some(id) = ids.get(&digest) {
@@ -132,7 +158,11 @@ impl Adopting<'_> {
             return Ok(Fate::Closed { reason });
         }
         ids.insert(digest, record.id.clone());
-        let what = format!("a backup of InfluxDB, in {} files", record.members.len() + 1);
+        let what = if is_append_only { "append-only files of Redis" } else { "a backup of InfluxDB" };
+        let mut what = format!("{what}, in {} files", record.members.len() + 1);
+        if let Some(warning) = record.warnings.first().filter(|_| is_append_only) {
+            what.push_str(&format!("; {}", warning.message));
+        }
         Ok(Fate::Adopted { record: Box::new(record), what })
     }
 

@@ -14,7 +14,6 @@
 
 use std::collections::BTreeSet;
 
-use backstay_engine::snapshot;
 use backstay_model::dump::template::Fields;
 use backstay_model::dump::{DumpExpirePlan, DumpRecord, Tier, plan_expire_dumps};
 use backstay_model::{Finding, InstanceId};
@@ -27,7 +26,7 @@ use serde::Serialize;
 use super::policy::Place;
 use super::report::{self, Last};
 use super::shelved::{self, Claims, Presence, Shelved, ShelvedFile, is_going, mark};
-use super::{DumpPolicy, names};
+use super::{DumpPolicy, inside, names};
 use crate::error::{Error, Result};
 use crate::run::Run;
 
@@ -117,6 +116,10 @@ pub async fn run(run: &Run, policy: &DumpPolicy, instance: &InstanceId) -> Resul
             report.planned.findings.push(link_stays(&shelved, file));
             continue;
         }
+        if let Some(whole) = shelved.claims.is_part_of(&file.path, &removed) {
+            report.planned.findings.push(part_stays(&shelved, file, whole));
+            continue;
+        }
         if removing.remove(file, &removed).await? {
             removed.insert(file.path.clone());
             report.deleted.push(fate.path.clone());
@@ -152,6 +155,13 @@ fn link_stays(shelved: &Shelved, file: &ShelvedFile) -> Finding {
         message,
         format!("remove what it leads to, then `backstay expire` takes the rest of {path}"),
     )
+}
+
+/// A file that was taken in for itself before the set that it belongs to was.
+fn part_stays(shelved: &Shelved, file: &ShelvedFile, whole: &ShelfPath) -> Finding {
+    let message = format!("retention lets it go, and it stays: {whole} is not whole without it");
+    let remedy = format!("`backstay expire` takes it when {whole} goes, or went before");
+    Finding::info(shelved.full(&file.path), message, remedy)
 }
 
 struct Removing<'a> {
@@ -191,7 +201,8 @@ impl Removing<'_> {
         let beside = file.path.beside(HMAC_SUFFIX).map_err(backstay_repo::Error::from)?;
         self.delete(&beside).await?;
         for member in shelved::members(&file.path, file.record()) {
-            let is_ours = snapshot::may_be_member(member.file_name());
+            let format = file.record().shape.format;
+            let is_ours = inside::may_be_member(format, file.path.file_name(), member.file_name());
             if is_ours && !self.claims.is_of_another(&member, &file.path, removed) {
                 self.delete(&member).await?;
             }

@@ -7,7 +7,8 @@ use std::path::Path;
 use backstay_engine::postgres::client_programs::ClientPrograms;
 use backstay_engine::postgres::inspect::{InspectKind, Inspection};
 use backstay_engine::postgres::reload::{ClusterContents, ClusterScan};
-use backstay_engine::snapshot::{RdbChecksum, Snapshot, SnapshotFacts, SnapshotKind};
+use backstay_engine::redis::aof::{self, AofFacts};
+use backstay_engine::snapshot::{self, RdbChecksum, Snapshot, SnapshotFacts, SnapshotKind};
 use backstay_model::EngineKind;
 use backstay_model::dump::{DumpContent, DumpFormat, DumpWarning};
 use backstay_repo::dump::DumpInside;
@@ -115,6 +116,7 @@ impl Found {
             Found::Cluster(_) => Some(DumpFormat::Plain),
             Found::Snapshot(SnapshotFacts::Rdb(_)) => Some(DumpFormat::Rdb),
             Found::Snapshot(SnapshotFacts::Influx(_)) => Some(DumpFormat::Influxdb),
+            Found::Snapshot(SnapshotFacts::AppendOnly(_)) => Some(DumpFormat::AppendOnly),
         }
     }
 
@@ -123,7 +125,9 @@ impl Found {
             Found::Nothing => None,
             Found::Cluster(cluster) if cluster.databases.is_empty() => Some(DumpContent::Globals),
             Found::Cluster(cluster) => Some(DumpContent::Cluster { databases: cluster.databases.clone() }),
-            Found::Snapshot(SnapshotFacts::Rdb(_)) => Some(DumpContent::Server),
+            Found::Snapshot(SnapshotFacts::Rdb(_) | SnapshotFacts::AppendOnly(_)) => {
+                Some(DumpContent::Server)
+            }
             Found::Snapshot(SnapshotFacts::Influx(facts)) => Some(match facts.databases.as_slice() {
                 [] => DumpContent::Server,
                 [one] => DumpContent::Database { database: one.clone() },
@@ -139,6 +143,8 @@ impl Found {
                 Timestamp::from_second(facts.saved_at_seconds?).ok()
             }
             Found::Snapshot(SnapshotFacts::Influx(facts)) => stamp(facts.heads.last()?),
+            // Not when the base was made: what stands behind it is of later.
+            Found::Snapshot(SnapshotFacts::AppendOnly(facts)) => facts.last_at,
             Found::Nothing | Found::Cluster(_) => None,
         }
     }
@@ -147,6 +153,9 @@ impl Found {
         match self {
             Found::Cluster(cluster) => cluster.server_version.clone(),
             Found::Snapshot(SnapshotFacts::Rdb(facts)) => facts.server_version.clone(),
+            Found::Snapshot(SnapshotFacts::AppendOnly(facts)) => {
+                facts.snapshot.as_ref()?.server_version.clone()
+            }
             Found::Nothing | Found::Snapshot(SnapshotFacts::Influx(_)) => None,
         }
     }
@@ -186,9 +195,36 @@ impl Found {
                     messages.push("there is no shard in it: nothing comes back from it".to_owned());
                 }
             }
+            Found::Snapshot(SnapshotFacts::AppendOnly(facts)) => messages.extend(of_append_only(facts)),
             Found::Nothing | Found::Cluster(_) => {}
         }
         messages.into_iter().map(|message| DumpWarning { message, harmless: None }).collect()
+    }
+}
+
+/// What is not all there in files that a server would load all the same.
+pub(crate) fn of_append_only(facts: &AofFacts) -> Vec<String> {
+    let mut messages = Vec::new();
+    if facts.snapshot.as_ref().is_some_and(|base| base.checksum == RdbChecksum::Disabled) {
+        messages.push(
+            "its server wrote no sum into its base: only the end of it is known to be there".to_owned(),
+        );
+    }
+    if facts.torn_bytes > 0 {
+        messages.push(format!(
+            "its last file ends within a command or a transaction: the last {} bytes are of no use, and a server \
+             leaves them out, as a restore does",
+            facts.torn_bytes
+        ));
+    }
+    messages
+}
+
+/// Whether a file of this name may belong to a dump of several files whose head has that name.
+pub(crate) fn may_be_member(format: DumpFormat, head: &str, name: &str) -> bool {
+    match format {
+        DumpFormat::AppendOnly => aof::may_be_member(head, name),
+        _ => snapshot::may_be_member(name),
     }
 }
 

@@ -205,6 +205,7 @@ impl Verifying<'_> {
         let mut reader = Contents::new(
             self.run,
             &self.place.shelf,
+            &self.place.directory,
             self.policy.passphrases(),
             self.options.level,
             self.options.bin_directory.as_deref(),

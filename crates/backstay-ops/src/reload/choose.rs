@@ -60,7 +60,7 @@ pub(crate) async fn pick(
     let shelved = shelved::look(run, policy, None).await?;
     let place = policy.place()?;
     let chosen = async |file: &ShelvedFile, findings| {
-        // What it needs of a server is not kept of all that lie there.
+        // What it needs of a server, and what was noted of it, is not kept of all that lie there.
         let whole = shelved::whole_record(&*place.shelf, file).await?;
         Ok(Chosen {
             shelf: Arc::clone(&place.shelf),
@@ -68,7 +68,7 @@ pub(crate) async fn pick(
             path: file.path().clone(),
             record: whole.map_or_else(
                 || file.record().clone(),
-                |whole| DumpRecord { needs: whole.needs, ..file.record().clone() },
+                |whole| DumpRecord { needs: whole.needs, warnings: whole.warnings, ..file.record().clone() },
             ),
             findings,
             globals: globals_of(&shelved, file.record()),

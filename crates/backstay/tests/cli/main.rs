@@ -60,6 +60,7 @@ mod pushes;
 mod quiet;
 mod rates;
 mod recovery_kit;
+mod redis_append_only_sets;
 mod redis_bad_input;
 mod redis_bases;
 mod redis_breaks;

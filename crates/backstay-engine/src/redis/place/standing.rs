@@ -10,7 +10,7 @@ use std::collections::HashSet;
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{FileNames, UNFINISHED, room};
 use crate::redis::error::RedisError;
@@ -77,6 +77,36 @@ pub(super) fn refuse_served(directory: &Path, names: &FileNames) -> Result<()> {
     Ok(())
 }
 
+/// A process that has one of these files open, as a server has the last one that it appends to. What
+/// this user may not look into is not seen. Blocks.
+///
+/// # Errors
+///
+/// [`Error::TargetUnusable`] where nothing is to be seen of processes.
+pub fn holder(files: &[PathBuf]) -> Result<Option<(u32, String)>> {
+    let known = files.iter().filter_map(|path| fs::metadata(path).ok());
+    let known: HashSet<Inode> = known.map(|metadata| inode(&metadata)).collect();
+    let place = Path::new("/proc");
+    let processes =
+        fs::read_dir(place).map_err(|source| Error::TargetUnusable { path: place.to_owned(), source })?;
+    for entry in processes.filter_map(io::Result::ok) {
+        let Some(process) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        if process != std::process::id() && has_open(&entry.path(), &known).is_ok_and(|has| has) {
+            let called = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+            return Ok(Some((process, called.trim().to_owned())));
+        }
+    }
+    Ok(None)
+}
+
+fn has_open(process: &Path, files: &HashSet<Inode>) -> io::Result<bool> {
+    let mut open =
+        fs::read_dir(process.join("fd"))?.filter_map(|entry| fs::metadata(entry.ok()?.path()).ok());
+    Ok(open.any(|file| files.contains(&inode(&file))))
+}
+
 /// The device and the number of a file on it: paths differ within a container.
 type Inode = (u64, u64);
 
@@ -117,14 +147,10 @@ fn look_at(process: &Path, place: Inode, files: &HashSet<Inode>) -> Seen {
         Err(error) if is_closed(&error) && is_server => return Seen::Closed(called),
         _ => {}
     }
-    let open = match fs::read_dir(process.join("fd")) {
-        Ok(open) => open,
-        Err(error) if is_closed(&error) && is_server => return Seen::Closed(called),
-        Err(_) => return Seen::Elsewhere,
-    };
-    let mut open = open.filter_map(|entry| fs::metadata(entry.ok()?.path()).ok());
-    match open.any(|file| files.contains(&inode(&file))) {
-        true => Seen::There(called),
-        false => Seen::Elsewhere,
+    match has_open(process, files) {
+        Ok(true) => Seen::There(called),
+        Ok(false) => Seen::Elsewhere,
+        Err(error) if is_closed(&error) && is_server => Seen::Closed(called),
+        Err(_) => Seen::Elsewhere,
     }
 }

@@ -13,6 +13,8 @@ use backstay_repo::shelf::ShelfPath;
 #[derive(Debug, Clone, Default)]
 pub struct Claims {
     by: BTreeMap<ShelfPath, BTreeSet<ShelfPath>>,
+    /// Of the files that belong to another one, those that these are.
+    parts: BTreeMap<ShelfPath, BTreeSet<ShelfPath>>,
     /// Directories, with `/` behind them.
     unknown: BTreeSet<String>,
 }
@@ -23,6 +25,14 @@ impl Claims {
         for path in own.into_iter().flatten().chain(super::members(dump, record)) {
             self.by.entry(path).or_default().insert(dump.clone());
         }
+        for path in super::members(dump, record) {
+            self.parts.entry(path).or_default().insert(dump.clone());
+        }
+    }
+
+    /// The dump that is not whole without this file, and is not among those that were removed.
+    pub fn is_part_of(&self, path: &ShelfPath, removed: &BTreeSet<ShelfPath>) -> Option<&ShelfPath> {
+        self.parts.get(path).into_iter().flatten().find(|dump| *dump != path && !removed.contains(*dump))
     }
 
     pub fn not_read(&mut self, sidecar: &ShelfPath) {

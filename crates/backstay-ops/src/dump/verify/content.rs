@@ -13,6 +13,7 @@ use backstay_repo::dump::{DumpError, DumpInside, DumpRead, DumpReader, HMAC_SUFF
 use backstay_repo::shelf::Shelf;
 use backstay_repo::store::StoreError;
 
+use crate::dump::append_only;
 use crate::dump::inside::{self, Kind, Looking};
 use crate::dump::shelved::ShelvedFile;
 use crate::error::{Error, Result};
@@ -35,11 +36,16 @@ pub(super) enum Look {
 pub(super) struct Note {
     message: String,
     remedy: &'static str,
+    /// It was so when it was taken in, and was told then.
+    is_known: bool,
 }
 
 impl Note {
     pub fn of(self, subject: impl Into<String>) -> Finding {
-        Finding::warning(subject, self.message, self.remedy)
+        match self.is_known {
+            true => Finding::info(subject, self.message, self.remedy),
+            false => Finding::warning(subject, self.message, self.remedy),
+        }
     }
 }
 
@@ -58,6 +64,8 @@ pub(super) struct Contents<'a> {
     passphrases: Vec<&'a Secret>,
     level: VerifyLevel,
     bin_directory: Option<PathBuf>,
+    /// Where the shelf lies.
+    directory: &'a Path,
     /// By the version that wrote the dump: looked for once each.
     programs: BTreeMap<u32, Option<ClientPrograms>>,
 }
@@ -67,18 +75,21 @@ struct Seen {
     read: DumpRead,
     /// No `pg_restore` listed it, and why.
     unlisted: Option<String>,
+    /// What a server would leave out, and the like.
+    noted: Vec<String>,
 }
 
 impl<'a> Contents<'a> {
     pub fn new(
         run: &'a Run,
         shelf: &'a Arc<dyn Shelf>,
+        directory: &'a Path,
         passphrases: Vec<&'a Secret>,
         level: VerifyLevel,
         bin_directory: Option<&Path>,
     ) -> Self {
         let bin_directory = bin_directory.map(Path::to_owned);
-        Self { run, shelf, passphrases, level, bin_directory, programs: BTreeMap::new() }
+        Self { run, shelf, directory, passphrases, level, bin_directory, programs: BTreeMap::new() }
     }
 
     /// Looks at the bytes that have these names; how many were read, and a verdict on each name.
@@ -111,7 +122,8 @@ impl<'a> Contents<'a> {
             }
             looks.push(look);
         }
-        Ok((seen.read.stored_bytes, looks))
+        let of_members: u64 = first.record().members.iter().map(|member| member.stored_bytes).sum();
+        Ok((seen.read.stored_bytes + of_members, looks))
     }
 
     /// `None` when it opens and was not to be read further.
@@ -166,15 +178,24 @@ impl<'a> Contents<'a> {
             Ok(read) => read,
             Err(error) => return stopped(error).map(Err),
         };
-        for member in &record.members {
-            if let Err(look) = self.member(file, member).await? {
-                return Ok(Err(look));
+        let noted = match record.shape.format {
+            DumpFormat::AppendOnly => match self.append_only(file).await? {
+                Ok(noted) => noted,
+                Err(look) => return Ok(Err(look)),
+            },
+            _ => {
+                for member in &record.members {
+                    if let Err(look) = self.member(file, member).await? {
+                        return Ok(Err(look));
+                    }
+                }
+                Vec::new()
             }
-        }
+        };
         // Bytes that are not those that were written explain whatever is wrong inside.
         match wrong_inside.filter(|_| read.sha256 == record.sha256) {
             Some(reason) => Ok(Err(Look::Damaged { reason })),
-            None => Ok(Ok(Some(Seen { read, unlisted }))),
+            None => Ok(Ok(Some(Seen { read, unlisted, noted }))),
         }
     }
 
@@ -194,6 +215,32 @@ impl<'a> Contents<'a> {
                 reason: format!("{path}, which belongs to it, is damaged: its SHA-256 is {}", read.sha256),
             })),
             Err(error) => stopped(error).map(Err),
+        }
+    }
+
+    /// Append-only files, read as a server would load them; each was read once then.
+    async fn append_only(&self, file: &ShelvedFile) -> Result<Result<Vec<String>, Stopped>> {
+        let found = match append_only::read(self.run, self.directory, &file.path).await {
+            Ok(found) => found,
+            Err(error) => {
+                let reason = with_causes(&error);
+                return match error.kind() {
+                    ErrorKind::Corrupt | ErrorKind::NotFound => {
+                        Ok(Err(Look::Damaged { reason: format!("it is not whole inside: {reason}") }))
+                    }
+                    ErrorKind::Denied | ErrorKind::Unavailable => {
+                        let remedy = "see whether backstay may read the directory of `dump.to`".to_owned();
+                        Ok(Err(Look::Unseen { reason, remedy }))
+                    }
+                    _ => Err(error),
+                };
+            }
+        };
+        match append_only::differing(file.record(), &found) {
+            Some(name) => Ok(Err(Look::Damaged {
+                reason: format!("{name}, which belongs to it, is damaged: it is not what was taken in"),
+            })),
+            None => Ok(Ok(inside::of_append_only(&found))),
         }
     }
 
@@ -231,8 +278,14 @@ fn against(record: &DumpRecord, seen: &Seen) -> Look {
     let notes = seen.unlisted.iter().map(|reason| Note {
         message: format!("it is as it was written, and its contents were not listed: {reason}"),
         remedy: "install `postgresql-client-…` of the version that wrote it, or name its directory with `bin_directory`",
+        is_known: false,
     });
-    Look::Good { notes: notes.collect() }
+    let noted = seen.noted.iter().map(|message| Note {
+        message: message.clone(),
+        remedy: "where the server still has its files, copy them anew, and run `backstay adopt` on the copy",
+        is_known: true,
+    });
+    Look::Good { notes: notes.chain(noted).collect() }
 }
 
 /// An encrypted dump of ours has a line beside it that authenticates it.
@@ -250,10 +303,12 @@ fn unauthenticated(
             message: "its authentication is gone: nothing but its sidecar says that it is what was written"
                 .to_owned(),
             remedy: REMEDY,
+            is_known: false,
         }),
         (Some(_), true) if own != proved => Some(Note {
             message: "its authentication is not that of the other names of the same file".to_owned(),
             remedy: REMEDY,
+            is_known: false,
         }),
         (Some(_), _) => None,
     }
@@ -282,7 +337,7 @@ fn kind(record: &DumpRecord, inside: DumpInside) -> Result<Kind, String> {
         DumpFormat::Custom => kind == InspectKind::Archive,
         DumpFormat::Directory => kind == InspectKind::Directory,
         DumpFormat::Plain => matches!(kind, InspectKind::Statements | InspectKind::Cluster),
-        DumpFormat::Rdb | DumpFormat::Influxdb => false,
+        DumpFormat::Rdb | DumpFormat::Influxdb | DumpFormat::AppendOnly => false,
     };
     match fits || record.adopted {
         true => Ok(Kind::Postgres(kind)),

@@ -158,6 +158,12 @@ fn directory(dump: &DumpSummary) -> &str {
     dump.shelf.strip_prefix("file://").unwrap_or(&dump.shelf)
 }
 
+/// Of the manifest of append-only files: its directory, and what their names begin with.
+fn set_of(path: &str) -> Option<(&str, &str)> {
+    let (directory, name) = path.rsplit_once('/')?;
+    Some((directory, name.strip_suffix(".manifest")?))
+}
+
 /// What a shell does to get the database back; words in capitals are for a person to choose.
 fn commands(detail: &DumpDetail) -> Vec<String> {
     let dump = &detail.summary;
@@ -204,7 +210,13 @@ fn commands(detail: &DumpDetail) -> Vec<String> {
             commands.push("mkdir DIRECTORY".to_owned());
             steps.push(format!("tar -x -C DIRECTORY{}", source(is_first)));
         }
-        DumpFormat::Rdb | DumpFormat::Influxdb => {}
+        DumpFormat::Rdb | DumpFormat::Influxdb | DumpFormat::AppendOnly => {}
+    }
+    if let (DumpFormat::AppendOnly, Some((directory, set))) = (dump.shape.format, set_of(&path)) {
+        let (directory, name) = (shell_word(OsStr::new(directory)), shell_word(OsStr::new(set)));
+        commands.push(format!("mkdir appendonlydir && cp {directory}/{name}* appendonlydir"));
+        commands.push(format!("redis-server --dir . --appendonly yes --appendfilename {name}"));
+        return commands;
     }
     // What scripts packed with `tar` comes out as an archive.
     let is_snapshot = dump.shape.format == DumpFormat::Rdb && !whole.contains(".tar");
