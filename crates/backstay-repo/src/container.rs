@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::frame::{self, FrameEntry, FrameOpener, FrameSealer, STORED_MIN};
+use crate::large_buffer::large_buffer;
 use crate::layout::ObjectName;
 use crate::seal::{Codec, HEADER_SIZE, ObjectKind, ObjectSeal, SealError, SealKeys};
 use crate::store::{Store, Upload};
@@ -41,6 +42,14 @@ impl ContainerBuilder {
         let mut pending = Vec::with_capacity(1 << 20);
         pending.extend_from_slice(header.as_bytes());
         Ok(Self { seal, pending, written: 0, table: Vec::new(), frames: 0, raw_bytes: 0 })
+    }
+
+    /// Makes room for an object of so many bytes, which goes back to the system when the object does.
+    /// Grown step by step it would come out of what the C library keeps, and go back there.
+    pub fn make_room(&mut self, bytes: usize) {
+        let mut roomy = large_buffer(self.pending.len() + bytes);
+        roomy.extend_from_slice(&self.pending);
+        self.pending = roomy;
     }
 
     /// The number that the next frame will have.

@@ -92,6 +92,7 @@ pub(super) fn seal(
     let head = serde_json::to_vec(&head).map_err(|error| broken(&error))?;
     let mut sealer = FrameSealer::for_log(level, true).map_err(|error| broken(&error))?;
     let mut builder = ContainerBuilder::new(keys, ObjectKind::Log, name).map_err(|error| broken(&error))?;
+    builder.make_room(content.len());
     let frames = std::iter::once(&head[..]).chain(content.chunks(CONTENT_FRAME));
     for frame in frames {
         builder.push(&mut sealer, frame).map_err(|error| broken(&error))?;
