@@ -70,6 +70,8 @@ pub enum Error {
     LogGone { instance: InstanceId, segment: String },
     #[error("log cannot be given up: nobody would know why it is missing: {reason}")]
     GapNotNoted { reason: String },
+    #[error("{} holds a stream, and nothing in it says any more where that begins", spool.display())]
+    StreamUnknown { spool: PathBuf },
     #[error("the store does not answer within {seconds} s")]
     StoreSilent { seconds: u64 },
     #[error("what the server sends is not its log")]
@@ -266,7 +268,9 @@ impl Classified for Error {
             Error::ServerBehind { .. } => ErrorKind::Conflict,
             Error::SlotLost { .. } | Error::LogGone { .. } => ErrorKind::Unrecoverable,
             Error::GapNotNoted { .. } | Error::StoreSilent { .. } => ErrorKind::Unavailable,
-            Error::LogDamaged { .. } | Error::StreamBroken { .. } => ErrorKind::Corrupt,
+            Error::LogDamaged { .. } | Error::StreamBroken { .. } | Error::StreamUnknown { .. } => {
+                ErrorKind::Corrupt
+            }
             Error::Refused { refusal } => refusal.kind,
             Error::NoSuchBackup { .. } => ErrorKind::NotFound,
             Error::RestoreFailed { source, .. }

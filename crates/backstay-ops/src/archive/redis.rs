@@ -114,21 +114,22 @@ async fn open_instants(
     }
 }
 
-/// What lies in the spool behind the last line that is known of it is nobody's: a crash left it.
+/// What lies in the spool behind the last line that is known of it is nobody's: a crash left it. Where
+/// no line reads, they were lost, and what was acknowledged is not given up for it.
 async fn believe(spool: &Spool, instants: &SharedInstants) -> Result<()> {
     let instants = instants.clone();
     let believing = spool.with(move |spool| {
-        let last = instants.lock().last().cloned();
-        for one in spool.spans() {
-            let end = match &last {
-                Some(last) if last.log == one.log => last.end(),
-                // Of another stream nothing came since: its lines were whole when this one began.
-                Some(_) => continue,
-                None => one.span.start,
-            };
-            if end < one.span.end {
+        let spans = spool.spans();
+        let (last, directory) = {
+            let instants = instants.lock();
+            (instants.last().cloned(), instants.directory().to_owned())
+        };
+        for one in spans {
+            let Some(last) = &last else { return Err(Error::StreamUnknown { spool: directory }) };
+            // Of another stream nothing came since: its lines were whole when this one began.
+            if last.log == one.log && last.end() < one.span.end {
                 let stretch = LogSpan { start: one.span.start, end: one.span.end };
-                spool.truncate(&one.log, stretch, end.max(one.span.start))?;
+                spool.truncate(&one.log, stretch, last.end().max(one.span.start))?;
             }
         }
         Ok(spool.believe()?)
@@ -234,6 +235,11 @@ impl StreamArchive<'_> {
                 }
             }
             let resume = match last {
+                Some(last) if resume::is_behind(&last, &index) => {
+                    // Another host went on with it: what it stored is not received a second time.
+                    let stored = resume::in_store(context, instance, &index).await?;
+                    Some(stored.filter(|stored| stored.log.lineage == last.log.lineage).unwrap_or(last))
+                }
                 Some(last) => Some(last),
                 None => match resume::in_store(context, instance, &index).await? {
                     Some(resume) => Some(resume),
@@ -301,9 +307,15 @@ impl StreamArchive<'_> {
         if *id == resume.replication_id {
             return Ok(resume);
         }
-        let (log, history) = streams.next(&resume, id);
-        self.sender.history(log.clone(), history.to_text().into_bytes().into()).await?;
-        self.streams.add(log.clone(), history);
+        let log = if streams.knows(&resume.log) {
+            let (log, history) = streams.next(&resume, id);
+            self.sender.history(log.clone(), history.to_text().into_bytes().into()).await?;
+            self.streams.add(log.clone(), history);
+            log
+        } else {
+            // Where it came from does not read any more: nothing is guessed, and a base is wanted.
+            streams.log_with(id)
+        };
         self.sender.over(&resume.log);
         let event = ArchiveEvent::Timeline { log: log.clone(), from: resume.reader.at() };
         self.watcher.see(event);

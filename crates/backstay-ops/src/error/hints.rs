@@ -53,6 +53,13 @@ pub(super) fn of(error: &Error) -> Vec<String> {
             "see whether the store answers: `backstay list`; or make room in the directory of `archive.spool`"
                 .to_owned(),
         ],
+        Error::StreamUnknown { spool } => {
+            let spool = spool.display();
+            vec![format!(
+                "`mv {spool} {spool}.kept` keeps it for whoever can read it: the archive goes on where the store ends then, \
+                 or begins with a base"
+            )]
+        }
         Error::LogDamaged { .. } => vec![
             "`pg_waldump` at the server says whether its log reads there; `backstay backup` takes a new base"
                 .to_owned(),

@@ -65,6 +65,7 @@ fn all() -> Vec<Error> {
         Error::LogGone { instance: "orders".parse().unwrap(), segment: "000000010000000000000003".into() },
         Error::GapNotNoted { reason: "the store does not answer".into() },
         Error::StoreSilent { seconds: 15 },
+        Error::StreamUnknown { spool: "/srv/spool".into() },
     ]
 }
 

@@ -28,7 +28,9 @@ pub(crate) fn add(known: &mut KnownLog, record: &BackupRecord) {
             // No stream goes on behind one that does not say where it stands.
             let Some(Position::Stream { replication_id: id, offset }) = facts.position() else { return };
             let named = |log: &LineageLog| {
-                log.replication_ids.iter().find(|(_, of)| **of == id).map(|(timeline, _)| *timeline)
+                // The newest, where somebody who had less of it began it a second time.
+                let mut newest_first = log.replication_ids.iter().rev();
+                newest_first.find(|(_, of)| **of == id).map(|(timeline, _)| *timeline)
             };
             let found = known.lineages.iter().find_map(|(lineage, log)| Some((lineage, named(log)?)));
             let (lineage, timeline) = match found {

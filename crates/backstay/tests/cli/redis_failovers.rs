@@ -9,11 +9,11 @@ use super::cut_leashes::Away;
 use super::program::Home;
 use super::redis_streams::{Archive, LIMIT, instant, offset, on_both, restored, write};
 
-const SETTINGS: &[(&str, &str)] = &[("repl-diskless-sync-delay", "0")];
-const GOES_ON: &str = "another server goes on with the stream";
+pub const SETTINGS: &[(&str, &str)] = &[("repl-diskless-sync-delay", "0")];
+pub const GOES_ON: &str = "another server goes on with the stream";
 
 /// An instance `cache` at an address that leads to whichever server is the master.
-fn home_at(way: &Way, installation: &RedisInstallation) -> Home {
+pub fn home_at(way: &Way, installation: &RedisInstallation) -> Home {
     let home = Home::new();
     home.init();
     home.append(&format!(
@@ -27,7 +27,7 @@ fn home_at(way: &Way, installation: &RedisInstallation) -> Home {
 }
 
 /// The next one has everything, and is what the address leads to.
-fn fail_over(from: &mut Redis, to: &Redis, way: &Way) {
+pub fn fail_over(from: &mut Redis, to: &Redis, way: &Way) {
     let reached = offset(from);
     wait_until(LIMIT, "the replica to have all", || offset(to) >= reached).unwrap();
     from.stop().unwrap();
@@ -37,7 +37,7 @@ fn fail_over(from: &mut Redis, to: &Redis, way: &Way) {
 }
 
 /// The server was told that all that it has sent is durable here.
-fn acknowledged(server: &Redis, archive: &Archive<'_>) {
+pub fn acknowledged(server: &Redis, archive: &Archive<'_>) {
     let end = offset(server);
     let is_told = || {
         let replicas = server.run(&["INFO", "replication"]).unwrap().text();

@@ -83,6 +83,8 @@ pub(super) struct Instants {
     written: u64,
     /// When it has grown so far, it is written anew.
     grown: u64,
+    /// The other one is there still, and has less.
+    is_left: bool,
 }
 
 impl Instants {
@@ -95,23 +97,30 @@ impl Instants {
         // Where both are there, somebody was stopped while one took over from the other, which has
         // all that it has, and perhaps more.
         let mut number = 0;
-        let mut lines = Vec::new();
+        let (mut lines, mut end) = (Vec::new(), 0);
         for (of, name) in FILES.into_iter().enumerate() {
             let path = directory.join(name);
-            let found = parse(&read(&path).map_err(failed)?);
+            let (found, until) = parse(&read(&path).map_err(failed)?);
             if found.len() > lines.len() {
-                (lines, number) = (found, of);
+                (lines, end, number) = (found, until, of);
             }
         }
         let file = begin(&directory.join(FILES[1 - number])).map_err(failed)?;
-        let mut instants =
-            Instants { directory: directory.to_owned(), lines, file, number, written: 0, grown: GROWN };
+        let mut instants = Instants {
+            directory: directory.to_owned(),
+            lines,
+            file,
+            number,
+            written: 0,
+            grown: GROWN,
+            is_left: false,
+        };
         match instants.write_anew() {
             // Without room for another one, the one that is there serves.
             Err(error) if !instants.lines.is_empty() && error.kind() == io::ErrorKind::StorageFull => {
                 let path = directory.join(FILES[number]);
                 instants.file = OpenOptions::new().write(true).open(&path).map_err(failed)?;
-                instants.written = instants.lines.iter().map(|line| text_of(line).len() as u64).sum();
+                instants.written = end as u64;
             }
             done => done.map_err(failed)?,
         }
@@ -131,7 +140,10 @@ impl Instants {
     /// written is written over by the next.
     pub fn add(&mut self, line: Line) -> Result<()> {
         let text = text_of(&line);
-        let done = self.file.write_all_at(text.as_bytes(), self.written).and_then(|()| self.file.sync_data());
+        let done = self.remove_other().and_then(|()| {
+            self.file.write_all_at(text.as_bytes(), self.written)?;
+            self.file.sync_data()
+        });
         done.map_err(|source| spool_error(&self.directory, source))?;
         self.written += text.len() as u64;
         self.lines.push(line);
@@ -168,14 +180,23 @@ impl Instants {
         file.write_all_at(text.as_bytes(), 0)?;
         file.sync_all()?;
         File::open(&self.directory)?.sync_all()?;
-        match fs::remove_file(self.directory.join(FILES[self.number])) {
+        (self.file, self.number, self.written) = (file, number, text.len() as u64);
+        (self.grown, self.is_left) = (grown, true);
+        self.remove_other()
+    }
+
+    /// A crash must not bring the other one back when this one has lines that it has not: none is added
+    /// before it is gone for good.
+    fn remove_other(&mut self) -> io::Result<()> {
+        if !self.is_left {
+            return Ok(());
+        }
+        match fs::remove_file(self.directory.join(FILES[1 - self.number])) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        // A crash must not bring the other one back when this one has lines that it has not.
         File::open(&self.directory)?.sync_all()?;
-        (self.file, self.number, self.written) = (file, number, text.len() as u64);
-        self.grown = grown;
+        self.is_left = false;
         Ok(())
     }
 
@@ -239,15 +260,23 @@ fn text_of(line: &Line) -> String {
     format!("{:08x} {json}\n", sum(&json))
 }
 
-/// Lines as far as they were written.
-fn parse(bytes: &[u8]) -> Vec<Line> {
-    let text = String::from_utf8_lossy(bytes);
-    let read = |line: &str| {
-        let (sum_of, json) = line.split_once(' ')?;
+/// The lines that read, each of which says all of its place by itself, and where the last one ends. Of one
+/// that does not, only the times are lost: what lies in the spool is not given up for it.
+fn parse(bytes: &[u8]) -> (Vec<Line>, usize) {
+    let read = |line: &[u8]| {
+        let (sum_of, json) = std::str::from_utf8(line.strip_suffix(b"\n")?).ok()?.split_once(' ')?;
         let is_whole = u32::from_str_radix(sum_of, 16).ok()? == sum(json);
         serde_json::from_str(json).ok().filter(|_| is_whole)
     };
-    text.split_inclusive('\n').map_while(|line| read(line.strip_suffix('\n')?)).collect()
+    let (mut lines, mut at, mut end) = (Vec::new(), 0, 0);
+    for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+        at += line.len();
+        if let Some(line) = read(line) {
+            lines.push(line);
+            end = at;
+        }
+    }
+    (lines, end)
 }
 
 #[cfg(test)]

@@ -81,7 +81,21 @@ impl Keeper {
 
     /// Notes where the log begins: whoever seals its first span finds the state there.
     pub fn begin(&mut self) -> Result<()> {
-        self.instants.lock().add(self.line())
+        self.note().map(drop)
+    }
+
+    /// Writes down where it is, unless that stands there already: while there is no room it is asked for
+    /// several times a second, and must take none itself.
+    fn note(&self) -> Result<bool> {
+        let line = self.line();
+        let mut instants = self.instants.lock();
+        let says_nothing = line.marks.is_empty() && line.witnesses.is_empty();
+        let is_there = |last: &Line| last.log == line.log && last.end() == line.end();
+        let is_new = !(says_nothing && instants.last().is_some_and(is_there));
+        if is_new {
+            instants.add(line)?;
+        }
+        Ok(is_new)
     }
 
     /// Takes what has room; says why when something is left.
@@ -139,16 +153,16 @@ impl Keeper {
         if self.last.0 > self.marked.0 {
             self.mark();
         }
-        let line = self.line();
         // Whoever seals locks the one behind the other.
         let spooled = self.spool.lock().spans();
-        let mut instants = self.instants.lock();
-        instants.add(line)?;
+        if !self.note()? {
+            return Ok(self.reader.at());
+        }
         self.marks.clear();
         self.witness = None;
         self.lines += 1;
         if self.lines.is_multiple_of(LINES) {
-            instants.forget(&spooled);
+            self.instants.lock().forget(&spooled);
         }
         Ok(self.reader.at())
     }

@@ -3,13 +3,14 @@
 //! Refuses nothing: the server decides whether it has what follows. Where nothing is known it is
 //! asked for everything.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use backstay_engine::redis::base::RedisFacts;
 use backstay_engine::redis::commands::CommandReader;
 use backstay_engine::redis::lineage::{StreamHistory, log_id};
 use backstay_engine::redis::sync::StreamPlace;
-use backstay_model::{EngineKind, InstanceId, LogId, LogSpan, TimelineId};
+use backstay_model::error::Classified;
+use backstay_model::{EngineKind, ErrorKind, InstanceId, LogId, LogSpan, TimelineId};
 use backstay_repo::log::LogIndex;
 
 use super::instants::{Line, SpanFacts};
@@ -42,47 +43,82 @@ impl From<&Line> for Resume {
     }
 }
 
-/// The histories of the store, by log: whose names are known.
+/// The timelines that are known, with what the store says of where they came from.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Streams(BTreeMap<LogId, StreamHistory>);
+pub(super) struct Streams {
+    histories: BTreeMap<LogId, StreamHistory>,
+    /// Those as well whose history does not read: their numbers are taken.
+    names: BTreeSet<LogId>,
+}
 
 impl Streams {
     pub async fn of(context: &Context, instance: &InstanceId, index: &LogIndex) -> Result<Streams> {
-        let mut known = BTreeMap::new();
+        let mut known = Streams::default();
         for (log, timeline) in index.timelines() {
             let text = match timeline.has_history {
-                true => context.repo.log_history(instance, log).await?,
+                true => match context.repo.log_history(instance, log).await {
+                    // Of a stream that is over: the one that goes on must not end with it.
+                    Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported) => {
+                        tracing::warn!(timeline = log.timeline, %error, "a history does not read");
+                        known.names.insert(log.clone());
+                        continue;
+                    }
+                    text => text?,
+                },
                 false => None,
             };
+            known.names.insert(log.clone());
             if let Some(history) = streams::history_of(log, text.as_deref()) {
-                known.insert(log.clone(), history);
+                known.histories.insert(log.clone(), history);
             }
         }
-        Ok(Streams(known))
+        Ok(known)
     }
 
     pub fn add(&mut self, log: LogId, history: StreamHistory) {
-        self.0.insert(log, history);
+        self.names.insert(log.clone());
+        self.histories.insert(log, history);
     }
 
     /// Whether it is known where a timeline came from. The first came from nowhere.
     pub fn knows(&self, log: &LogId) -> bool {
-        timeline_number(log) == Some(1) || self.0.contains_key(log)
+        timeline_number(log) == Some(1) || self.histories.contains_key(log)
     }
 
-    /// The log whose stream has this id; a new one where none has.
+    /// The log whose stream has this id; a new one where none has. The newest, where somebody who had
+    /// less of it began it a second time.
     pub fn log_with(&self, replication_id: &str) -> LogId {
-        let known = self.0.iter().find(|(_, history)| history.replication_id == replication_id);
+        let mut newest_first = self.histories.iter().rev();
+        let known = newest_first.find(|(_, history)| history.replication_id == replication_id);
         known.map_or_else(|| log_id(replication_id, TimelineId(1)), |(log, _)| log.clone())
     }
 
     /// The timeline that goes on behind a place, with another id.
     pub fn next(&self, behind: &Resume, replication_id: &str) -> (LogId, StreamHistory) {
-        let first = || StreamHistory::first(&behind.log.lineage);
-        let history = self.0.get(&behind.log).cloned().unwrap_or_else(first);
-        let history = history.goes_on(behind.reader.at(), replication_id);
-        (log_id(&behind.log.lineage, history.timeline()), history)
+        let lineage = &behind.log.lineage;
+        let first = || StreamHistory::first(lineage);
+        let history = self.histories.get(&behind.log).cloned().unwrap_or_else(first);
+        let own = timeline_number(&behind.log).unwrap_or(1);
+        let history = history.goes_on(TimelineId(own), behind.reader.at(), replication_id);
+        let is_same = |(log, known): &(&LogId, &StreamHistory)| log.lineage == *lineage && **known == history;
+        if let Some((log, _)) = self.histories.iter().find(is_same) {
+            return (log.clone(), history);
+        }
+        // Somebody may have been further, and given the number to a timeline that begins elsewhere.
+        let of_lineage = self.names.iter().filter(|log| log.lineage == *lineage);
+        let last = of_lineage.filter_map(timeline_number).max().unwrap_or(own).max(own);
+        (log_id(lineage, TimelineId(last + 1)), history)
     }
+}
+
+/// Whether the store has more of this stream: on this timeline, or on one that came later.
+pub(super) fn is_behind(last: &Resume, index: &LogIndex) -> bool {
+    let own = (timeline_number(&last.log), last.reader.at());
+    let ends =
+        index.timelines().filter(|(log, _)| log.lineage == last.log.lineage).filter_map(|(log, there)| {
+            Some((timeline_number(log), there.objects.iter().map(|object| object.span.end).max()?))
+        });
+    ends.max().is_some_and(|newest| newest > own)
 }
 
 /// Behind the newest of what the store has; nothing where that does not say in which state it ends.
@@ -140,4 +176,49 @@ pub(super) async fn at_base(
 
 fn timeline_number(log: &LogId) -> Option<u32> {
     u32::from_str_radix(&log.timeline, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(digit: char) -> String {
+        digit.to_string().repeat(40)
+    }
+
+    fn at(log: LogId, replication_id: &str, offset: u64) -> Resume {
+        Resume { log, replication_id: replication_id.to_owned(), reader: CommandReader::new(offset, 0) }
+    }
+
+    #[test]
+    fn a_number_that_another_host_gave_is_not_given_again_unless_it_means_the_same() {
+        let mut streams = Streams::default();
+        let first = log_id(&id('a'), TimelineId(1));
+        streams.add(first.clone(), StreamHistory::first(&id('a')));
+        let (second, history) = streams.next(&at(first.clone(), &id('a'), 100), &id('b'));
+        assert_eq!(second, log_id(&id('a'), TimelineId(2)));
+        // Another host stored where the timeline began, and nothing of it.
+        streams.add(second.clone(), history);
+        assert_eq!(streams.next(&at(first.clone(), &id('a'), 100), &id('b')).0, second);
+        let (third, history) = streams.next(&at(first, &id('a'), 90), &id('b'));
+        assert_eq!(third, log_id(&id('a'), TimelineId(3)));
+        assert_eq!(history.ancestors, [(TimelineId(1), 90, id('a'))]);
+        streams.add(third.clone(), history);
+        assert_eq!(streams.log_with(&id('b')), third);
+        let (fourth, history) = streams.next(&at(third, &id('b'), 150), &id('c'));
+        assert_eq!(fourth, log_id(&id('a'), TimelineId(4)));
+        let numbers: Vec<_> = history.ancestors.iter().map(|(number, ..)| number.0).collect();
+        assert_eq!(numbers, [1, 3]);
+    }
+
+    #[test]
+    fn the_number_of_a_timeline_whose_history_does_not_read_is_taken() {
+        let mut streams = Streams::default();
+        let first = log_id(&id('a'), TimelineId(1));
+        let lost = log_id(&id('a'), TimelineId(2));
+        streams.names.insert(lost.clone());
+        assert!(streams.knows(&first) && !streams.knows(&lost));
+        let (next, _) = streams.next(&at(first, &id('a'), 100), &id('b'));
+        assert_eq!(next, log_id(&id('a'), TimelineId(3)));
+    }
 }

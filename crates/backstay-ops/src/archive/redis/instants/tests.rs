@@ -34,8 +34,13 @@ fn what_was_written_down_is_there_again_as_far_as_it_was_whole() {
     for cut in 0..written.len() {
         fs::write(&path, &written[..cut]).unwrap();
         let whole = written[..cut].iter().filter(|byte| **byte == b'\n').count();
-        assert_eq!(parse(&fs::read(&path).unwrap()), lines[..whole], "{cut}");
+        assert_eq!(parse(&fs::read(&path).unwrap()).0, lines[..whole], "{cut}");
     }
+    // One that rotted takes its own times along, and nothing else.
+    let second = written.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    let mut rotten = written.to_vec();
+    rotten[second + 20] ^= 0x80;
+    assert_eq!(parse(&rotten), (vec![lines[0].clone(), lines[2].clone()], written.len()));
     fs::write(&path, written).unwrap();
     // One that was begun and not written to its end.
     fs::write(place.path().join(FILES[0]), &written[..written.len() / 2]).unwrap();
