@@ -21,6 +21,9 @@ const FORMAT_OF_BYTES: u32 = 1;
 /// Raw bytes of a frame of content: all of it. Pages come again and again in a log, and whole
 /// spans are a sixth smaller than in frames of 128 KiB.
 const CONTENT_FRAME: usize = SPAN_BYTES_MAX as usize;
+/// The same of content that is not folded. What a frame became is held twice while it is looked at
+/// again, and a stream that hardly compresses has little to lose from shorter ones.
+const BYTES_FRAME: usize = CONTENT_FRAME / 4;
 /// Raw bytes of a frame of marks, about.
 const MARKS_FRAME: usize = 64 << 10;
 const COMMIT: u8 = 0;
@@ -77,13 +80,14 @@ pub(super) fn seal(
         }
     };
     form.fold(span.start, &mut content);
+    let frame_bytes = if form.is_bytes() { BYTES_FRAME } else { CONTENT_FRAME };
     let head = LogHead {
         format: if form.is_bytes() { FORMAT_OF_BYTES } else { FORMAT },
         span,
         digest: digest.clone(),
         form,
         previous: piece.previous,
-        content_frames: content.len().div_ceil(CONTENT_FRAME) as u32,
+        content_frames: content.len().div_ceil(frame_bytes) as u32,
         marks: piece.marks.len() as u64,
         first_time: piece.marks.iter().map(|mark| mark.time).min(),
         last_time: piece.marks.iter().map(|mark| mark.time).max(),
@@ -93,7 +97,7 @@ pub(super) fn seal(
     let mut sealer = FrameSealer::for_log(level, true).map_err(|error| broken(&error))?;
     let mut builder = ContainerBuilder::new(keys, ObjectKind::Log, name).map_err(|error| broken(&error))?;
     builder.make_room(content.len());
-    let frames = std::iter::once(&head[..]).chain(content.chunks(CONTENT_FRAME));
+    let frames = std::iter::once(&head[..]).chain(content.chunks(frame_bytes));
     for frame in frames {
         builder.push(&mut sealer, frame).map_err(|error| broken(&error))?;
     }
