@@ -13,7 +13,7 @@ const SETTINGS: &[(&str, &str)] = &[("repl-diskless-sync-delay", "0")];
 const GOES_ON: &str = "another server goes on with the stream";
 
 /// An instance `cache` at an address that leads to whichever server is the master.
-fn home_at(way: &Way, installation: &RedisInstallation) -> Home {
+pub fn home_at(way: &Way, installation: &RedisInstallation) -> Home {
     let home = Home::new();
     home.init();
     home.append(&format!(
@@ -37,7 +37,7 @@ fn fail_over(from: &mut Redis, to: &Redis, way: &Way) {
 }
 
 /// The server was told that all that it has sent is durable here.
-fn acknowledged(server: &Redis, archive: &Archive<'_>) {
+pub fn acknowledged(server: &Redis, archive: &Archive<'_>) {
     let end = offset(server);
     let is_told = || {
         let replicas = server.run(&["INFO", "replication"]).unwrap().text();
