@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 use testkit::{Redis, RedisVersion, Way, require_redis, wait_until};
 
+use super::cut_leashes::Away;
 use super::program::Home;
 use super::redis_failovers::{acknowledged, home_at};
 use super::redis_slow_stores::set;
@@ -125,5 +126,34 @@ fn a_damaged_parent_costs_the_stream_no_more_than_another_beginning() {
         archive.says(IS_TAKEN);
         comes_back(server, home, archive);
         assert_eq!(home.backups().len(), 2);
+    });
+}
+
+#[test]
+fn a_stream_whose_base_was_never_stored_gets_one_when_the_store_is_back() {
+    on_both(SETTINGS, |server, home| {
+        let mut client = server.client().unwrap();
+        (0..VALUES).for_each(|number| set(&mut client, number));
+        let archive = Archive::start_with(home, SLOW);
+        archive.says(RECEIVES);
+        write(&mut client, 1);
+        acknowledged(server, &archive);
+        has_no_base_yet(&archive);
+        let away = Away::of(home, "cache");
+        archive.kill();
+        let archive = Archive::start_with(home, &["-v"]);
+        archive.says(RECEIVES);
+        write(&mut client, 2);
+        acknowledged(server, &archive);
+        // It was looked for in vain.
+        archive.says("it is not known whether a base leads to the stream");
+        drop(away);
+        archive.says(IS_TAKEN);
+        assert_eq!(count(&archive, RECEIVES), 1, "{}", archive.text());
+        let after = instant(server, &archive);
+        archive.stop();
+        assert_eq!(home.backups().len(), 1);
+        assert_eq!(server.info("sync_full").unwrap(), "2", "the first, and the base beside the stream");
+        restored(server, home, &after.at.to_string(), &after.digest);
     });
 }
