@@ -20,7 +20,6 @@ use backstay_engine::postgres::receive::SlotWatch;
 use backstay_model::error::{Classified, ErrorKind};
 use backstay_model::{LagLimit, LogId, OnMaxLag};
 use backstay_repo::log::spool::{LogSpool, SpooledSpan};
-use tokio::sync::watch;
 
 use crate::context::{Context, off_thread};
 use crate::error::{Error, Result};
@@ -39,7 +38,7 @@ mod sealing;
 mod sender;
 mod stream;
 
-use base::WantedBase;
+use base::Bases;
 pub use event::{ArchiveEvent, ArchiveWatcher};
 use lag::Lag;
 use sealing::Records;
@@ -149,7 +148,7 @@ struct Archive<'a> {
     histories: BTreeSet<LogId>,
     /// Durable in the spool.
     durable: Option<(LogId, u64)>,
-    wants_base: watch::Sender<Option<WantedBase>>,
+    bases: Bases,
 }
 
 /// Receives until somebody asks to stop; what was received goes to the store then, so the calls
@@ -166,20 +165,20 @@ pub async fn run(
     options: &ArchiveOptions,
     watcher: &dyn ArchiveWatcher,
 ) -> Result<()> {
-    let (wants_base, wanted) = watch::channel(None);
     let over = context.cancel.child_token();
+    let (bases, orders) = Bases::until(over.clone());
     let receiving = async {
         let ended = match &instance.engine {
             EngineSettings::Redis(settings) => {
-                redis::receive(context, instance, settings, options, watcher, wants_base).await
+                redis::receive(context, instance, settings, options, watcher, bases).await
             }
-            _ => receive(context, instance, options, watcher, wants_base).await,
+            _ => receive(context, instance, options, watcher, bases).await,
         };
         over.cancel();
         ended
     };
     let of_bases = Context { cancel: over.clone(), ..context.clone() };
-    let taking = base::take_when_wanted(&of_bases, instance, options, watcher, wanted);
+    let taking = base::take(&of_bases, instance, options, watcher, orders);
     tokio::join!(receiving, taking).0
 }
 
@@ -188,7 +187,7 @@ async fn receive(
     instance: &Instance,
     options: &ArchiveOptions,
     watcher: &dyn ArchiveWatcher,
-    wants_base: watch::Sender<Option<WantedBase>>,
+    bases: Bases,
 ) -> Result<()> {
     let opened = room::open_spool(context, options, watcher).await;
     let Some(spool) = opened? else { return Ok(()) };
@@ -211,7 +210,7 @@ async fn receive(
         lineage: None,
         histories: BTreeSet::new(),
         durable: None,
-        wants_base,
+        bases,
     };
     let outcome = archive.receive_on().await;
     let left = tokio::time::timeout(LAST_SENDING, archive.sender.finish()).await;

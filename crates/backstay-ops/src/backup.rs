@@ -49,7 +49,8 @@ pub async fn run(context: &Context, instance: &Instance, options: &BackupOptions
     run_with(context, instance, options, None).await
 }
 
-/// The same of a base of Redis that has begun already.
+/// The same of a base of Redis that has begun already, in one attempt: another one would be of another
+/// snapshot, which whoever waits for what follows this one did not ask for.
 pub(crate) async fn run_on(
     context: &Context,
     instance: &Instance,
@@ -96,9 +97,10 @@ async fn run_with(
         findings,
         begun,
     };
+    let is_last = attempt.begun.is_some();
     attempt.findings.extend(newest.and_then(|newest| future::finding(&newest, context.clock.now())));
     match attempt.run().await {
-        Err(error) if attempt.parent.is_some() && is_of_the_repository(&error) => {
+        Err(error) if !is_last && attempt.parent.is_some() && is_of_the_repository(&error) => {
             attempt.give_up_the_parent(&error);
             attempt.run().await
         }
@@ -124,7 +126,7 @@ struct Attempt<'a> {
     options: WriterOptions,
     parent: Option<BackupId>,
     findings: Vec<Finding>,
-    /// For the first attempt alone: what comes of it comes once.
+    /// For one attempt alone: what comes of it comes once.
     begun: Option<RedisBase>,
 }
 

@@ -171,7 +171,7 @@ async fn follow(
             archive.gap_was_accepted();
         }
         if let Some(gap) = wants_base.take() {
-            archive.wants_base.send_replace(Some(WantedBase::behind(&gap)));
+            archive.bases.want(WantedBase::behind(&gap));
         }
         let mut stream = Stream::new(archive, &mut receiver, log, from, is_behind_gap);
         match stream.run().await? {

@@ -6,6 +6,7 @@
 //!
 //! Invariant: a server is told of no change that is not durable in the spool.
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,9 +17,8 @@ use backstay_engine::redis::stream::StreamReceiver;
 use backstay_engine::redis::sync::{Attached, StreamPlace, attach};
 use backstay_model::LogSpan;
 use backstay_repo::log::LogIndex;
-use tokio::sync::watch;
 
-use super::base::WantedBase;
+use super::base::Bases;
 use super::sender::Sender;
 use super::{
     AT_ONCE, ArchiveEvent, ArchiveOptions, ArchiveWatcher, Ended, LAST_SENDING, RETRY_FIRST, STORE_LIMIT,
@@ -48,7 +48,7 @@ pub(super) async fn receive(
     settings: &RedisSettings,
     options: &ArchiveOptions,
     watcher: &dyn ArchiveWatcher,
-    wants_base: watch::Sender<Option<WantedBase>>,
+    bases: Bases,
 ) -> Result<()> {
     let Some(spool) = room::open_spool(context, options, watcher).await? else { return Ok(()) };
     let Some(instants) = open_instants(context, options, watcher).await? else { return Ok(()) };
@@ -66,7 +66,7 @@ pub(super) async fn receive(
         spool,
         instants,
         sender,
-        wants_base,
+        bases,
         streams: Streams::default(),
         has_forked: false,
         fork_wait: RETRY_FIRST,
@@ -147,7 +147,7 @@ struct StreamArchive<'a> {
     spool: Spool,
     instants: SharedInstants,
     sender: Sender<'a>,
-    wants_base: watch::Sender<Option<WantedBase>>,
+    bases: Bases,
     /// The timelines, as the store had them when it last said so, and those that began since.
     streams: Streams,
     /// The server has forked for this connection, and nothing has become of it yet.
@@ -275,7 +275,11 @@ impl StreamArchive<'_> {
                 }
                 let goes_on = self.continued(&streams, resume, &receiver).await?;
                 let looking = self.want_base_where_none_leads(&goes_on);
-                tokio::join!(self.follow(&address, receiver, goes_on), looking).0
+                let mut following = pin!(self.follow(&address, receiver, goes_on));
+                tokio::select! {
+                    ended = &mut following => ended,
+                    () = looking => following.await,
+                }
             }
             Attached::Full(sync) => {
                 // A replica that is behind sends again what is here, and nothing is missing.
@@ -320,26 +324,6 @@ impl StreamArchive<'_> {
         let event = ArchiveEvent::Timeline { log: log.clone(), from: resume.reader.at() };
         self.watcher.see(event);
         Ok(Resume { log, replication_id: id.clone(), reader: resume.reader })
-    }
-
-    /// Somebody may have been killed before the base was there behind which this stream began.
-    fn want_base_where_none_leads(&self, goes_on: &Resume) -> impl Future<Output = ()> + use<> {
-        let (context, instance) = (self.context.clone(), self.instance.id.clone());
-        let (spool, wants_base, log) = (self.spool.clone(), self.wants_base.clone(), goes_on.log.clone());
-        let place = goes_on.place();
-        async move {
-            let looking = lacking::lacks_base(&context, &instance, &spool, &log);
-            let silent = |_| Err(Error::StoreSilent { seconds: STORE_LIMIT.as_secs() });
-            let looking = async { tokio::time::timeout(STORE_LIMIT, looking).await.unwrap_or_else(silent) };
-            match context.unless_cancelled(looking).await {
-                Ok(true) => {
-                    let StreamPlace { replication_id, offset } = place;
-                    wants_base.send_replace(Some(WantedBase::Stream { replication_id, offset }));
-                }
-                Ok(false) => {}
-                Err(error) => tracing::warn!(%error, "it is not known whether a base leads to the stream"),
-            }
-        }
     }
 
     async fn follow(&mut self, address: &Address, receiver: StreamReceiver, from: Resume) -> Result<Ended> {

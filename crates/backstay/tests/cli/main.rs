@@ -63,6 +63,7 @@ mod recovery_kit;
 mod redis_append_only_sets;
 mod redis_bad_input;
 mod redis_bases;
+mod redis_beginnings;
 mod redis_breaks;
 mod redis_clocks;
 mod redis_cut_restores;

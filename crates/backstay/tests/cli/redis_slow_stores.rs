@@ -23,7 +23,7 @@ fn noise(seed: u32) -> Vec<u8> {
     (0..VALUE_BYTES / 8).flat_map(|_| next().to_le_bytes()).collect()
 }
 
-fn set(client: &mut Client, number: u32) {
+pub fn set(client: &mut Client, number: u32) {
     client.run(&[b"SET", format!("large:{number}").as_bytes(), &noise(number)]).unwrap();
 }
 

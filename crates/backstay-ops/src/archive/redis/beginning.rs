@@ -4,7 +4,11 @@
 //! stream for us so long, and no more of it than `client-output-buffer-limit` lets it: then it ends the
 //! connection, and snapshot and stream are lost. With a store that slow it would come so for ever.
 //! So the next snapshot is read as fast as it comes and kept by nobody; the stream begins behind
-//! it, and a base is taken beside that, for which the server holds nothing.
+//! it, and a base is taken beside that, for which the server holds nothing. So it is where an earlier
+//! base is still on its way.
+//!
+//! Invariant: a connection never waits for a base. When the snapshot is here or lost, what follows it
+//! is received, or asked for anew.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -17,14 +21,11 @@ use backstay_engine::redis::sync::FullSync;
 use backstay_model::Finding;
 use tokio::sync::oneshot;
 
+use super::StreamArchive;
 use super::resume::{Resume, Streams};
-use super::{StreamArchive, error_hints};
-use crate::archive::base::WantedBase;
-use crate::archive::{ArchiveEvent, ArchiveOptions, ArchiveWatcher, Ended, RETRY_FIRST};
-use crate::backup::{self, BackupOptions};
-use crate::context::Context;
+use crate::archive::base::{BegunBase, WantedBase};
+use crate::archive::{ArchiveEvent, Ended, RETRY_FIRST};
 use crate::error::{Error, Result};
-use crate::instance::Instance;
 
 /// How often what lies in the spool goes on to the store while a snapshot comes.
 const LOOK: Duration = Duration::from_millis(100);
@@ -43,42 +44,36 @@ impl StreamArchive<'_> {
             replication_id: sync.place.replication_id.clone(),
             offset: sync.place.offset,
         };
-        if self.has_lost_snapshot {
-            self.watcher.see(ArchiveEvent::Told { finding: passed_over() });
-            let receiver = self.while_sending(pass_over(sync)).await??;
-            self.wants_base.send_replace(Some(wanted));
-            return self.follow_new(address, streams, receiver, before).await;
-        }
-        let cancel = self.context.cancel.clone();
-        let beginning = RedisBase::with_stream(address, sync, cancel.child_token());
+        let passed_over = match self.has_lost_snapshot {
+            true => Err(lost_before()),
+            false => self.bases.free_turn().ok_or_else(still_busy),
+        };
+        let turn = match passed_over {
+            Ok(turn) => turn,
+            Err(finding) => {
+                self.watcher.see(ArchiveEvent::Told { finding });
+                let receiver = self.while_sending(pass_over(sync)).await??;
+                self.bases.want(wanted);
+                return self.follow_new(address, streams, receiver, before).await;
+            }
+        };
+        let beginning = RedisBase::with_stream(address, sync, self.bases.over.child_token());
         let (base, behind) = self.context.unless_cancelled(async { Ok(beginning.await?) }).await?;
-        self.watcher.see(ArchiveEvent::BaseBegun { is_behind_gap: false });
-        let taking = take(self.context, self.instance, self.options, self.watcher, base);
-        let wants_base = self.wants_base.clone();
         let (begun, has_begun) = oneshot::channel();
-        let taking = async {
-            // A base for a stream that did not begin would lead nowhere, and keep the server from sending
-            // the next snapshot.
-            if !taking.await && has_begun.await.is_ok() {
-                wants_base.send_replace(Some(wanted));
+        // It outlives this connection: what the store still has to take keeps nobody from the next.
+        self.bases.take(BegunBase { base, instead: wanted, has_begun, turn }).await?;
+        match self.while_sending(behind).await? {
+            Ok(receiver) => {
+                let _ = begun.send(());
+                self.follow_new(address, streams, receiver, before).await
             }
-        };
-        let following = async {
-            match self.while_sending(behind).await? {
-                Ok(receiver) => {
-                    let _ = begun.send(());
-                    self.follow_new(address, streams, receiver, before).await
-                }
-                // Why it failed is told where the base is.
-                Err(_) if self.context.cancel.is_cancelled() => Ok(Ended::Asked),
-                Err(_) => {
-                    drop(begun);
-                    self.has_lost_snapshot = true;
-                    Ok(Ended::WithoutBase)
-                }
+            // Why it failed is told where the base is.
+            Err(_) if self.context.cancel.is_cancelled() => Ok(Ended::Asked),
+            Err(_) => {
+                self.has_lost_snapshot = true;
+                Ok(Ended::WithoutBase)
             }
-        };
-        tokio::join!(following, taking).0
+        }
     }
 
     /// Waits, and lets go on what lies in the spool.
@@ -127,34 +122,21 @@ async fn pass_over(mut sync: FullSync) -> Result<StreamReceiver> {
     Ok(sync.into_stream()?)
 }
 
-fn passed_over() -> Finding {
+fn lost_before() -> Finding {
     Finding::warning(
         "the base",
         "the last snapshot did not come to its end while it was stored: the server sends another one, of which \
          nothing is kept but the stream behind it, and the base comes beside that",
-        "a larger `client-output-buffer-limit` for replicas, or a faster store, lets the first one come through",
+        "where the store was too slow for it, a larger `client-output-buffer-limit` for replicas lets it come through",
     )
 }
 
-/// Whether the base behind which a stream begins was taken.
-async fn take(
-    context: &Context,
-    instance: &Instance,
-    options: &ArchiveOptions,
-    watcher: &dyn ArchiveWatcher,
-    base: RedisBase,
-) -> bool {
-    let backup = BackupOptions { full: false, compression_level: Some(options.compression_level) };
-    match backup::run_on(context, instance, &backup, base).await {
-        Ok(summary) => {
-            watcher.see(ArchiveEvent::BaseTaken { id: summary.id, finished_at: summary.finished_at });
-            true
-        }
-        Err(_) if context.cancel.is_cancelled() => true,
-        Err(error) => {
-            let reason = crate::status::with_causes(&error);
-            watcher.see(ArchiveEvent::BaseFailed { reason, hints: error_hints(&error) });
-            false
-        }
-    }
+/// Two at once would take twice the memory, and each the half of a store that is behind already.
+fn still_busy() -> Finding {
+    Finding::warning(
+        "the base",
+        "an earlier base is still being stored: of the snapshot that the server sends now nothing is kept but the \
+         stream behind it, and another base comes when the earlier one is there",
+        "what comes before that base is restored to no instant; a faster store makes it shorter",
+    )
 }
