@@ -20,7 +20,7 @@ const MANIFEST: &str = "appendonly.aof.manifest";
 const HEAD: &str = "saved/appendonlydir/appendonly.aof.manifest";
 
 /// A new base, and nothing left of the one before.
-fn rewrite(server: &Redis) {
+pub fn rewrite(server: &Redis) {
     server.run(&["BGREWRITEAOF"]).unwrap();
     let set = server.data_directory().join("appendonlydir");
     wait_until(LIMIT, "the rewrite", || {
