@@ -30,7 +30,7 @@ mod naming;
 mod standing;
 
 pub use file_names::FileNames;
-pub use standing::{check_stopped, holder};
+pub use standing::{Holder, check_stopped, holder};
 
 /// Everything lies in there until it is whole.
 const UNFINISHED: &str = "backstay-restoring";
@@ -345,6 +345,18 @@ impl PartTarget for Beside {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_manifest_comes_first_and_the_snapshot_before_what_is_listed() {
+        let place = tempfile::TempDir::new().unwrap();
+        let mut begun = RedisPlace::begin(&place.path().join("data"), FileNames::default(), 10).unwrap();
+        let base = "appendonlydir/appendonly.aof.1.base.rdb";
+        let leading = ["appendonlydir/appendonly.aof.manifest", "dump.rdb"];
+        assert_eq!(begun.new_names(), [leading[0], leading[1], base].map(PathBuf::from));
+        begun.add_stream(b"*1\r\n$4\r\nPING\r\n").unwrap();
+        let increment = "appendonlydir/appendonly.aof.1.incr.aof";
+        assert_eq!(begun.new_names(), [leading[0], leading[1], increment, base].map(PathBuf::from));
+    }
 
     #[test]
     fn what_is_not_whole_gets_no_name_that_a_server_loads() {
