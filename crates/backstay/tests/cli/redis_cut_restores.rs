@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use testkit::{Redis, RedisVersion, require_redis, require_tampering, tampered_about};
 
 use super::program::{Home, Ran, run};
-use super::redis_append_only_sets::rewrite;
+use super::redis_append_only_sets::{copy, rewrite};
 use super::redis_bases::{digest, fill};
 use super::redis_dumps::{dumping, on_both};
 
@@ -47,16 +47,6 @@ fn cut(home: &Home, into: &Path, words: &[&str], names: &[&str], number: usize) 
     let names: Vec<&Path> = names.iter().map(PathBuf::as_path).collect();
     let calls = "renameat2,?unlink,unlinkat";
     run(&mut tampered_about(&command, calls, &rules, &names, &home.path("calls")))
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    // One that was made for nothing is gone again.
-    for entry in fs::read_dir(from).into_iter().flatten() {
-        let path = entry.unwrap().path();
-        let to = to.join(path.file_name().unwrap());
-        if path.is_dir() { copy(&path, &to) } else { fs::copy(&path, &to).map(drop).unwrap() }
-    }
 }
 
 /// What a server of each kind does with what lies there, and changes nothing of it: it has all, or it
