@@ -76,8 +76,8 @@ pub fn read(
 }
 
 /// Reads a set to its end, and puts it into an empty or new directory that a server starts on: each
-/// file up to where the server would read it, and the manifest last. Files that wait for their
-/// deletion stay behind. Blocks.
+/// file up to where the server would read it. Files that wait for their deletion stay behind. The
+/// names come in the order of [`super::place`]. Blocks.
 ///
 /// # Errors
 ///
@@ -103,7 +103,9 @@ pub fn copy(
         Some(base) => files.twice(&append_only.join(&base.name), Path::new(&names.snapshot))?,
         None => written(Path::new(&names.snapshot), &mut files, GUARD)?,
     }
-    written(&append_only.join(manifest), &mut files, &listed.text())?;
+    let manifest = append_only.join(manifest);
+    written(&manifest, &mut files, &listed.text())?;
+    files.lead(&[&manifest, Path::new(&names.snapshot)]);
     files.sync()?;
     Ok((facts, Placed::of(files)))
 }

@@ -5,8 +5,11 @@
 //! one file: servers replace both by renaming, and write into neither.
 //!
 //! Invariant: until everything has reached the disk nothing has a name that a server would load.
-//! The append-only files get theirs at once, by the renaming of their directory: a base without
-//! the manifest beside it would be taken for nothing, and written over.
+//! Then the manifest gets its name first, the snapshot the second, and the files that the manifest
+//! lists the last. A server that appends starts empty on a base without its manifest, and writes
+//! over it; one whose manifest lists a file that is missing ends. So that one finds nothing, or
+//! ends, or finds all; and the other one has its snapshot before any append-only file has a name.
+//! Only where no byte of the data has a name does a server start empty.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -27,7 +30,7 @@ mod naming;
 mod standing;
 
 pub use file_names::FileNames;
-pub use standing::{check_stopped, holder};
+pub use standing::{Holder, check_stopped, holder};
 
 /// Everything lies in there until it is whole.
 const UNFINISHED: &str = "backstay-restoring";
@@ -191,12 +194,15 @@ impl RedisPlace {
     /// server was started meanwhile.
     pub fn settle(self) -> Result<Option<PathBuf>> {
         self.complete()?;
-        let (unfinished, names) = (self.unfinished(), self.called());
+        let unfinished = self.unfinished();
         match &self.set_aside {
-            None => naming::give(&unfinished, &self.directory, &names).map(|()| None),
+            None => {
+                let within = &self.names.append_only_directory;
+                naming::give(&unfinished, &self.directory, within, &self.new_names()).map(|()| None)
+            }
             Some(called) => {
                 standing::refuse_served(&self.directory, &self.names)?;
-                naming::exchange(&unfinished, &self.directory, &names, called).map(Some)
+                naming::exchange(&unfinished, &self.directory, &self.called(), called).map(Some)
             }
         }
     }
@@ -243,9 +249,24 @@ impl RedisPlace {
         directories.into_iter().try_for_each(sync)
     }
 
-    /// The names to give, the one with the manifest last.
+    /// What nothing in an empty directory has, the base last.
+    fn new_names(&self) -> Vec<PathBuf> {
+        let append_only = Path::new(&self.names.append_only_directory);
+        let mut names = vec![append_only.join(self.names.manifest())];
+        names.extend(self.beside_name());
+        names.push(PathBuf::from(&self.names.snapshot));
+        names.extend(self.stream.as_ref().map(|_| append_only.join(self.names.increment())));
+        names.push(append_only.join(self.names.base()));
+        names
+    }
+
+    fn beside_name(&self) -> Option<PathBuf> {
+        beside_of(&self.unfinished()).and_then(|path| Some(path.file_name()?.into()))
+    }
+
+    /// The names that change places with those of a server, whose append-only files go as a whole.
     fn called(&self) -> Vec<PathBuf> {
-        let beside = beside_of(&self.unfinished()).and_then(|path| Some(path.file_name()?.into()));
+        let beside = self.beside_name();
         let own = [&self.names.snapshot, &self.names.append_only_directory].map(PathBuf::from);
         beside.into_iter().chain(own).collect()
     }
@@ -324,6 +345,18 @@ impl PartTarget for Beside {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_manifest_comes_first_and_the_snapshot_before_what_is_listed() {
+        let place = tempfile::TempDir::new().unwrap();
+        let mut begun = RedisPlace::begin(&place.path().join("data"), FileNames::default(), 10).unwrap();
+        let base = "appendonlydir/appendonly.aof.1.base.rdb";
+        let leading = ["appendonlydir/appendonly.aof.manifest", "dump.rdb"];
+        assert_eq!(begun.new_names(), [leading[0], leading[1], base].map(PathBuf::from));
+        begun.add_stream(b"*1\r\n$4\r\nPING\r\n").unwrap();
+        let increment = "appendonlydir/appendonly.aof.1.incr.aof";
+        assert_eq!(begun.new_names(), [leading[0], leading[1], increment, base].map(PathBuf::from));
+    }
 
     #[test]
     fn what_is_not_whole_gets_no_name_that_a_server_loads() {

@@ -18,8 +18,10 @@ pub(crate) struct Files {
     directory: PathBuf,
     /// Made for this, the directory itself among them, from the outside in.
     directories: Vec<PathBuf>,
-    /// In the order in which they were written.
+    /// In the order in which they get their names.
     files: Vec<PathBuf>,
+    /// So many of them are each durable under their name before the next gets its own.
+    leading: usize,
     /// Those that have their name, and which file it was given to: another's may have taken
     /// the place since, or have been there before.
     named: Vec<(PathBuf, Inode)>,
@@ -39,6 +41,7 @@ impl Files {
             directory: directory.to_owned(),
             directories: Vec::new(),
             files: Vec::new(),
+            leading: 0,
             named: Vec::new(),
             is_committed: false,
         };
@@ -103,12 +106,24 @@ impl Files {
         Ok(())
     }
 
+    /// These get their names before the others, in this order.
+    pub fn lead(&mut self, names: &[&Path]) {
+        for name in names.iter().rev() {
+            let path = self.directory.join(name);
+            if let Some(at) = self.files.iter().position(|file| *file == path) {
+                let path = self.files.remove(at);
+                self.files.insert(0, path);
+            }
+        }
+        self.leading = names.len();
+    }
+
     fn commit(&mut self) -> Result<()> {
         let files = self.files.clone();
         for (number, path) in files.iter().enumerate() {
-            // The last one names the others to whoever reads them: it must not be there without them
-            // after a power failure.
-            if number > 0 && number + 1 == files.len() {
+            // Where none leads, the last one names the others to whoever reads them: it must not be
+            // there without them after a power failure.
+            if number > 0 && (number <= self.leading || number + 1 == files.len()) {
                 self.sync_directories()?;
             }
             self.name(path)?;
@@ -151,7 +166,8 @@ impl Drop for Files {
         for path in &self.files {
             let _ = fs::remove_file(unfinished(path));
         }
-        for (path, own) in &self.named {
+        // As they came: what was safe half way there is so on the way back.
+        for (path, own) in self.named.iter().rev() {
             if inode(path).is_ok_and(|there| there == *own) {
                 let _ = fs::remove_file(path);
             }
@@ -185,7 +201,8 @@ impl Placed {
         Self(files)
     }
 
-    /// Gives the files their names, the last written last; blocks.
+    /// Gives the files their names: those that lead, then the others in the order in which they were
+    /// written; blocks.
     pub fn commit(mut self) -> Result<Vec<PathBuf>> {
         self.0.commit()?;
         Ok(std::mem::take(&mut self.0.files))

@@ -62,7 +62,9 @@ pub(super) fn read_into(from: &mut impl Read, files: Option<&mut Files>) -> Resu
     files.twice(own, &append_only.join(names.base()))?;
     let manifest = append_only.join(names.manifest());
     let written = files.create(&manifest)?.write_all(names.manifest_text().as_bytes());
-    written.map_err(|source| Error::Write { path: manifest, source })?;
+    written.map_err(|source| Error::Write { path: manifest.clone(), source })?;
+    // The order of [`crate::redis::place`]: a server never takes a part for all that there is.
+    files.lead(&[&manifest, own]);
     Ok(facts)
 }
 

@@ -207,13 +207,13 @@ fn what_is_placed_has_no_name_before_it_is_committed() {
     assert_eq!(names(), ["appendonlydir", "dump.rdb.unfinished"]);
     let placed = Placed::of(files.unwrap()).commit().unwrap();
     let expected =
-        ["dump.rdb", "appendonlydir/appendonly.aof.1.base.rdb", "appendonlydir/appendonly.aof.manifest"];
-    // The manifest last: a server that appends would start empty, and write over the base.
+        ["appendonlydir/appendonly.aof.manifest", "dump.rdb", "appendonlydir/appendonly.aof.1.base.rdb"];
+    // On a base without its manifest a server that appends would start empty, and write over it.
     assert_eq!(placed, expected.map(|name| into.join(name)));
     assert_eq!(names(), ["appendonlydir", "dump.rdb"]);
-    let manifest = std::fs::read_to_string(&placed[2]).unwrap();
+    let manifest = std::fs::read_to_string(&placed[0]).unwrap();
     assert_eq!(manifest, "file appendonly.aof.1.base.rdb seq 1 type b\n");
-    assert_eq!(std::fs::read(&placed[1]).unwrap(), whole);
+    assert_eq!(std::fs::read(&placed[2]).unwrap(), whole);
     let mode = std::fs::metadata(into.join("dump.rdb")).unwrap().permissions().mode();
     assert_eq!((mode & 0o777, std::fs::read(into.join("dump.rdb")).unwrap()), (0o600, whole.clone()));
     let Err(error) = place(SnapshotKind::Rdb, &whole) else { panic!("it was put over another") };

@@ -2,13 +2,12 @@
 //! others and bears the sidecar.
 //!
 //! Refuses a set of which a server would not start, one with a file that no server calls so, and
-//! one that its server is at work in, as far as this user sees it. What a rewrite left beside a set, or what waits there for its
-//! deletion, is neither a part of it nor a dump.
+//! one that a server is at work in, or of which this user may not see whether one is. What a rewrite
+//! left beside a set, or what waits there for its deletion, is neither a part of it nor a dump.
 
 use std::path::{Path, PathBuf};
 
 use backstay_engine::redis::aof::{self, AofManifest};
-use backstay_engine::redis::place::holder;
 use backstay_engine::snapshot::SnapshotFacts;
 use backstay_model::dump::DumpMember;
 use backstay_repo::dump::DumpInside;
@@ -100,23 +99,23 @@ impl Adopting<'_> {
     /// one day, and must be nobody's by then.
     pub(super) async fn in_use(&self, head: &ShelfPath, members: &[DumpMember]) -> Result<Option<Fate>> {
         let directory = append_only::parent(&self.request.directory, head);
-        let mut files: Vec<(PathBuf, u64)> =
+        let files: Vec<(PathBuf, u64)> =
             members.iter().map(|member| (directory.join(&member.file), member.stored_bytes)).collect();
         let look = move || {
             let other = |(path, length): &&(PathBuf, u64)| {
                 !std::fs::metadata(path).is_ok_and(|now| now.len() == *length)
             };
-            if let Some((path, _)) = files.iter().find(other) {
-                return Ok(Some(format!("{} changed while it was read", path.display())));
-            }
-            let paths: Vec<PathBuf> = files.drain(..).map(|(path, _)| path).collect();
-            let holder = holder(&paths)?;
-            Ok(holder.map(|(process, program)| format!("process {process} ({program}) has files of it open")))
+            let changed = files.iter().find(other);
+            Ok(changed.map(|(path, _)| format!("{} changed while it was read", path.display())))
         };
-        let reason = off_thread(look).await?;
-        Ok(reason.map(|reason| {
-            let reason = format!("{reason}: copy the directory, and run `backstay adopt` on the copy");
-            Fate::Closed { reason }
+        let copy = "copy the directory, and run `backstay adopt` on the copy";
+        if let Some(reason) = off_thread(look).await? {
+            return Ok(Some(Fate::Closed { reason: format!("{reason}: {copy}") }));
+        }
+        let holder = append_only::holder(&self.request.directory, head).await?;
+        Ok(holder.map(|holder| {
+            let remedy = if holder.is_seen { copy } else { append_only::LOOK };
+            Fate::Closed { reason: format!("{holder}: {remedy}") }
         }))
     }
 }

@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use backstay_engine::redis::aof::{self, AofFacts};
+use backstay_engine::redis::place::{self, Holder};
 use backstay_engine::snapshot::Placed;
 use backstay_model::dump::{DumpMember, DumpRecord};
 use backstay_repo::shelf::ShelfPath;
@@ -13,6 +14,9 @@ use backstay_repo::shelf::ShelfPath;
 use crate::context::off_thread;
 use crate::error::Result;
 use crate::run::Run;
+
+/// What lets it be seen whether a server of another user works with a set.
+pub(crate) const LOOK: &str = "run it as root or as the user of that server";
 
 pub(crate) async fn read(run: &Run, shelf: &Path, manifest: &ShelfPath) -> Result<AofFacts> {
     let (directory, name, cancel) = (parent(shelf, manifest), file_name(manifest), run.cancel.clone());
@@ -49,6 +53,22 @@ pub(crate) fn differing(record: &DumpRecord, facts: &AofFacts) -> Option<String>
     other
         .or_else(|| found.iter().find(|member| !record.members.contains(member)))
         .map(|member| member.file.clone())
+}
+
+/// Who has a file of the set open, one that a rewrite made since included; or who may have.
+pub(crate) async fn holder(shelf: &Path, manifest: &ShelfPath) -> Result<Option<Holder>> {
+    let (directory, name) = (parent(shelf, manifest), file_name(manifest));
+    off_thread(move || {
+        let unread = |source| backstay_engine::Error::Read { path: directory.clone(), source };
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(&directory).map_err(unread)? {
+            let entry = entry.map_err(unread)?;
+            let is_of_set = |own: &str| own == name || aof::may_be_member(&name, own);
+            files.extend(entry.file_name().to_str().filter(|own| is_of_set(own)).map(|_| entry.path()));
+        }
+        Ok(place::holder(&files)?)
+    })
+    .await
 }
 
 pub(crate) fn parent(shelf: &Path, path: &ShelfPath) -> PathBuf {

@@ -10,7 +10,8 @@
 //! holds the dump comes before or finds it gone.
 //!
 //! Refuses to remove anything when the shelf could not be listed to its end, or when it
-//! is not known which dumps are damaged; to touch what has no sidecar; to follow a link.
+//! is not known which dumps are damaged; to touch what has no sidecar; to follow a link; to
+//! take a part of a set.
 
 use std::collections::BTreeSet;
 
@@ -29,6 +30,8 @@ use super::shelved::{self, Claims, Presence, Shelved, ShelvedFile, is_going, mar
 use super::{DumpPolicy, inside, names};
 use crate::error::{Error, Result};
 use crate::run::Run;
+
+mod sets;
 
 /// An upload that nobody wrote to for so long has died: `pg_dump` waits for a lock for
 /// minutes, and not for a day.
@@ -105,6 +108,10 @@ pub async fn run(run: &Run, policy: &DumpPolicy, instance: &InstanceId) -> Resul
     for leftover in &shelved.leftovers {
         run.check_cancelled()?;
         let _alone = shelved::alone(run, &*place.shelf).await?;
+        if let Some(stays) = removing.stays(leftover).await? {
+            report.planned.findings.push(stays);
+            continue;
+        }
         removing.clear(leftover, &removed).await?;
         removed.insert(leftover.path.clone());
     }
@@ -120,9 +127,13 @@ pub async fn run(run: &Run, policy: &DumpPolicy, instance: &InstanceId) -> Resul
             report.planned.findings.push(part_stays(&shelved, file, whole));
             continue;
         }
-        if removing.remove(file, &removed).await? {
-            removed.insert(file.path.clone());
-            report.deleted.push(fate.path.clone());
+        match removing.remove(file, &removed).await? {
+            Came::Gone => {
+                removed.insert(file.path.clone());
+                report.deleted.push(fate.path.clone());
+            }
+            Came::Changed => {}
+            Came::Stays(why) => report.planned.findings.push(why),
         }
     }
     for fate in &report.planned.plan.keep {
@@ -164,6 +175,14 @@ fn part_stays(shelved: &Shelved, file: &ShelvedFile, whole: &ShelfPath) -> Findi
     Finding::info(shelved.full(&file.path), message, remedy)
 }
 
+/// What a removal came to.
+enum Came {
+    Gone,
+    /// It is not what it was a moment ago.
+    Changed,
+    Stays(Finding),
+}
+
 struct Removing<'a> {
     run: &'a Run,
     place: &'a Place,
@@ -176,23 +195,28 @@ impl Removing<'_> {
         &*self.place.shelf
     }
 
-    /// `false` when it is not what it was a moment ago.
-    async fn remove(&self, file: &ShelvedFile, removed: &BTreeSet<ShelfPath>) -> Result<bool> {
+    async fn remove(&self, file: &ShelvedFile, removed: &BTreeSet<ShelfPath>) -> Result<Came> {
         let alone = shelved::alone(self.run, self.shelf()).await?;
         let (id, now) = (&file.record().id, self.run.clock.now());
+        if let Some(why) = self.stays(file).await? {
+            for sidecar in file.sidecars.iter().filter(|_| file.is_expiring) {
+                mark(self.shelf(), &alone, sidecar, id, None).await?;
+            }
+            return Ok(Came::Stays(why));
+        }
         for sidecar in &file.sidecars {
             if !mark(self.shelf(), &alone, sidecar, id, Some(now)).await? {
-                return Ok(false);
+                return Ok(Came::Changed);
             }
         }
         for sidecar in &file.sidecars {
             if !is_going(self.shelf(), sidecar, id, now).await? {
-                return Ok(false);
+                return Ok(Came::Changed);
             }
         }
         self.delete(&file.path).await?;
         self.clear(file, removed).await?;
-        Ok(true)
+        Ok(Came::Gone)
     }
 
     /// What is left of a dump whose bytes are gone, but for what others need; and whatever

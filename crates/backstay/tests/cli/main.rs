@@ -76,6 +76,7 @@ mod redis_programs;
 mod redis_replicas;
 mod redis_saved;
 mod redis_set_aside;
+mod redis_set_expiry;
 mod redis_slow_stores;
 mod redis_spools;
 mod redis_streams;

@@ -15,12 +15,12 @@ use super::redis_bases::digest;
 use super::redis_dumps::{dumping, on_both};
 
 const LIMIT: Duration = Duration::from_secs(60);
-const APPENDS: [(&str, &str); 1] = [("appendonly", "yes")];
-const MANIFEST: &str = "appendonly.aof.manifest";
+pub const APPENDS: [(&str, &str); 1] = [("appendonly", "yes")];
+pub const MANIFEST: &str = "appendonly.aof.manifest";
 const HEAD: &str = "saved/appendonlydir/appendonly.aof.manifest";
 
 /// A new base, and nothing left of the one before.
-fn rewrite(server: &Redis) {
+pub fn rewrite(server: &Redis) {
     server.run(&["BGREWRITEAOF"]).unwrap();
     let set = server.data_directory().join("appendonlydir");
     wait_until(LIMIT, "the rewrite", || {
@@ -32,7 +32,7 @@ fn rewrite(server: &Redis) {
 }
 
 /// What comes behind the base; the state then.
-fn write_more(server: &Redis) -> String {
+pub fn write_more(server: &Redis) -> String {
     let mut client = server.client().unwrap();
     let every_byte: Vec<u8> = (0..=255).collect();
     client.run(&[&b"SET"[..], b"later", &every_byte.repeat(3)]).unwrap();
@@ -42,11 +42,13 @@ fn write_more(server: &Redis) -> String {
     digest(server)
 }
 
-fn copy(from: &Path, to: &Path) {
+/// With all that is below; one that was made for nothing may be gone again.
+pub fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
+    for entry in fs::read_dir(from).into_iter().flatten() {
         let path = entry.unwrap().path();
-        fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+        let to = to.join(path.file_name().unwrap());
+        if path.is_dir() { copy(&path, &to) } else { fs::copy(&path, &to).map(drop).unwrap() }
     }
 }
 
@@ -58,11 +60,11 @@ fn copied(server: &mut Redis, name: &str) -> Home {
     home
 }
 
-fn adopt(home: &Home) -> super::program::Ran {
+pub fn adopt(home: &Home) -> super::program::Ran {
     home.run(["adopt", home.path("dumps").to_str().unwrap(), "--instance", "cache", "--json"])
 }
 
-fn names(directory: &Path) -> Vec<String> {
+pub fn names(directory: &Path) -> Vec<String> {
     let below = |path: &PathBuf| path.strip_prefix(directory).unwrap().display().to_string();
     let mut names: Vec<String> = shown(directory).iter().map(below).collect();
     names.sort();
@@ -77,7 +79,7 @@ fn starts_with(server: &Redis, directory: &Path, more: &[(&str, &str)], expected
     assert_eq!(digest(&restored), expected, "{settings:?}");
 }
 
-fn only(told: &Value) -> &Value {
+pub fn only(told: &Value) -> &Value {
     let files = told["files"].as_array().unwrap();
     assert_eq!(files.len(), 1, "{told:#}");
     &files[0]
@@ -199,7 +201,7 @@ fn a_set_with_another_name_keeps_it() {
 }
 
 /// The last increment.
-fn increment(set: &Path) -> PathBuf {
+pub fn increment(set: &Path) -> PathBuf {
     let mut all = shown(set).into_iter();
     all.rfind(|path| path.to_string_lossy().ends_with(".incr.aof")).unwrap()
 }
@@ -250,7 +252,7 @@ fn the_files_of_a_server_at_work_are_not_taken_in() {
     });
 }
 
-fn edit(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+pub fn edit(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
     let mut bytes = fs::read(path).unwrap();
     change(&mut bytes);
     fs::write(path, bytes).unwrap();
@@ -378,7 +380,7 @@ fn what_waits_for_its_deletion_is_neither_a_part_of_a_set_nor_a_dump() {
 }
 
 /// In 2023.
-fn written_before(path: &Path) {
+pub fn written_before(path: &Path) {
     let file = fs::File::options().write(true).open(path).unwrap();
     file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000)).unwrap();
 }

@@ -222,3 +222,20 @@ fn between_two_names_a_server_finds_one_whole_set_whatever_it_is_told_to_load() 
         assert_eq!(scene.digest_in(&into, &APPENDING), scene.taken);
     }
 }
+
+#[test]
+fn beside_a_snapshot_alone_the_append_only_files_come_first() {
+    if !require_tampering() {
+        return;
+    }
+    for version in RedisVersion::ALL {
+        let Some(mut scene) = Scene::of(version, &[]) else { continue };
+        scene.server.stop().unwrap();
+        let into = scene.directory();
+        let ran = scene.cut(":when=2+", &[&into.join("dump.rdb"), &into.join("appendonlydir")]);
+        assert_eq!(ran.code, 6, "{ran:#?}");
+        // The other way round a server that appends would start empty beside the restored snapshot.
+        assert_eq!(scene.digest_in(&into, &[]), scene.old);
+        assert_eq!(scene.digest_in(&into, &APPENDING), scene.taken);
+    }
+}

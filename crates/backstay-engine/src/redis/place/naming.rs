@@ -1,11 +1,11 @@
 //! Gives what lies complete in a directory its names in the one above.
 //!
-//! Each name is given by one renaming, so that a server finds all of what it has or nothing; where
-//! the name is taken, both change places at once, and it finds all of the old or all of the new.
-//! Renamed is what reached the disk before.
+//! Each name is given by one renaming; where the name is taken, both change places at once, and a
+//! server finds all of the old or all of the new. Renamed is what reached the disk before.
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags};
@@ -14,23 +14,31 @@ use rustix::io::Errno;
 use super::sync;
 use crate::{Error, Result};
 
-/// In their order, each durable before the next; the directory that they come from goes.
+/// In their order, each durable before the next; names within `within` come into a directory that
+/// is made for them. The directory that they come from goes.
 ///
 /// # Errors
 ///
 /// [`Error::TargetNotEmpty`] where somebody has taken a name meanwhile.
-pub(super) fn give(from: &Path, directory: &Path, names: &[PathBuf]) -> Result<()> {
+pub(super) fn give(from: &Path, directory: &Path, within: &str, names: &[PathBuf]) -> Result<()> {
+    let failed = |path: PathBuf, source: io::Error| match source.kind() {
+        io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty => {
+            Error::TargetNotEmpty { path: directory.to_owned() }
+        }
+        _ => Error::Write { path, source },
+    };
+    let inner = directory.join(within);
+    let made = fs::DirBuilder::new().mode(0o700).create(&inner);
+    made.map_err(|source| failed(inner.clone(), source))?;
+    sync(directory)?;
     for name in names {
         let path = directory.join(name);
-        rename(&from.join(name), &path).map_err(|source| match source.kind() {
-            io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty => {
-                Error::TargetNotEmpty { path: directory.to_owned() }
-            }
-            _ => Error::Write { path, source },
-        })?;
-        sync(directory)?;
+        rename(&from.join(name), &path).map_err(|source| failed(path.clone(), source))?;
+        sync(path.parent().unwrap_or(directory))?;
     }
-    fs::remove_dir(from).map_err(|source| Error::Write { path: from.to_owned(), source })?;
+    for emptied in [from.join(within), from.to_owned()] {
+        fs::remove_dir(&emptied).map_err(|source| Error::Write { path: emptied, source })?;
+    }
     sync(directory)?;
     // Its name in the directory above, which may be new.
     directory.parent().map_or(Ok(()), sync)
@@ -46,6 +54,9 @@ const MARKED: &str = "A restore was interrupted while it exchanged the files of 
 
 /// What has the names changes places with what is to have them, and lies in a directory of its own
 /// then. Where one name fails, those before it are taken back.
+///
+/// Names that nothing has come first: a server that looks for one of them started empty before, and
+/// one that looks for another finds the old until it finds the new.
 pub(super) fn exchange(from: &Path, directory: &Path, names: &[PathBuf], called: &str) -> Result<PathBuf> {
     super::write(&from.join(MARK), MARKED)
         .map_err(|source| Error::Write { path: from.join(MARK), source })?;
@@ -54,7 +65,9 @@ pub(super) fn exchange(from: &Path, directory: &Path, names: &[PathBuf], called:
     let mark = aside.join(MARK);
     sync(directory)?;
     let mut done: Vec<(PathBuf, PathBuf, RenameFlags)> = Vec::new();
-    for name in names {
+    let mut names = names.to_vec();
+    names.sort_by_key(|name| fs::symlink_metadata(directory.join(name)).is_ok());
+    for name in &names {
         let (new, path) = (aside.join(name), directory.join(name));
         let is_taken = fs::symlink_metadata(&path).is_ok();
         let flags = if is_taken { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };

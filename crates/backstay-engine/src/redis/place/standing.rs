@@ -7,6 +7,7 @@
 //! in the same directory cannot be seen here.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -77,15 +78,38 @@ pub(super) fn refuse_served(directory: &Path, names: &FileNames) -> Result<()> {
     Ok(())
 }
 
-/// A process that has one of these files open, as a server has the last one that it appends to. What
-/// this user may not look into is not seen. Blocks.
+/// A process that works with files, or may.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    pub process: u32,
+    pub program: String,
+    /// Else it is a server that this user may not look into, and that could have written them.
+    pub is_seen: bool,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, into: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Holder { process, program, is_seen } = self;
+        match is_seen {
+            true => write!(into, "process {process} ({program}) has files of it open"),
+            false => write!(
+                into,
+                "whether process {process} ({program}) has files of it open cannot be seen: it is of another user"
+            ),
+        }
+    }
+}
+
+/// A process that has one of these files open, as a server has the last one that it appends to; or
+/// else a server of which that cannot be seen. Blocks.
 ///
 /// # Errors
 ///
 /// [`Error::TargetUnusable`] where nothing is to be seen of processes.
-pub fn holder(files: &[PathBuf]) -> Result<Option<(u32, String)>> {
-    let known = files.iter().filter_map(|path| fs::metadata(path).ok());
-    let known: HashSet<Inode> = known.map(|metadata| inode(&metadata)).collect();
+pub fn holder(files: &[PathBuf]) -> Result<Option<Holder>> {
+    let there: Vec<Metadata> = files.iter().filter_map(|path| fs::metadata(path).ok()).collect();
+    let known: HashSet<Inode> = there.iter().map(inode).collect();
+    let mut unseen = None;
     let place = Path::new("/proc");
     let processes =
         fs::read_dir(place).map_err(|source| Error::TargetUnusable { path: place.to_owned(), source })?;
@@ -93,12 +117,43 @@ pub fn holder(files: &[PathBuf]) -> Result<Option<(u32, String)>> {
         let Some(process) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
             continue;
         };
-        if process != std::process::id() && has_open(&entry.path(), &known).is_ok_and(|has| has) {
-            let called = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-            return Ok(Some((process, called.trim().to_owned())));
+        if process == std::process::id() {
+            continue;
+        }
+        let holder = |is_seen| Holder { process, program: called(&entry.path()), is_seen };
+        match has_open(&entry.path(), &known) {
+            Ok(true) => return Ok(Some(holder(true))),
+            Err(error) if is_closed(&error) && is_server(&entry.path()) => {
+                let may_write = fs::metadata(entry.path()).is_ok_and(|of| may_write(of.uid(), &there));
+                unseen = unseen.or(may_write.then(|| holder(false)));
+            }
+            _ => {}
         }
     }
-    Ok(None)
+    Ok(unseen)
+}
+
+/// Whether a process of this user could have opened one of these files to write into it, as a server
+/// opens its own. Next to a server of another user copies are taken in and let go all the same.
+fn may_write(user: u32, files: &[Metadata]) -> bool {
+    const BY_OTHERS: u32 = 0o022;
+    files.iter().any(|file| user == 0 || file.uid() == user || file.mode() & BY_OTHERS != 0)
+}
+
+fn is_closed(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied
+}
+
+fn called(process: &Path) -> String {
+    fs::read_to_string(process.join("comm")).unwrap_or_default().trim().to_owned()
+}
+
+fn is_server(process: &Path) -> bool {
+    let line = fs::read(process.join("cmdline")).unwrap_or_default();
+    // Servers write their address behind their name; one that a loader started comes behind that.
+    let line = String::from_utf8_lossy(&line).into_owned();
+    let words = line.split(['\0', ' ']).map(|word| word.rsplit('/').next().unwrap_or(word));
+    words.chain([called(process).as_str()]).any(|word| SERVERS.contains(&word))
 }
 
 fn has_open(process: &Path, files: &HashSet<Inode>) -> io::Result<bool> {
@@ -132,13 +187,7 @@ enum Seen {
 
 /// One that ends meanwhile is not there.
 fn look_at(process: &Path, place: Inode, files: &HashSet<Inode>) -> Seen {
-    let line = fs::read(process.join("cmdline")).unwrap_or_default();
-    let called = fs::read_to_string(process.join("comm")).unwrap_or_default().trim().to_owned();
-    // Servers write their address behind their name; one that a loader started comes behind that.
-    let line = String::from_utf8_lossy(&line).into_owned();
-    let words = line.split(['\0', ' ']).map(|word| word.rsplit('/').next().unwrap_or(word));
-    let is_server = words.chain([called.as_str()]).any(|word| SERVERS.contains(&word));
-    let is_closed = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+    let (called, is_server) = (called(process), is_server(process));
     match fs::metadata(process.join("cwd")) {
         // A shell of somebody who looks around may have it as well.
         Ok(there) if inode(&there) == place && is_server => {
@@ -152,5 +201,26 @@ fn look_at(process: &Path, place: Inode, files: &HashSet<Inode>) -> Seen {
         Ok(false) => Seen::Elsewhere,
         Err(error) if is_closed(&error) && is_server => Seen::Closed(called),
         Err(_) => Seen::Elsewhere,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_server_of_another_user_may_have_what_it_could_have_opened_to_write() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let seen = || [fs::metadata(file.path()).unwrap()];
+        let own = seen()[0].uid();
+        let other = own + 1;
+        assert!(may_write(0, &seen()) && may_write(own, &seen()) && !may_write(other, &seen()));
+        for (mode, is_open) in [(0o644, false), (0o664, true), (0o602, true)] {
+            fs::set_permissions(file.path(), fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(may_write(other, &seen()), is_open, "{mode:o}");
+        }
+        assert!(!may_write(0, &[]));
     }
 }

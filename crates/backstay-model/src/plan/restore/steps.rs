@@ -60,7 +60,7 @@ pub(super) fn describe(
                 format!("write {log} of the stream behind it, up to the last command before the target");
             plan.steps.insert(3, written);
             if let Some(last) = plan.steps.last_mut() {
-                "give both their names: the base and the increment of the append-only files, and their manifest last"
+                "give both their names, as the base and the increment of the append-only files: no server starts on one alone"
                     .clone_into(last);
             }
         }

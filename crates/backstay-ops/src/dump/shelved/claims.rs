@@ -43,7 +43,12 @@ impl Claims {
     pub fn is_of_another(&self, path: &ShelfPath, own: &ShelfPath, removed: &BTreeSet<ShelfPath>) -> bool {
         let others = self.by.get(path).into_iter().flatten();
         let is_named = others.filter(|dump| *dump != own).any(|dump| !removed.contains(dump));
-        is_named || self.unknown.contains(directory(path))
+        is_named || self.may_be_of_unread(path)
+    }
+
+    /// A sidecar beside it did not read, and may be of a dump that it belongs to.
+    pub fn may_be_of_unread(&self, path: &ShelfPath) -> bool {
+        self.unknown.contains(directory(path))
     }
 }
 
