@@ -65,6 +65,8 @@ impl Spool {
 
 /// The cuts of the log: spans end there at the latest.
 const CUT_BYTES: u64 = backstay_repo::log::SPAN_BYTES_MAX;
+/// Those of a stream. A span lies in memory while it is sealed, with what it becomes beside it.
+const STREAM_CUT_BYTES: u64 = CUT_BYTES / 2;
 /// Between two attempts to reach a server, growing from the first to the last.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 const RETRY_LAST: Duration = Duration::from_secs(15);
@@ -189,7 +191,7 @@ async fn receive(
     watcher: &dyn ArchiveWatcher,
     bases: Bases,
 ) -> Result<()> {
-    let opened = room::open_spool(context, options, watcher).await;
+    let opened = room::open_spool(context, options, watcher, CUT_BYTES).await;
     let Some(spool) = opened? else { return Ok(()) };
     spool.with(begin::look_after_a_crash).await?;
     let marking = Arc::new(Records);

@@ -22,7 +22,7 @@ use super::base::Bases;
 use super::sender::Sender;
 use super::{
     AT_ONCE, ArchiveEvent, ArchiveOptions, ArchiveWatcher, Ended, LAST_SENDING, RETRY_FIRST, STORE_LIMIT,
-    Spool, gap, is_worth_another_try, room, was_stopped, within,
+    STREAM_CUT_BYTES, Spool, gap, is_worth_another_try, room, was_stopped, within,
 };
 use crate::context::{Context, off_thread};
 use crate::error::{Error, Result};
@@ -50,7 +50,9 @@ pub(super) async fn receive(
     watcher: &dyn ArchiveWatcher,
     bases: Bases,
 ) -> Result<()> {
-    let Some(spool) = room::open_spool(context, options, watcher).await? else { return Ok(()) };
+    let Some(spool) = room::open_spool(context, options, watcher, STREAM_CUT_BYTES).await? else {
+        return Ok(());
+    };
     let Some(instants) = open_instants(context, options, watcher).await? else { return Ok(()) };
     let instants = SharedInstants(Arc::new(Mutex::new(instants)));
     believe(&spool, &instants).await?;

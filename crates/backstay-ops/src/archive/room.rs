@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use backstay_model::{LogSpan, Lsn};
 use backstay_repo::log::spool::LogSpool;
 
-use super::{Archive, ArchiveEvent, ArchiveOptions, ArchiveWatcher, CUT_BYTES, Spool};
+use super::{Archive, ArchiveEvent, ArchiveOptions, ArchiveWatcher, Spool};
 use crate::context::{Context, off_thread};
 use crate::error::{Error, Result};
 use crate::status::with_causes;
@@ -24,12 +24,13 @@ pub(super) async fn open_spool(
     context: &Context,
     options: &ArchiveOptions,
     watcher: &dyn ArchiveWatcher,
+    cut_bytes: u64,
 ) -> Result<Option<Spool>> {
     let mut was_full = false;
     loop {
         let (directory, is_waited_for) = (options.spool.clone(), options.synchronous);
         let opened = off_thread(move || {
-            let mut spool = LogSpool::open(&directory, CUT_BYTES)?;
+            let mut spool = LogSpool::open(&directory, cut_bytes)?;
             match spool.fill_ahead(is_waited_for) {
                 // Without it as well: what lies there must be sent before there is room.
                 Err(error) if error.is_full_spool() => tracing::debug!(%error, "no file is filled ahead"),

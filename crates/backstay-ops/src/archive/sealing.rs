@@ -59,6 +59,9 @@ pub(super) struct Sending {
 pub(super) trait Marking: Send + Sync {
     fn form(&self) -> LogForm;
 
+    /// Spans end at multiples of it at the latest.
+    fn cut_bytes(&self) -> u64;
+
     /// The marks of a span, in ascending order. The bytes are those from `start` to its end.
     fn marks(&self, log: &LogId, bytes: &[u8], start: u64, span: LogSpan) -> Vec<LogMark>;
 
@@ -72,6 +75,10 @@ pub(super) struct Records;
 impl Marking for Records {
     fn form(&self) -> LogForm {
         LogForm::PostgresqlRecords
+    }
+
+    fn cut_bytes(&self) -> u64 {
+        super::CUT_BYTES
     }
 
     fn marks(&self, _: &LogId, bytes: &[u8], start: u64, span: LogSpan) -> Vec<LogMark> {

@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::sealing::{Marking, Queue, Sending};
-use super::{ArchiveEvent, ArchiveOptions, ArchiveWatcher, CUT_BYTES, STORE_LIMIT, Spool};
+use super::{ArchiveEvent, ArchiveOptions, ArchiveWatcher, STORE_LIMIT, Spool};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::giving_way::GivingWay;
@@ -208,13 +208,13 @@ impl<'a> Sender<'a> {
                 self.dispatch_history(log, content);
                 continue;
             }
-            let rpo = self.options.rpo;
+            let (rpo, cut_bytes) = (self.options.rpo, self.marking.cut_bytes());
             let leads = |log: &LogId| {
                 let mut missing = self.histories.keys();
                 !missing.any(|of| of.lineage == log.lineage && of.timeline <= log.timeline)
             };
             let mut on_a_way = self.stretches.iter().filter(|((log, _), _)| leads(log));
-            let due = on_a_way.find_map(|(stretch, one)| Some((stretch.clone(), one.due(rpo)?)));
+            let due = on_a_way.find_map(|(stretch, one)| Some((stretch.clone(), one.due(rpo, cut_bytes)?)));
             let Some((stretch, span)) = due else { break };
             self.dispatch(stretch, span);
         }
@@ -386,8 +386,8 @@ where
 }
 
 impl Progressing {
-    fn due(&self, rpo: Duration) -> Option<LogSpan> {
-        let cut_end = (self.dispatched / CUT_BYTES + 1) * CUT_BYTES;
+    fn due(&self, rpo: Duration, cut_bytes: u64) -> Option<LogSpan> {
+        let cut_end = (self.dispatched / cut_bytes + 1) * cut_bytes;
         if cut_end <= self.durable {
             return LogSpan::new(self.dispatched, cut_end);
         }

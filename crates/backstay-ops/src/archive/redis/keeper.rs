@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use super::instants::{Instants, Line, Witness};
 use super::quiet::Quiet;
 use crate::archive::keeping::Batch;
-use crate::archive::{CUT_BYTES, Spool};
+use crate::archive::{STREAM_CUT_BYTES, Spool};
 use crate::error::{Error, Result};
 
 /// Between two marks, in microseconds: a busy server would have thousands in a second.
@@ -104,7 +104,7 @@ impl Keeper {
         let batch = &mut piece.batch;
         while batch.taken < batch.bytes.len() {
             let before = batch.taken;
-            let to_cut = CUT_BYTES - batch.end() % CUT_BYTES;
+            let to_cut = STREAM_CUT_BYTES - batch.end() % STREAM_CUT_BYTES;
             let until = batch.bytes.len().min(before.saturating_add(to_cut as usize));
             let full = batch.put_to(until, &mut self.spool.lock())?;
             let taken = batch.bytes.get(before..batch.taken).unwrap_or_default();
@@ -122,7 +122,7 @@ impl Keeper {
             if full.is_some() {
                 return Ok(full);
             }
-            if batch.end().is_multiple_of(CUT_BYTES) {
+            if batch.end().is_multiple_of(STREAM_CUT_BYTES) {
                 // A span may begin there.
                 self.flush()?;
             }

@@ -5,11 +5,16 @@ use backstay_repo::log::LogForm;
 
 use super::instants::SpanFacts;
 use super::keeper::SharedInstants;
+use crate::archive::STREAM_CUT_BYTES;
 use crate::archive::sealing::Marking;
 
 impl Marking for SharedInstants {
     fn form(&self) -> LogForm {
         LogForm::Bytes
+    }
+
+    fn cut_bytes(&self) -> u64 {
+        STREAM_CUT_BYTES
     }
 
     fn marks(&self, log: &LogId, _: &[u8], _: u64, span: LogSpan) -> Vec<LogMark> {

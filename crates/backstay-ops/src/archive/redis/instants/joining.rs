@@ -10,7 +10,7 @@
 
 use backstay_repo::log::spool::SpooledSpan;
 
-use super::super::super::CUT_BYTES;
+use super::super::super::STREAM_CUT_BYTES;
 use super::super::keeper::MARK_EVERY;
 use super::{Line, keep_newest};
 
@@ -44,7 +44,7 @@ pub(super) fn join(lines: &mut Vec<Line>, spooled: &[SpooledSpan]) {
 fn goes_into(line: &Line, next: &Line, spooled: &[SpooledSpan]) -> bool {
     let end = line.end();
     let begins = |one: &SpooledSpan| one.log == line.log && one.span.start == end;
-    let is_needed = end.is_multiple_of(CUT_BYTES) || spooled.iter().any(begins);
+    let is_needed = end.is_multiple_of(STREAM_CUT_BYTES) || spooled.iter().any(begins);
     let is_same = end == next.end() && line.replication_id == next.replication_id;
     line.log == next.log && (is_same || !is_needed && end <= next.end())
 }

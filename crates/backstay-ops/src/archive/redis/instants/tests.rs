@@ -1,6 +1,6 @@
 use std::sync::{Arc, Mutex};
 
-use super::super::super::CUT_BYTES;
+use super::super::super::STREAM_CUT_BYTES;
 use super::super::keeper::SharedInstants;
 use super::*;
 use crate::archive::sealing::Marking;
@@ -81,7 +81,7 @@ fn lying(start: u64, end: u64) -> [SpooledSpan; 1] {
 
 #[test]
 fn of_what_lies_there_the_times_stay_and_the_states_where_a_span_begins() {
-    let cut = CUT_BYTES;
+    let cut = STREAM_CUT_BYTES;
     let witness = |offset| Witness { offset, databases: BTreeMap::new() };
     let mut lines: Vec<Line> =
         [(7, 0), (50, 50), (50, 0), (90, 80), (cut, cut), (cut + 9, cut + 9), (cut + 20, cut + 18)]
@@ -135,7 +135,7 @@ fn stream_of(flushes: u64, begun: u64) -> (Vec<u8>, Vec<Line>) {
     for flush in bytes.chunks(200) {
         let mut marks = Vec::new();
         // As the keeper does, one ends at each cut.
-        let to_cut = (CUT_BYTES - reader.at() % CUT_BYTES) as usize;
+        let to_cut = (STREAM_CUT_BYTES - reader.at() % STREAM_CUT_BYTES) as usize;
         for flush in [&flush[..to_cut.min(flush.len())], &flush[to_cut.min(flush.len())..]] {
             for came in flush.chunks(20) {
                 reader.push(came).unwrap();
@@ -157,7 +157,7 @@ fn stream_of(flushes: u64, begun: u64) -> (Vec<u8>, Vec<Line>) {
 fn the_lines_are_few_however_long_the_store_is_away_and_any_span_has_its_state_and_its_times() {
     // In memory: each line is waited for.
     let place = tempfile::tempdir_in(if Path::new("/dev/shm").is_dir() { "/dev/shm" } else { "." }).unwrap();
-    let begun = CUT_BYTES - 1_000_017;
+    let begun = STREAM_CUT_BYTES - 1_000_017;
     let (bytes, lines) = stream_of(100_000, begun);
     let mut instants = Instants::open(place.path()).unwrap();
     let mut most = (0, 0);
@@ -172,8 +172,8 @@ fn the_lines_are_few_however_long_the_store_is_away_and_any_span_has_its_state_a
     instants.written = instants.grown;
     instants.forget(&lying(begun, lines.last().unwrap().end()));
     // The beginning, the cuts, and where it goes on.
-    let cuts = lines.iter().filter(|line| line.end().is_multiple_of(CUT_BYTES)).count();
-    assert_eq!((instants.lines.len(), cuts), (2 + cuts, 2));
+    let cuts = lines.iter().filter(|line| line.end().is_multiple_of(STREAM_CUT_BYTES)).count();
+    assert_eq!((instants.lines.len(), cuts), (2 + cuts, 3));
     drop(instants);
 
     let instants = Instants::open(place.path()).unwrap();
@@ -194,7 +194,7 @@ fn the_lines_are_few_however_long_the_store_is_away_and_any_span_has_its_state_a
     }
     // Whatever was stored before, a span may begin where any flush ended.
     for line in lines.iter().step_by(9973).chain(lines.last()) {
-        let start = begun.max(line.end() / CUT_BYTES * CUT_BYTES);
+        let start = begun.max(line.end() / STREAM_CUT_BYTES * STREAM_CUT_BYTES);
         let span = LogSpan { start: line.end(), end };
         let lying = &bytes[(start - begun) as usize..];
         let facts: SpanFacts = serde_json::from_value(shared.facts(&line.log, lying, start, span)).unwrap();
